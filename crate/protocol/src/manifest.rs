@@ -1,0 +1,338 @@
+//! The manifest: everything a task asks of a client, in one immutable document that the client agrees to by its hash.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, TaskId};
+
+/// What a task asks of its clients. Served as JSON; its name is the [`ContentHash`] of the very bytes served, and every
+/// update names the manifest that it was made under, so a relay cannot change the terms afterwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The protocol version: [`crate::VERSION`].
+    pub protocol: u16,
+    /// The task's id on its relay.
+    pub task: TaskId,
+    /// A line for people.
+    pub title: String,
+    /// A paragraph for people.
+    #[serde(default)]
+    pub description: String,
+    /// The model, as `unsaid-engine` reads it (`ModelSpec`). This crate does not look inside.
+    pub model: serde_json::Value,
+    /// Number of parameters of that model: the length of every update.
+    pub parameters: u32,
+    /// Local training, as `unsaid-engine` reads it (`TrainSpec`). This crate does not look inside.
+    pub training: serde_json::Value,
+    /// What an example looks like.
+    pub data: DataSchema,
+    /// How an update is bounded and put on the grid.
+    pub update: UpdateEncoding,
+    /// What noise a client adds.
+    pub privacy: Privacy,
+    /// When a round closes.
+    pub rounds: RoundPolicy,
+}
+
+/// What an example looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum DataSchema {
+    /// A vector of `features` numbers and one of `classes` labels.
+    Classification {
+        /// Numbers per example, row-major.
+        features: u32,
+        /// Number of labels; a label is `0..classes`.
+        classes: u32,
+    },
+}
+
+/// How an update is bounded and put on the grid.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateEncoding {
+    /// The update's L2 norm is clipped to this, in the model's own units.
+    pub clip_l2: f64,
+    /// One grid step, in the model's own units. A coordinate `k` in an update means `k × grid_step`.
+    pub grid_step: f64,
+}
+
+/// What noise a client adds before anything leaves the device.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Privacy {
+    /// No noise: the relay sees each clipped update as it is.
+    None,
+    /// Local differential privacy, unit: one update of one participant. Each client adds discrete Gaussian noise (Canonne,
+    /// Kamath, Steinke 2020) to every coordinate; the relay need not be trusted.
+    Local {
+        /// σ of the noise, as a multiple of the L2 bound of a clipped, rounded update.
+        noise_multiplier: f64,
+    },
+}
+
+/// When a round closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundPolicy {
+    /// A round never publishes with fewer updates than this.
+    pub min_clients: u32,
+    /// A round publishes at once with this many.
+    pub target_clients: u32,
+    /// Milliseconds from the round's first check-in to the moment at which it publishes with what it has (or, below
+    /// `min_clients`, starts another such span).
+    pub deadline_ms: u64,
+}
+
+/// Why a manifest is not one that any client could follow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not JSON, or a field is missing, unknown or of another type.
+    #[error("the manifest is not valid: {0}")]
+    Json(String),
+    /// A manifest of another protocol version.
+    #[error("the manifest is of protocol version {found}, but this side speaks version {expected}")]
+    Version {
+        /// The version found.
+        found: u16,
+        /// The version that this crate speaks.
+        expected: u16,
+    },
+    /// The bytes are not those that the hash names.
+    #[error("the manifest's bytes have the hash {found}, but {expected} was announced")]
+    Hash {
+        /// The hash of the bytes.
+        found: ContentHash,
+        /// The hash announced.
+        expected: ContentHash,
+    },
+    /// A value outside what makes sense.
+    #[error("{field} is {found}, but must be {expected}")]
+    Value {
+        /// The field, as a path.
+        field: &'static str,
+        /// The value found.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// [`ManifestError`] with the field that is wrong. The model and training documents are not looked into.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        // The version is read first, so that a later version is called that, and not an unknown field.
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u16,
+        }
+        let json = |error: serde_json::Error| ManifestError::Json(error.to_string());
+        let Version { protocol } = serde_json::from_slice(bytes).map_err(json)?;
+        if protocol != crate::VERSION {
+            return Err(ManifestError::Version {
+                found: protocol,
+                expected: crate::VERSION,
+            });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The bytes that a relay serves; their hash names the manifest.
+    pub fn to_json(&self) -> Vec<u8> {
+        #[allow(clippy::expect_used)]
+        // INVARIANT: every field is a string, a number or a JSON value: nothing can fail
+        serde_json::to_vec(self).expect("a manifest is always valid JSON")
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`ManifestError::Value`] for the first that makes no sense.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        fn require(
+            ok: bool,
+            field: &'static str,
+            found: impl ToString,
+            expected: &'static str,
+        ) -> Result<(), ManifestError> {
+            if ok {
+                Ok(())
+            } else {
+                Err(ManifestError::Value {
+                    field,
+                    found: found.to_string(),
+                    expected,
+                })
+            }
+        }
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        require(self.parameters > 0, "parameters", self.parameters, "at least 1")?;
+        let DataSchema::Classification { features, classes } = self.data;
+        require(features > 0, "data.features", features, "at least 1")?;
+        require(classes > 1, "data.classes", classes, "at least 2")?;
+        let UpdateEncoding { clip_l2, grid_step } = self.update;
+        require(
+            positive(clip_l2),
+            "update.clip_l2",
+            clip_l2,
+            "a finite number above 0",
+        )?;
+        require(
+            positive(grid_step),
+            "update.grid_step",
+            grid_step,
+            "a finite number above 0",
+        )?;
+        // 2²⁴ steps to the clip norm leave an i32 seven bits for noise, and squares of norms fit in a u64.
+        let steps = clip_l2 / grid_step;
+        let range = "between clip_l2 / 16,777,216 and clip_l2";
+        require(
+            (1.0..=16_777_216.0).contains(&steps),
+            "update.grid_step",
+            grid_step,
+            range,
+        )?;
+        if let Privacy::Local { noise_multiplier } = self.privacy {
+            let field = "privacy.noise_multiplier";
+            require(
+                positive(noise_multiplier),
+                field,
+                noise_multiplier,
+                "a finite number above 0",
+            )?;
+            require(
+                noise_multiplier <= 1e6,
+                field,
+                noise_multiplier,
+                "at most 1,000,000",
+            )?;
+        }
+        let RoundPolicy {
+            min_clients,
+            target_clients,
+            deadline_ms,
+        } = self.rounds;
+        require(min_clients > 0, "rounds.min_clients", min_clients, "at least 1")?;
+        require(
+            target_clients >= min_clients,
+            "rounds.target_clients",
+            target_clients,
+            "at least rounds.min_clients",
+        )?;
+        require(deadline_ms > 0, "rounds.deadline_ms", deadline_ms, "at least 1")
+    }
+
+    /// Checks that `bytes` are the manifest named `expected`, and reads it.
+    ///
+    /// # Errors
+    /// [`ManifestError::Hash`] where they are not, and all that [`Manifest::from_json`] returns.
+    pub fn from_json_named(bytes: &[u8], expected: ContentHash) -> Result<Self, ManifestError> {
+        let found = ContentHash::of(bytes);
+        if found != expected {
+            return Err(ManifestError::Hash { found, expected });
+        }
+        Self::from_json(bytes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn manifest() -> Manifest {
+        Manifest {
+            protocol: crate::VERSION,
+            task: "digits".parse().unwrap(),
+            title: "Digits".into(),
+            description: String::new(),
+            model: serde_json::json!({ "input": [4], "layers": [] }),
+            parameters: 10,
+            training: serde_json::json!({ "epochs": 1 }),
+            data: DataSchema::Classification {
+                features: 4,
+                classes: 2,
+            },
+            update: UpdateEncoding {
+                clip_l2: 1.0,
+                grid_step: 1.0 / 1024.0,
+            },
+            privacy: Privacy::Local {
+                noise_multiplier: 1.0,
+            },
+            rounds: RoundPolicy {
+                min_clients: 2,
+                target_clients: 4,
+                deadline_ms: 60_000,
+            },
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_a_round_trip_and_is_named_by_its_bytes() {
+        let bytes = manifest().to_json();
+        assert_eq!(
+            Manifest::from_json_named(&bytes, ContentHash::of(&bytes)),
+            Ok(manifest())
+        );
+        let other = ContentHash::of(b"other");
+        assert!(matches!(
+            Manifest::from_json_named(&bytes, other),
+            Err(ManifestError::Hash { .. })
+        ));
+    }
+
+    #[test]
+    fn each_senseless_value_names_its_field() {
+        type Change = fn(&mut Manifest);
+        let cases: [(&str, Change); 10] = [
+            ("parameters", |m| m.parameters = 0),
+            ("data.classes", |m| {
+                m.data = DataSchema::Classification {
+                    features: 1,
+                    classes: 1,
+                }
+            }),
+            ("update.clip_l2", |m| m.update.clip_l2 = f64::NAN),
+            ("update.clip_l2", |m| m.update.clip_l2 = 0.0),
+            ("update.grid_step", |m| m.update.grid_step = -1.0),
+            ("update.grid_step", |m| m.update.grid_step = 1e-9),
+            ("privacy.noise_multiplier", |m| {
+                m.privacy = Privacy::Local {
+                    noise_multiplier: f64::INFINITY,
+                }
+            }),
+            ("rounds.min_clients", |m| m.rounds.min_clients = 0),
+            ("rounds.target_clients", |m| m.rounds.target_clients = 1),
+            ("rounds.deadline_ms", |m| m.rounds.deadline_ms = 0),
+        ];
+        for (expected, change) in cases {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            match manifest.check() {
+                Err(ManifestError::Value { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_called_that() {
+        let bytes = br#"{"protocol": 2, "something": "new"}"#;
+        assert_eq!(
+            Manifest::from_json(bytes),
+            Err(ManifestError::Version {
+                found: 2,
+                expected: 1
+            })
+        );
+        assert!(matches!(Manifest::from_json(b"{"), Err(ManifestError::Json(_))));
+    }
+}

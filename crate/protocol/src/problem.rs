@@ -1,0 +1,178 @@
+//! Errors as a relay reports them: problem documents (RFC 9457) with stable types.
+
+use serde::{Deserialize, Serialize};
+
+/// Every kind of refusal that a relay has. The URN of a kind never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// 404: no such path, task, model or round.
+    NotFound,
+    /// 405: the path exists, the method does not.
+    MethodNotAllowed,
+    /// 400: the request's body or path is not what the route reads (JSON or binary).
+    Malformed,
+    /// 400: the frame is of another protocol version.
+    Version,
+    /// 413: the body is larger than the route takes.
+    TooLarge,
+    /// 415: the body is of another content type.
+    ContentType,
+    /// 409: the update was made under another manifest: fetch the manifest again.
+    WrongManifest,
+    /// 409: the update starts from another model than the round it names.
+    WrongModel,
+    /// 409: the round is not open yet, or never was.
+    WrongRound,
+    /// 410: the round has closed; the update was not counted. Check in again.
+    RoundClosed,
+    /// 409: this update id was accepted before with other bytes.
+    UpdateConflict,
+    /// 409: this client has already reported to this round under another update id.
+    AlreadyReported,
+    /// 403: this client did not check in to the round.
+    NotCheckedIn,
+    /// 422: the number of coordinates is not the model's, or (without noise) the norm is above the clip norm.
+    Unacceptable,
+    /// 429: too many requests.
+    TooManyRequests,
+    /// 503: the relay cannot store anything now. Nothing was counted; send the same bytes again after `Retry-After`.
+    Unavailable,
+    /// 500: a fault of the relay. Nothing was counted.
+    Internal,
+}
+
+impl ProblemKind {
+    /// Every kind.
+    pub const ALL: [Self; 17] = [
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Malformed,
+        Self::Version,
+        Self::TooLarge,
+        Self::ContentType,
+        Self::WrongManifest,
+        Self::WrongModel,
+        Self::WrongRound,
+        Self::RoundClosed,
+        Self::UpdateConflict,
+        Self::AlreadyReported,
+        Self::NotCheckedIn,
+        Self::Unacceptable,
+        Self::TooManyRequests,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The stable type, HTTP status and title.
+    const fn row(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::NotFound => ("urn:unsaid:error:not-found", 404, "not found"),
+            Self::MethodNotAllowed => ("urn:unsaid:error:method-not-allowed", 405, "method not allowed"),
+            Self::Malformed => ("urn:unsaid:error:malformed", 400, "the request cannot be read"),
+            Self::Version => ("urn:unsaid:error:version", 400, "another protocol version"),
+            Self::TooLarge => ("urn:unsaid:error:too-large", 413, "the body is too large"),
+            Self::ContentType => ("urn:unsaid:error:content-type", 415, "another content type"),
+            Self::WrongManifest => (
+                "urn:unsaid:error:wrong-manifest",
+                409,
+                "made under another manifest",
+            ),
+            Self::WrongModel => ("urn:unsaid:error:wrong-model", 409, "made from another model"),
+            Self::WrongRound => ("urn:unsaid:error:wrong-round", 409, "no such open round"),
+            Self::RoundClosed => ("urn:unsaid:error:round-closed", 410, "the round has closed"),
+            Self::UpdateConflict => (
+                "urn:unsaid:error:update-conflict",
+                409,
+                "this update id has other bytes",
+            ),
+            Self::AlreadyReported => (
+                "urn:unsaid:error:already-reported",
+                409,
+                "this client has reported to this round",
+            ),
+            Self::NotCheckedIn => (
+                "urn:unsaid:error:not-checked-in",
+                403,
+                "this client did not check in",
+            ),
+            Self::Unacceptable => (
+                "urn:unsaid:error:unacceptable",
+                422,
+                "the update does not fit the task",
+            ),
+            Self::TooManyRequests => ("urn:unsaid:error:too-many-requests", 429, "too many requests"),
+            Self::Unavailable => ("urn:unsaid:error:unavailable", 503, "try again later"),
+            Self::Internal => ("urn:unsaid:error:internal", 500, "a fault of the relay"),
+        }
+    }
+
+    /// The stable type: `urn:unsaid:error:…`.
+    pub const fn urn(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status that it is sent with.
+    pub const fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// The title, the same for every problem of the kind.
+    pub const fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The kind that a type names; none for one that this version does not know.
+    pub fn from_urn(urn: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.urn() == urn)
+    }
+
+    /// Whether sending the same request again can help.
+    pub const fn is_temporary(self) -> bool {
+        matches!(self, Self::TooManyRequests | Self::Unavailable | Self::Internal)
+    }
+}
+
+/// A problem document, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// [`ProblemKind::urn`].
+    #[serde(rename = "type")]
+    pub urn: String,
+    /// [`ProblemKind::title`].
+    pub title: String,
+    /// [`ProblemKind::status`].
+    pub status: u16,
+    /// What was wrong with this request, and what to do.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of `kind`; `detail` says what was wrong with this request.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self {
+            urn: kind.urn().into(),
+            title: kind.title().into(),
+            status: kind.status(),
+            detail: detail.into(),
+        }
+    }
+
+    /// The kind; none for one that this version does not know.
+    pub fn kind(&self) -> Option<ProblemKind> {
+        ProblemKind::from_urn(&self.urn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_urns_are_one_to_one() {
+        for kind in ProblemKind::ALL {
+            assert_eq!(Problem::new(kind, "x").kind(), Some(kind));
+        }
+        assert_eq!(ProblemKind::from_urn("urn:unsaid:error:later"), None);
+    }
+}

@@ -1,0 +1,329 @@
+//! The update frame: the one message that carries what a browser learned.
+
+use crate::{ClientId, ContentHash, DecodeError, Reader, TaskId, UpdateId, VERSION};
+
+const MAGIC: [u8; 4] = *b"UNSU";
+
+/// Bytes that one coordinate takes in a frame. A client picks the least width that holds its largest noised coordinate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CoordinateWidth {
+    /// −128 to 127.
+    One = 1,
+    /// −32,768 to 32,767.
+    Two = 2,
+    /// −8,388,608 to 8,388,607.
+    Three = 3,
+    /// Every `i32`.
+    Four = 4,
+}
+
+impl CoordinateWidth {
+    /// The least width that holds every coordinate.
+    pub fn for_coordinates(coordinates: &[i32]) -> Self {
+        // v ^ (v >> 31) maps v and −v−1 to the same non-negative number: the magnitude that decides the width.
+        let reach = coordinates.iter().fold(0, |reach, v| reach | (v ^ (v >> 31)));
+        match reach {
+            0..=0x7f => Self::One,
+            0x80..=0x7fff => Self::Two,
+            0x8000..=0x7f_ffff => Self::Three,
+            _ => Self::Four,
+        }
+    }
+
+    /// The width in bytes.
+    pub const fn bytes(self) -> usize {
+        self as usize
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        match byte {
+            1 => Ok(Self::One),
+            2 => Ok(Self::Two),
+            3 => Ok(Self::Three),
+            4 => Ok(Self::Four),
+            other => Err(DecodeError::Field {
+                field: "coordinate width",
+                value: other.into(),
+                expected: "1, 2, 3 or 4",
+            }),
+        }
+    }
+}
+
+/// One client's contribution to one round: a vector of whole grid steps, clipped and (where the task says so) noised
+/// before it was put here.
+///
+/// Layout, little-endian (`PROTOCOL.md`, “Update frame”): magic `UNSU`, version `u16`, width `u8`, reserved `u8` = 0, update
+/// id 16, client id 16, manifest hash 32, model hash 32, round `u64`, count `u32`, then `count` two's-complement
+/// coordinates of `width` bytes each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateFrame {
+    /// Chosen at random; the same id with the same bytes is counted once.
+    pub update: UpdateId,
+    /// Who sends it.
+    pub client: ClientId,
+    /// The manifest that the client agreed to.
+    pub manifest: ContentHash,
+    /// The model that the client started from.
+    pub model: ContentHash,
+    /// The round that it contributes to.
+    pub round: u64,
+    /// One whole number of grid steps for each model parameter.
+    pub coordinates: Vec<i32>,
+}
+
+impl UpdateFrame {
+    /// Bytes before the coordinates.
+    pub const HEADER_LEN: usize = 4 + 2 + 1 + 1 + 16 + 16 + 32 + 32 + 8 + 4;
+
+    /// The most bytes that a frame of `parameters` coordinates can have: the relay's limit on a request body.
+    pub const fn max_len(parameters: usize) -> usize {
+        Self::HEADER_LEN + 4 * parameters
+    }
+
+    /// The bytes that cross the network.
+    pub fn encode(&self) -> Vec<u8> {
+        let width = CoordinateWidth::for_coordinates(&self.coordinates);
+        let mut out = Vec::with_capacity(Self::HEADER_LEN + width.bytes() * self.coordinates.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[width as u8, 0]);
+        out.extend_from_slice(self.update.as_bytes());
+        out.extend_from_slice(self.client.as_bytes());
+        out.extend_from_slice(self.manifest.as_bytes());
+        out.extend_from_slice(self.model.as_bytes());
+        out.extend_from_slice(&self.round.to_le_bytes());
+        out.extend_from_slice(&(self.coordinates.len() as u32).to_le_bytes());
+        for coordinate in &self.coordinates {
+            out.extend_from_slice(&coordinate.to_le_bytes()[..width.bytes()]);
+        }
+        out
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything but exactly one frame: the count must match the bytes that follow it, the width must
+    /// be the least that holds the coordinates, the reserved byte must be 0.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.header(MAGIC, "an update frame")?;
+        let width = CoordinateWidth::from_byte(reader.u8("coordinate width")?)?;
+        match reader.u8("reserved")? {
+            0 => {}
+            other => {
+                return Err(DecodeError::Field {
+                    field: "reserved",
+                    value: other.into(),
+                    expected: "0",
+                });
+            }
+        }
+        let update = UpdateId::from_bytes(reader.array("update id")?);
+        let client = ClientId::from_bytes(reader.array("client id")?);
+        let manifest = ContentHash::from_bytes(reader.array("manifest hash")?);
+        let model = ContentHash::from_bytes(reader.array("model hash")?);
+        let round = reader.u64("round")?;
+        let count = reader.u32("count")? as usize;
+        let length = count.checked_mul(width.bytes()).ok_or(DecodeError::Field {
+            field: "count",
+            value: count as u64,
+            expected: "a number of coordinates that fits in memory",
+        })?;
+        // The bytes are taken before anything is allocated, so a false count cannot ask for memory.
+        let payload = reader.bytes(length, "coordinates")?;
+        reader.finish()?;
+        let coordinates = read_coordinates(payload, width);
+        if CoordinateWidth::for_coordinates(&coordinates) != width {
+            return Err(DecodeError::Field {
+                field: "coordinate width",
+                value: width.bytes() as u64,
+                expected: "the least width that holds every coordinate",
+            });
+        }
+        Ok(Self {
+            update,
+            client,
+            manifest,
+            model,
+            round,
+            coordinates,
+        })
+    }
+
+    /// The path that a client posts the frame to, below the relay's base address.
+    pub fn path(task: &TaskId) -> String {
+        format!("/v1/tasks/{task}/updates")
+    }
+}
+
+fn read_coordinates(payload: &[u8], width: CoordinateWidth) -> Vec<i32> {
+    let unused = 8 * (4 - width.bytes() as u32);
+    let widen = |chunk: &[u8]| {
+        let mut word = [0; 4];
+        word[..chunk.len()].copy_from_slice(chunk);
+        i32::from_le_bytes(word) << unused >> unused // the arithmetic shift restores the sign
+    };
+    payload.chunks_exact(width.bytes()).map(widen).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(coordinates: Vec<i32>) -> UpdateFrame {
+        UpdateFrame {
+            update: UpdateId::from_bytes([0x11; 16]),
+            client: ClientId::from_bytes([0x22; 16]),
+            manifest: ContentHash::from_bytes([0x33; 32]),
+            model: ContentHash::from_bytes([0x44; 32]),
+            round: 0x0102_0304,
+            coordinates,
+        }
+    }
+
+    #[test]
+    fn a_frame_has_these_bytes() {
+        let bytes = frame(vec![1, -2, 300]).encode();
+        let expected = [
+            b"UNSU".as_slice(),
+            &[1, 0],                         // version
+            &[2],                            // width: 300 needs two bytes
+            &[0],                            // reserved
+            &[0x11; 16],                     // update id
+            &[0x22; 16],                     // client id
+            &[0x33; 32],                     // manifest hash
+            &[0x44; 32],                     // model hash
+            &[4, 3, 2, 1, 0, 0, 0, 0],       // round
+            &[3, 0, 0, 0],                   // count
+            &[1, 0, 0xfe, 0xff, 0x2c, 0x01], // 1, −2, 300
+        ]
+        .concat();
+        assert_eq!(bytes, expected);
+        assert_eq!(UpdateFrame::decode(&bytes), Ok(frame(vec![1, -2, 300])));
+    }
+
+    #[test]
+    fn the_width_is_the_least_that_holds_the_extremes() {
+        for (value, width) in [
+            (0, 1),
+            (127, 1),
+            (-128, 1),
+            (128, 2),
+            (-129, 2),
+            (-32768, 2),
+            (32768, 3),
+            (-8_388_608, 3),
+            (8_388_608, 4),
+            (i32::MIN, 4),
+            (i32::MAX, 4),
+        ] {
+            let frame = frame(vec![0, value]);
+            assert_eq!(
+                frame.encode().len(),
+                UpdateFrame::HEADER_LEN + 2 * width,
+                "{value}"
+            );
+            assert_eq!(UpdateFrame::decode(&frame.encode()), Ok(frame), "{value}");
+        }
+    }
+
+    #[test]
+    fn each_bad_frame_is_refused_with_its_own_reason() {
+        let good = frame(vec![5; 4]).encode();
+        let change = |at: usize, to: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = to;
+            UpdateFrame::decode(&bytes)
+        };
+        assert!(matches!(change(0, b'X'), Err(DecodeError::Magic { .. })));
+        assert_eq!(
+            change(4, 2),
+            Err(DecodeError::Version {
+                found: 2,
+                expected: 1
+            })
+        );
+        assert!(matches!(
+            change(6, 5),
+            Err(DecodeError::Field {
+                field: "coordinate width",
+                ..
+            })
+        ));
+        assert!(matches!(
+            change(7, 1),
+            Err(DecodeError::Field {
+                field: "reserved",
+                ..
+            })
+        ));
+        assert!(matches!(
+            change(112, 5),
+            Err(DecodeError::Truncated {
+                field: "coordinates",
+                ..
+            })
+        ));
+        assert_eq!(change(112, 3), Err(DecodeError::TrailingBytes(1)));
+        // 4 coordinates of 1 byte, said to be 2 of 2 bytes: 0x0505 needs two bytes, so this is another valid frame …
+        let mut wide = frame(vec![1, 1]).encode();
+        wide[6] = 2;
+        wide.extend_from_slice(&[0, 0]);
+        wide[UpdateFrame::HEADER_LEN..].copy_from_slice(&[1, 0, 1, 0]);
+        // … and this one is wider than it has to be.
+        assert!(matches!(
+            UpdateFrame::decode(&wide),
+            Err(DecodeError::Field {
+                field: "coordinate width",
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn every_truncation_of_a_frame_is_refused() {
+        let good = frame(vec![5; 4]).encode();
+        for length in 0..good.len() {
+            assert!(UpdateFrame::decode(&good[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_false_count_allocates_nothing() {
+        let mut bytes = frame(vec![]).encode();
+        let count = UpdateFrame::HEADER_LEN - 4;
+        bytes[count..].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(
+            UpdateFrame::decode(&bytes),
+            Err(DecodeError::Truncated { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_frame_survives_a_round_trip(coordinates: Vec<i32>, round: u64) {
+            let frame = UpdateFrame { round, ..frame(coordinates) };
+            prop_assert_eq!(UpdateFrame::decode(&frame.encode()), Ok(frame));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_decode_only_to_themselves(bytes: Vec<u8>) {
+            if let Ok(frame) = UpdateFrame::decode(&bytes) {
+                prop_assert_eq!(frame.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_frame_with_one_byte_changed_never_panics(at in 0usize..120, to: u8) {
+            let mut bytes = frame(vec![1, -70000, 3]).encode();
+            bytes[at] = to;
+            if let Ok(frame) = UpdateFrame::decode(&bytes) {
+                prop_assert_eq!(frame.encode(), bytes);
+            }
+        }
+    }
+}
