@@ -1,0 +1,48 @@
+//! What was spent: from mechanisms to (ε, δ).
+
+mod zcdp;
+
+pub use zcdp::Rho;
+pub(crate) use zcdp::check_delta;
+
+/// Which two inputs must be hard to tell apart. Every cost says which it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Adjacency {
+    /// One participant's whole update is replaced by any other: two vectors within the bound Δ are up to 2Δ apart. This is
+    /// what local differential privacy means, and what the ledger debits.
+    ReplaceOne,
+    /// One participant's update is there or is not (an update of zeros): Δ apart.
+    AddRemove,
+}
+
+impl Adjacency {
+    /// Sensitivity in multiples of the norm bound Δ.
+    pub const fn sensitivity_factor(self) -> f64 {
+        match self {
+            Self::ReplaceOne => 2.0,
+            Self::AddRemove => 1.0,
+        }
+    }
+}
+
+/// Why a cost cannot be computed.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccountingError {
+    /// ρ is negative, NaN or infinite.
+    #[error("rho is {0}, but must be a finite number of at least 0")]
+    Rho(f64),
+    /// δ is not between 0 and 1.
+    #[error("delta is {0}, but must be above 0 and below 1")]
+    Delta(f64),
+    /// ε is negative, NaN or infinite.
+    #[error("epsilon is {0}, but must be a finite number of at least 0")]
+    Epsilon(f64),
+    /// A noise multiplier that is not a finite number above 0.
+    #[error("the noise multiplier is {0}, but must be a finite number above 0")]
+    NoiseMultiplier(f64),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,383 @@
+//! The ledger: what this person has spent, in all tasks, and whether there is enough left for one more round.
+//!
+//! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::accounting::check_delta;
+use crate::{AccountingError, Rho};
+
+/// The version of the JSON form.
+const VERSION: u32 = 1;
+
+/// Entries kept one by one. Older ones are folded into a total.
+const KEPT: usize = 1_024;
+
+/// The longest task id.
+const MAX_TASK_LEN: usize = 64;
+
+/// Why the ledger refuses, or cannot be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The update would cost more than is left.
+    #[error(
+        "the privacy budget is used up: epsilon would be {would_be:.4}, the limit is {limit:.4}, spent is {spent:.4}"
+    )]
+    Exhausted {
+        /// ε after the update.
+        would_be: f64,
+        /// The budget's ε.
+        limit: f64,
+        /// ε so far.
+        spent: f64,
+    },
+    /// The update's id was booked before, with other bytes or on other terms.
+    #[error("update {update} was booked before, with other bytes or on other terms")]
+    Conflict {
+        /// The update's id.
+        update: String,
+    },
+    /// A field that is not what it should be.
+    #[error("the ledger entry's {field} must be {expected}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A budget that is not one.
+    #[error("not a budget: {0}")]
+    Budget(#[source] AccountingError),
+    /// A ledger written by a later version. It must be left alone.
+    #[error("the ledger is of version {found}, but this program knows version {known}")]
+    Version {
+        /// The version found.
+        found: u32,
+        /// The version known.
+        known: u32,
+    },
+    /// Not a ledger, or one whose parts do not fit together. It must not be taken for an empty one.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(String),
+}
+
+/// How much the person is willing to spend. Only the person sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Budget {
+    epsilon: f64,
+    delta: f64,
+}
+
+impl Budget {
+    /// At most `epsilon` at `delta`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Budget`] unless ε is finite and at least 0, and δ above 0 and below 1.
+    pub fn new(epsilon: f64, delta: f64) -> Result<Self, LedgerError> {
+        if !(epsilon.is_finite() && epsilon >= 0.0) {
+            return Err(LedgerError::Budget(AccountingError::Epsilon(epsilon)));
+        }
+        check_delta(delta).map_err(LedgerError::Budget)?;
+        Ok(Self {
+            epsilon: epsilon.abs(),
+            delta,
+        })
+    }
+
+    /// The limit.
+    pub const fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
+    /// The δ at which it holds.
+    pub const fn delta(&self) -> f64 {
+        self.delta
+    }
+}
+
+/// One update to be paid for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charge {
+    /// The task, 1 to 64 bytes.
+    pub task: String,
+    /// The round.
+    pub round: u64,
+    /// The update's id: 32 lower-case hexadecimal digits.
+    pub update: String,
+    /// SHA-256 of the very bytes that will be sent: 64 lower-case hexadecimal digits. Retries send the same bytes.
+    pub frame_sha256: String,
+    /// What it costs.
+    pub rho: Rho,
+    /// When, in milliseconds since 1970, for the person to read. Nothing is decided by it, so that a wrong clock does no harm.
+    pub at_ms: u64,
+}
+
+/// The debit is booked: the update may be sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// `false` where this very update had been paid for before: it may be sent again, and nothing was added.
+    pub newly_debited: bool,
+    /// ε spent so far, this update included.
+    pub spent_epsilon: f64,
+}
+
+/// What was spent, in all tasks of one origin, and the budget.
+///
+/// Costs are added up as zCDP: the sum is a valid filter even though later rounds depend on earlier ones (Feldman, Zrnic
+/// 2021, for Rényi differential privacy at any one order; ε at fixed δ is increasing in ρ, so that "ε of the sum is within
+/// the limit" is the same as "the sum is within a limit").
+///
+/// ```
+/// use unsaid_privacy::{Budget, Charge, Ledger, LedgerError, Rho};
+/// let mut ledger = Ledger::new(Budget::new(4.0, 1e-5)?);
+/// let charge = |digit: &str| Charge {
+///     task: "digits".into(), round: 1, update: digit.repeat(32), frame_sha256: digit.repeat(64),
+///     rho: Rho::new(0.2).unwrap(), at_ms: 0,
+/// };
+/// assert!(ledger.debit(charge("a"))?.newly_debited);
+/// assert!(!ledger.debit(charge("a"))?.newly_debited); // a retry costs nothing
+/// assert!(matches!(ledger.debit(charge("b")), Err(LedgerError::Exhausted { .. })));
+/// assert_eq!(Ledger::from_json(&ledger.to_json())?, ledger);
+/// # Ok::<(), LedgerError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ledger {
+    version: u32,
+    budget: Budget,
+    folded: Folded,
+    entries: Vec<Charge>,
+}
+
+/// Entries that are no longer kept one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Folded {
+    count: u64,
+    rho: Rho,
+}
+
+impl Ledger {
+    /// Entries kept one by one, and so the reach of idempotency: an older update that is booked again is charged again, which
+    /// over-counts and never under-counts.
+    pub const KEPT: usize = KEPT;
+
+    /// An empty ledger.
+    pub const fn new(budget: Budget) -> Self {
+        Self {
+            version: VERSION,
+            budget,
+            folded: Folded {
+                count: 0,
+                rho: Rho::ZERO,
+            },
+            entries: Vec::new(),
+        }
+    }
+
+    /// Books a charge, if the budget allows it. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Exhausted`]; [`LedgerError::Conflict`] where the id is known with another hash, task, round or
+    /// cost; [`LedgerError::Field`] for a malformed charge.
+    pub fn debit(&mut self, charge: Charge) -> Result<Receipt, LedgerError> {
+        charge.check()?;
+        if let Some(entry) = self
+            .entries
+            .iter()
+            .rev()
+            .find(|entry| entry.update == charge.update)
+        {
+            // The clock may differ: a retry may come later.
+            return if (Charge {
+                at_ms: entry.at_ms,
+                ..charge.clone()
+            }) == *entry
+            {
+                Ok(Receipt {
+                    newly_debited: false,
+                    spent_epsilon: self.spent_epsilon(),
+                })
+            } else {
+                Err(LedgerError::Conflict {
+                    update: charge.update,
+                })
+            };
+        }
+        let would_be = self.if_one_more(charge.rho);
+        let limit = self.budget.epsilon;
+        // Written so that anything but a clear "within" refuses.
+        if would_be.is_nan() || would_be > limit {
+            return Err(LedgerError::Exhausted {
+                would_be,
+                limit,
+                spent: self.spent_epsilon(),
+            });
+        }
+        self.entries.push(charge);
+        if self.entries.len() > KEPT {
+            for old in self.entries.drain(..self.entries.len() - KEPT) {
+                self.folded = Folded {
+                    count: self.folded.count + 1,
+                    rho: self.folded.rho + old.rho,
+                };
+            }
+        }
+        Ok(Receipt {
+            newly_debited: true,
+            spent_epsilon: would_be,
+        })
+    }
+
+    /// The budget.
+    pub const fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Sets the budget, at the person's own wish. What was spent stays.
+    pub const fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
+    /// The sum of all costs, never rounded down.
+    pub fn spent(&self) -> Rho {
+        self.entries
+            .iter()
+            .fold(self.folded.rho, |sum, entry| sum + entry.rho)
+    }
+
+    /// ε so far, at the budget's δ.
+    pub fn spent_epsilon(&self) -> f64 {
+        self.epsilon_of(self.spent())
+    }
+
+    /// ε after one more update of cost `rho`. It may be sent if this is at most the budget's ε.
+    pub fn if_one_more(&self, rho: Rho) -> f64 {
+        self.epsilon_of(self.spent() + rho)
+    }
+
+    /// ε still to be spent, at least 0. ε does not add up: one more round costs [`Self::if_one_more`] less
+    /// [`Self::spent_epsilon`].
+    pub fn left_epsilon(&self) -> f64 {
+        (self.budget.epsilon - self.spent_epsilon()).max(0.0)
+    }
+
+    /// Number of updates paid for.
+    pub fn count(&self) -> u64 {
+        self.folded.count + self.entries.len() as u64
+    }
+
+    /// The newest updates paid for, oldest first, at most [`Self::KEPT`].
+    pub fn entries(&self) -> &[Charge] {
+        &self.entries
+    }
+
+    fn epsilon_of(&self, rho: Rho) -> f64 {
+        // The budget's δ was checked when it was made; were it not, nothing would be within any limit.
+        rho.epsilon(self.budget.delta).unwrap_or(f64::INFINITY)
+    }
+
+    /// The form in which it is stored.
+    pub fn to_json(&self) -> String {
+        #[allow(clippy::expect_used)]
+        // INVARIANT: numbers are finite or saved as they are, keys are strings: nothing can fail
+        serde_json::to_string(self).expect("a ledger is always valid JSON")
+    }
+
+    /// Reads a stored ledger, and checks that its parts fit together.
+    ///
+    /// A ledger that cannot be read must not be replaced by an empty one without the person's say: what was spent is spent. No
+    /// check can tell a ledger that someone edited with care; it guards a person against tasks and mistakes, not against
+    /// themselves.
+    ///
+    /// # Errors
+    /// [`LedgerError::Version`] for one that a later program wrote, [`LedgerError::Budget`], [`LedgerError::Field`] and
+    /// [`LedgerError::Damaged`] for anything else that is not whole.
+    pub fn from_json(json: &str) -> Result<Self, LedgerError> {
+        #[derive(Deserialize)]
+        struct Header {
+            version: u32,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Limits {
+            epsilon: f64,
+            delta: f64,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            #[allow(dead_code)]
+            version: u32,
+            budget: Limits,
+            folded: Folded,
+            entries: Vec<Charge>,
+        }
+        let damaged = |error: serde_json::Error| LedgerError::Damaged(error.to_string());
+        // The version first, so that a later form is called that, and not damaged.
+        let Header { version } = serde_json::from_str(json).map_err(damaged)?;
+        if version > VERSION {
+            return Err(LedgerError::Version {
+                found: version,
+                known: VERSION,
+            });
+        }
+        if version == 0 {
+            return Err(LedgerError::Damaged("there is no version 0".into()));
+        }
+        let body: Body = serde_json::from_str(json).map_err(damaged)?;
+        let ledger = Self {
+            version,
+            budget: Budget::new(body.budget.epsilon, body.budget.delta)?,
+            folded: body.folded,
+            entries: body.entries,
+        };
+        if ledger.entries.len() > KEPT {
+            return Err(LedgerError::Damaged(format!("more than {KEPT} entries")));
+        }
+        if (ledger.folded.count == 0 && ledger.folded.rho != Rho::ZERO)
+            || (ledger.folded.count > 0 && ledger.entries.len() != KEPT)
+        {
+            return Err(LedgerError::Damaged(
+                "the folded total does not fit the entries".into(),
+            ));
+        }
+        let mut seen = HashSet::new();
+        for entry in &ledger.entries {
+            entry.check()?;
+            if !seen.insert(entry.update.as_str()) {
+                return Err(LedgerError::Damaged("an update is booked twice".into()));
+            }
+        }
+        Ok(ledger)
+    }
+}
+
+impl Charge {
+    fn check(&self) -> Result<(), LedgerError> {
+        let hex = |text: &str, digits: usize| {
+            text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let field = |field, expected| Err(LedgerError::Field { field, expected });
+        if self.task.is_empty() || self.task.len() > MAX_TASK_LEN {
+            return field("task", "1 to 64 bytes long");
+        }
+        if !hex(&self.update, 32) {
+            return field("update", "32 lower-case hexadecimal digits");
+        }
+        if !hex(&self.frame_sha256, 64) {
+            return field("frame_sha256", "64 lower-case hexadecimal digits");
+        }
+        if !self.rho.get().is_finite() {
+            return field("rho", "a finite number");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
