@@ -1,1 +1,28 @@
-//! Being written.
+//! The engine of Unsaid: small models, trained where the data is.
+//!
+//! A [`ModelSpec`] is checked and compiled to a [`Model`], whose parameters are one flat `f32` vector with named tensors.
+//! [`train`] moves that vector by stochastic gradient descent over local [`Examples`] on a [`Device`]: the CPU (SIMD, one
+//! thread) or a GPU (WebGPU in browsers, Vulkan natively). Both compute the same thing, to rounding; each is deterministic.
+//!
+//! This crate knows no browser, no network and no privacy mechanism.
+
+mod backend;
+mod data;
+mod error;
+mod layout;
+mod model;
+pub mod ops;
+pub mod optim;
+mod order;
+mod spec;
+mod train;
+mod weights;
+
+#[cfg(feature = "gpu")]
+pub use backend::gpu::GpuDevice;
+pub use data::Examples;
+pub use error::{DataError, EngineError, SpecError, WeightsError};
+pub use layout::{Init, Layout, ParameterTensor};
+pub use model::{Evaluation, MAX_PARAMETERS, Model};
+pub use spec::{LayerSpec, LossSpec, ModelSpec, OptimizerSpec, TrainSpec};
+pub use train::{Control, Device, Observer, Progress, Trained, Unobserved, time_steps, train};

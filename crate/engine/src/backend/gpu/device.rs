@@ -1,0 +1,238 @@
+//! The device: asking for one, noticing that it is lost, and moving numbers to and from it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_channel::oneshot;
+
+use crate::EngineError;
+
+/// A GPU device with its compiled pipelines. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct GpuDevice {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) pipelines: Arc<Mutex<HashMap<(&'static str, &'static str), Pipeline>>>,
+    faults: Arc<Mutex<Faults>>,
+    name: String,
+    software: bool,
+}
+
+/// A compiled kernel and what it binds.
+#[derive(Clone)]
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub bindings: wgpu::BindGroupLayout,
+}
+
+#[derive(Default)]
+struct Faults {
+    lost: Option<String>,
+    refused: Option<EngineError>,
+}
+
+/// Takes a lock. A panic elsewhere cannot leave these maps half-written, so poisoning is passed over.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for GpuDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GpuDevice")
+            .field("name", &self.name)
+            .field("software", &self.software)
+            .finish()
+    }
+}
+
+impl GpuDevice {
+    /// Asks for the most capable device there is.
+    ///
+    /// # Errors
+    /// [`EngineError::NoGpu`] where there is none, or none is allowed.
+    pub async fn request() -> Result<Self, EngineError> {
+        let no_gpu = |error: &dyn std::fmt::Display| EngineError::NoGpu(error.to_string());
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::VULKAN,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = instance
+            .request_adapter(&options)
+            .await
+            .map_err(|error| no_gpu(&error))?;
+        let info = adapter.get_info();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("unsaid"),
+            required_limits: adapter.limits(), // a data set may need larger buffers than the default
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| no_gpu(&error))?;
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let lost = Arc::clone(&faults);
+        device.set_device_lost_callback(move |reason, message| {
+            lock(&lost).lost = Some(format!("{reason:?} {message}").trim().to_owned());
+        });
+        let refused = Arc::clone(&faults);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&refused)
+                .refused
+                .get_or_insert(EngineError::Gpu(error.to_string()));
+        }));
+        let software = info.device_type == wgpu::DeviceType::Cpu || is_software(&info.name, &info.driver);
+        let name = if info.name.is_empty() {
+            format!("{} {}", info.driver, info.driver_info)
+        } else {
+            info.name
+        };
+        Ok(Self {
+            device,
+            queue,
+            pipelines: Arc::default(),
+            faults,
+            name: name.trim().to_owned(),
+            software,
+        })
+    }
+
+    /// What the driver calls itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the "GPU" is emulated on the CPU, and so no faster than it.
+    pub const fn is_software(&self) -> bool {
+        self.software
+    }
+
+    /// Gives the device up: work that is under way on it fails with [`EngineError::DeviceLost`]. Also the way for a test to
+    /// make a real loss.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// The fault that the device has reported, if any. A refusal is reported once, a loss from then on always.
+    pub(super) fn check(&self) -> Result<(), EngineError> {
+        let mut faults = lock(&self.faults);
+        if let Some(reason) = &faults.lost {
+            return Err(EngineError::DeviceLost(reason.clone()));
+        }
+        faults.refused.take().map_or(Ok(()), Err)
+    }
+
+    /// An empty buffer of `bytes`, which must stay within the device's limits.
+    pub(super) fn buffer(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, EngineError> {
+        let limits = self.device.limits();
+        let limit = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        let size = bytes.max(16).next_multiple_of(4);
+        if size > limit {
+            return Err(EngineError::GpuLimit {
+                what,
+                needed: size,
+                limit,
+            });
+        }
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        };
+        Ok(self.device.create_buffer(&descriptor))
+    }
+
+    /// A storage buffer that holds `values`.
+    pub(super) fn upload<T: bytemuck::NoUninit>(
+        &self,
+        what: &'static str,
+        values: &[T],
+    ) -> Result<wgpu::Buffer, EngineError> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.buffer(what, size_of_val(values) as u64, usage)?;
+        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        Ok(buffer)
+    }
+
+    /// Waits until all submitted work is done.
+    pub(super) async fn finished(&self) -> Result<(), EngineError> {
+        let (done, waiting) = oneshot::channel();
+        self.queue.on_submitted_work_done(move || {
+            let _ = done.send(()); // nobody waits where training was stopped
+        });
+        self.drive()?;
+        // A dropped sender means that the device went away; `check` knows why.
+        let ended = waiting.await;
+        self.check()?;
+        ended.map_err(|_| EngineError::DeviceLost("the queue was dropped".into()))
+    }
+
+    /// Reads the first `len` numbers of each buffer.
+    pub(super) async fn read(
+        &self,
+        sources: &[(&wgpu::Buffer, usize)],
+    ) -> Result<Vec<Vec<f32>>, EngineError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let total: usize = sources.iter().map(|&(_, len)| 4 * len).sum();
+        let staging = self.buffer("read-back", total as u64, usage)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut offset = 0;
+        for &(source, len) in sources {
+            encoder.copy_buffer_to_buffer(source, 0, &staging, offset, 4 * len as u64);
+            offset += 4 * len as u64;
+        }
+        self.queue.submit([encoder.finish()]);
+        let (done, waiting) = oneshot::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = done.send(result);
+        });
+        self.drive()?;
+        let mapped = waiting.await;
+        self.check()?;
+        let lost = || EngineError::DeviceLost("reading back failed".into());
+        mapped.map_err(|_| lost())?.map_err(|_| lost())?;
+        let view = staging.get_mapped_range(..).map_err(|_| lost())?;
+        let mut rest: &[u8] = &view;
+        let mut out = Vec::with_capacity(sources.len());
+        for &(_, len) in sources {
+            let (taken, left) = rest.split_at(4 * len);
+            out.push(bytemuck::pod_collect_to_vec(taken));
+            rest = left;
+        }
+        Ok(out)
+    }
+
+    /// Lets callbacks run. Browsers do so by themselves; natively this waits for the work.
+    fn drive(&self) -> Result<(), EngineError> {
+        match self.device.poll(wgpu::PollType::wait_indefinitely()) {
+            Ok(_) => Ok(()),
+            Err(error) => self.check().and(Err(EngineError::Gpu(error.to_string()))),
+        }
+    }
+}
+
+/// Names under which software adapters are known: browsers do not always say that an adapter is a fallback.
+fn is_software(name: &str, driver: &str) -> bool {
+    let text = format!("{name} {driver}").to_ascii_lowercase();
+    [
+        "swiftshader",
+        "llvmpipe",
+        "lavapipe",
+        "softpipe",
+        "microsoft basic render",
+    ]
+    .iter()
+    .any(|n| text.contains(n))
+}

@@ -1,0 +1,13 @@
+//! The GPU back end: WebGPU in browsers, Vulkan natively, the same WGSL.
+//!
+//! Parameters, gradient, optimiser state, the local data set and the epoch's order live in device memory. A model is planned
+//! once into a list of dispatches; an epoch is that list recorded once a step, with the step's numbers read from a uniform at
+//! a dynamic offset. Nothing is read back before the epoch ends.
+
+mod device;
+mod planner;
+mod run;
+
+pub use device::GpuDevice;
+pub(crate) use planner::{Access, Grid, OpBuffers, Planner};
+pub(crate) use run::GpuRun;

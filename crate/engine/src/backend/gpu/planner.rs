@@ -1,0 +1,314 @@
+//! Planning: from a model's operations to dispatches with their bindings in place.
+
+use super::{
+    GpuDevice,
+    device::{Pipeline, lock},
+};
+use crate::EngineError;
+
+/// How a kernel uses a storage buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read only.
+    Read,
+    /// Written, and perhaps read.
+    Write,
+}
+
+/// How many workgroups a dispatch has, given the rows of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grid {
+    /// `x` across the columns, `y` down the rows, `rows` of them to a workgroup.
+    Rows { x: u32, rows: u32 },
+    /// `x` down the rows, `rows` of them to a workgroup.
+    PerRow { rows: u32 },
+    /// The same for every batch.
+    Fixed { x: u32, y: u32 },
+}
+
+/// Workgroups that one dispatch may have in one direction (WebGPU's default limit).
+const MAX_GROUPS: u32 = 65_535;
+
+impl Grid {
+    /// Workgroups of `tile_rows × tile_columns` over `[rows, columns]`.
+    pub fn rows(tile_rows: usize, columns: usize, tile_columns: usize) -> Self {
+        Self::Rows {
+            x: columns.div_ceil(tile_columns) as u32,
+            rows: tile_rows as u32,
+        }
+    }
+
+    /// Workgroups of `group` rows.
+    pub const fn per_row(group: u32) -> Self {
+        Self::PerRow { rows: group }
+    }
+
+    /// Workgroups of `tile × tile_columns` over `[lines, columns]`, whatever the batch.
+    pub fn fixed(lines: usize, tile: usize, columns: usize, tile_columns: usize) -> Self {
+        Self::Fixed {
+            x: columns.div_ceil(tile_columns) as u32,
+            y: lines.div_ceil(tile) as u32,
+        }
+    }
+
+    /// Workgroups of `group` over `len` numbers, folded into rows where there are too many for one.
+    pub fn linear(len: usize, group: usize) -> Self {
+        let groups = len.div_ceil(group) as u32;
+        let x = groups.clamp(1, MAX_GROUPS);
+        Self::Fixed {
+            x,
+            y: groups.div_ceil(x).max(1),
+        }
+    }
+
+    /// One workgroup.
+    pub const fn one() -> Self {
+        Self::Fixed { x: 1, y: 1 }
+    }
+
+    /// The workgroups for a batch of `batch` rows.
+    pub const fn size(self, batch: u32) -> (u32, u32) {
+        match self {
+            Self::Rows { x, rows } => (x, batch.div_ceil(rows)),
+            Self::PerRow { rows } => (batch.div_ceil(rows), 1),
+            Self::Fixed { x, y } => (x, y),
+        }
+    }
+}
+
+/// A kernel with its bindings, ready to be recorded.
+pub(crate) struct Dispatch {
+    pub pipeline: wgpu::ComputePipeline,
+    pub bindings: wgpu::BindGroup,
+    pub grid: Grid,
+}
+
+/// The buffers around one operation. Each value and each gradient is a buffer of its own, since one dispatch may not bind the
+/// same buffer to read and to write.
+pub(crate) struct OpBuffers<'a> {
+    /// The input.
+    pub x: &'a wgpu::Buffer,
+    /// The output.
+    pub y: &'a wgpu::Buffer,
+    /// Gradient of the output.
+    pub dy: &'a wgpu::Buffer,
+    /// Gradient of the input; none for the first operation.
+    pub dx: Option<&'a wgpu::Buffer>,
+    /// All parameters of the model.
+    pub parameters: &'a wgpu::Buffer,
+    /// Gradient of all parameters.
+    pub d_parameters: &'a wgpu::Buffer,
+}
+
+/// The numbers of one step, read by every kernel as `batch` (16 bytes).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct BatchUniform {
+    /// Examples in the batch.
+    pub rows: u32,
+    /// Where the batch begins in the epoch's order.
+    pub first: u32,
+    /// Where the step's loss goes.
+    pub index: u32,
+    pub padding: u32,
+}
+
+/// Collects the dispatches of one training step.
+pub(crate) struct Planner<'a> {
+    pub(super) gpu: &'a GpuDevice,
+    batch_layout: &'a wgpu::BindGroupLayout,
+    max_rows: usize,
+    /// The batch's labels, `[rows]`.
+    pub labels: wgpu::Buffer,
+    /// The loss of each step of the epoch.
+    pub losses: wgpu::Buffer,
+    /// Forward dispatches, first to last, the loss included.
+    pub forward: Vec<Dispatch>,
+    /// Backward dispatches of the operation being planned, in the order in which they run.
+    pub backward: Vec<Dispatch>,
+    /// The optimiser's dispatches.
+    pub update: Vec<Dispatch>,
+    failed: Option<EngineError>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        gpu: &'a GpuDevice,
+        batch_layout: &'a wgpu::BindGroupLayout,
+        max_rows: usize,
+        labels: wgpu::Buffer,
+        losses: wgpu::Buffer,
+    ) -> Self {
+        let (forward, backward, update) = Default::default();
+        Self {
+            gpu,
+            batch_layout,
+            max_rows,
+            labels,
+            losses,
+            forward,
+            backward,
+            update,
+            failed: None,
+        }
+    }
+
+    /// A uniform buffer with these numbers.
+    pub fn uniform(&mut self, numbers: &[u32]) -> wgpu::Buffer {
+        let mut padded = numbers.to_vec();
+        padded.resize(numbers.len().next_multiple_of(4), 0);
+        let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("dims"),
+            size: 4 * padded.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.gpu
+            .queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(&padded));
+        buffer
+    }
+
+    /// A storage buffer of `len` numbers for each row of the batch. A buffer that is too large is reported by
+    /// [`Planner::finish`].
+    pub fn per_row(&mut self, what: &'static str, len: usize) -> wgpu::Buffer {
+        let bytes = 4 * (self.max_rows as u64) * len as u64;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        self.gpu.buffer(what, bytes, usage).unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            self.labels.clone()
+        })
+    }
+
+    /// A dispatch of `entry` of the shader `(name, source)`. Group 0 has the storage buffers in order and then the uniform;
+    /// group 1 the batch.
+    pub fn dispatch(
+        &mut self,
+        (name, source): (&'static str, &'static str),
+        entry: &'static str,
+        access: &[Access],
+        buffers: &[&wgpu::Buffer],
+        uniform: Option<&wgpu::Buffer>,
+        grid: Grid,
+    ) -> Dispatch {
+        let device = &self.gpu.device;
+        let mut pipelines = lock(&self.gpu.pipelines);
+        let Pipeline { pipeline, bindings } = pipelines.entry((name, entry)).or_insert_with(|| {
+            compile(
+                device,
+                (name, source),
+                entry,
+                access,
+                uniform.is_some(),
+                self.batch_layout,
+            )
+        });
+        let entries: Vec<_> = (0..)
+            .zip(buffers.iter().copied().chain(uniform))
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(entry),
+            layout: bindings,
+            entries: &entries,
+        });
+        Dispatch {
+            pipeline: pipeline.clone(),
+            bindings,
+            grid,
+        }
+    }
+
+    /// The dispatches of a step: forward, backward, update.
+    pub(super) fn finish(self) -> Result<Vec<Dispatch>, EngineError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        Ok(self
+            .forward
+            .into_iter()
+            .chain(self.backward)
+            .chain(self.update)
+            .collect())
+    }
+}
+
+fn compile(
+    device: &wgpu::Device,
+    (name, source): (&'static str, &'static str),
+    entry: &'static str,
+    access: &[Access],
+    uniform: bool,
+    batch_layout: &wgpu::BindGroupLayout,
+) -> Pipeline {
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(name),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
+    });
+    let storage = access.iter().map(|access| wgpu::BufferBindingType::Storage {
+        read_only: *access == Access::Read,
+    });
+    let entries: Vec<_> = (0..)
+        .zip(storage.chain(uniform.then_some(wgpu::BufferBindingType::Uniform)))
+        .map(|(binding, ty)| buffer_entry(binding, ty, false))
+        .collect();
+    let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(name),
+        entries: &entries,
+    });
+    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(name),
+        bind_group_layouts: &[Some(&bindings), Some(batch_layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(entry),
+        layout: Some(&layout),
+        module: &module,
+        entry_point: Some(entry),
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    Pipeline { pipeline, bindings }
+}
+
+/// A buffer as an entry of a bind group layout.
+pub(super) fn buffer_entry(
+    binding: u32,
+    ty: wgpu::BufferBindingType,
+    has_dynamic_offset: bool,
+) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset,
+            min_binding_size: None,
+        },
+        count: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_cover_every_element() {
+        assert_eq!(Grid::rows(32, 33, 32).size(65), (2, 3));
+        assert_eq!(Grid::per_row(64).size(65), (2, 1));
+        assert_eq!(Grid::fixed(785, 32, 10, 32).size(1), (1, 25));
+        assert_eq!(Grid::linear(257, 256).size(1), (2, 1));
+        for len in [1, 255, 256, 65_535 * 256, 65_535 * 256 + 1, 200_000_000] {
+            let (x, y) = Grid::linear(len, 256).size(1);
+            assert!(
+                x <= MAX_GROUPS && y <= MAX_GROUPS && x as usize * y as usize * 256 >= len,
+                "{len}"
+            );
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Training on the GPU.
+
+use std::ops::Range;
+
+use super::{
+    GpuDevice, OpBuffers, Planner,
+    planner::{BatchUniform, Dispatch, buffer_entry},
+};
+use crate::{EngineError, Examples, Model, ops::gather, optim::sgd::Sgd};
+
+/// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
+const MAX_ROWS: usize = 65_535;
+
+/// Training on the GPU: all buffers, and the dispatches of a step.
+pub(crate) struct GpuRun {
+    gpu: GpuDevice,
+    examples: usize,
+    rows: usize,
+    parameters: wgpu::Buffer,
+    velocity: wgpu::Buffer,
+    lens: [usize; 2],
+    order: wgpu::Buffer,
+    losses: wgpu::Buffer,
+    batches: wgpu::Buffer,
+    batch_bindings: wgpu::BindGroup,
+    stride: u32,
+    dispatches: Vec<Dispatch>,
+}
+
+impl GpuRun {
+    /// Moves everything to the device and plans a step. `velocity` is the optimiser's state, empty for a fresh one.
+    pub fn new(
+        gpu: &GpuDevice,
+        model: &Model,
+        examples: &Examples,
+        optimizer: &Sgd,
+        batch: usize,
+        parameters: &[f32],
+        velocity: &[f32],
+    ) -> Result<Self, EngineError> {
+        gpu.check()?;
+        let rows = batch.min(examples.len());
+        if rows > MAX_ROWS {
+            let (needed, limit) = (rows as u64, MAX_ROWS as u64);
+            return Err(EngineError::GpuLimit {
+                what: "a batch (in rows, not bytes)",
+                needed,
+                limit,
+            });
+        }
+        let steps = examples.len().div_ceil(rows);
+        let d = model.parameter_count();
+        let state = optimizer.state_len(d);
+        let fresh = vec![0.0; state.max(1)];
+        let velocity = if velocity.len() == state && state > 0 {
+            velocity
+        } else {
+            &fresh
+        };
+
+        let data_x = gpu.upload("local examples", examples.x())?;
+        let data_y = gpu.upload("local labels", examples.y())?;
+        let order = gpu.upload("order", &vec![0u32; examples.len()])?;
+        let losses = gpu.upload("losses", &vec![0f32; steps])?;
+        let parameters = gpu.upload("parameters", parameters)?;
+        let velocity = gpu.upload("optimiser state", velocity)?;
+        let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
+        let labels = gpu.upload("batch labels", &vec![0u32; rows])?;
+
+        let stride =
+            (size_of::<BatchUniform>() as u32).max(gpu.device.limits().min_uniform_buffer_offset_alignment);
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let batches = gpu.buffer("batches", u64::from(stride) * steps as u64, usage)?;
+        let batch_layout = gpu
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some("batch"),
+                entries: &[buffer_entry(0, wgpu::BufferBindingType::Uniform, true)],
+            });
+        let batch_bindings = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("batch"),
+            layout: &batch_layout,
+            entries: &[wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &batches,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(size_of::<BatchUniform>() as u64),
+                }),
+            }],
+        });
+
+        let mut planner = Planner::new(gpu, &batch_layout, rows, labels, losses.clone());
+        let values: Vec<_> = model
+            .value_lens()
+            .iter()
+            .map(|&len| planner.per_row("values", len))
+            .collect();
+        let d_values: Vec<_> = model
+            .value_lens()
+            .iter()
+            .map(|&len| planner.per_row("value gradients", len))
+            .collect();
+        gather::plan(
+            &mut planner,
+            [&data_x, &data_y, &order],
+            &values[0],
+            model.features(),
+        );
+        let mut backward = Vec::new();
+        for (index, op) in model.ops().iter().enumerate() {
+            op.plan_gpu(
+                &mut planner,
+                &OpBuffers {
+                    x: &values[index],
+                    y: &values[index + 1],
+                    dy: &d_values[index + 1],
+                    dx: (index > 0).then(|| &d_values[index]),
+                    parameters: &parameters,
+                    d_parameters: &d_parameters,
+                },
+            )?;
+            backward.push(std::mem::take(&mut planner.backward));
+        }
+        let last = model.ops().len();
+        model
+            .loss()
+            .plan_gpu(&mut planner, &values[last], &d_values[last])?;
+        planner.backward = backward.into_iter().rev().flatten().collect();
+        optimizer.plan(&mut planner, d, &d_parameters, &parameters, &velocity);
+        let dispatches = planner.finish()?;
+        gpu.check()?;
+        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state]);
+        Ok(Self {
+            gpu,
+            examples,
+            rows,
+            parameters,
+            velocity,
+            lens,
+            order,
+            losses,
+            batches,
+            batch_bindings,
+            stride,
+            dispatches,
+        })
+    }
+
+    /// Sends an epoch's order, and the numbers of its steps.
+    pub fn begin_epoch(&self, order: &[u32]) -> Result<(), EngineError> {
+        self.gpu.check()?;
+        self.gpu
+            .queue
+            .write_buffer(&self.order, 0, bytemuck::cast_slice(order));
+        let steps = self.examples.div_ceil(self.rows);
+        let mut bytes = vec![0u8; self.stride as usize * steps];
+        for (index, slot) in bytes.chunks_exact_mut(self.stride as usize).enumerate() {
+            let first = index * self.rows;
+            let rows = self.rows.min(self.examples - first);
+            let batch = BatchUniform {
+                rows: rows as u32,
+                first: first as u32,
+                index: index as u32,
+                padding: 0,
+            };
+            slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&batch));
+        }
+        self.gpu.queue.write_buffer(&self.batches, 0, &bytes);
+        Ok(())
+    }
+
+    /// Records and submits `steps` of the epoch, and waits until they are done.
+    pub async fn steps(&self, steps: Range<usize>) -> Result<(), EngineError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for step in steps {
+                let rows = self.rows.min(self.examples - step * self.rows) as u32;
+                pass.set_bind_group(1, &self.batch_bindings, &[step as u32 * self.stride]);
+                for Dispatch {
+                    pipeline,
+                    bindings,
+                    grid,
+                } in &self.dispatches
+                {
+                    let (x, y) = grid.size(rows);
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bindings, &[]);
+                    pass.dispatch_workgroups(x, y, 1);
+                }
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.finished().await
+    }
+
+    /// The loss of each step of the epoch, the parameters, and the optimiser's state: the epoch's one read-back.
+    pub async fn end_epoch(&self) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), EngineError> {
+        let steps = self.examples.div_ceil(self.rows);
+        let [d, state] = self.lens;
+        let sources = [
+            (&self.losses, steps),
+            (&self.parameters, d),
+            (&self.velocity, state),
+        ];
+        let mut read = self.gpu.read(&sources).await?.into_iter();
+        let mut next = || read.next().unwrap_or_default();
+        Ok((next(), next(), next()))
+    }
+}

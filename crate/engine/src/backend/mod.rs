@@ -1,0 +1,5 @@
+//! Where a model runs. Both back ends follow the same compiled model; what differs is where the numbers live.
+
+pub(crate) mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;

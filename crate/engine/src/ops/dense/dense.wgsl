@@ -1,0 +1,127 @@
+// Dense layer: forward, gradient of kernel and bias, gradient of the input.
+//
+//   entry point      a                 b                    out                     one invocation writes
+//   forward          x  [rows, in]     parameters           y  [rows, out]          4 rows x 4 outputs
+//   gradient         x  [rows, in]     dy [rows, out]       d_parameters            4 inputs (bias: the last) x 4 outputs
+//   input_gradient   dy [rows, out]    parameters           dx [rows, in]           4 rows x 4 inputs
+//
+// In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it; the bias's
+// gradient is therefore row `in` of the kernel's, made by a column of ones behind x.
+//
+// Dispatch: workgroups (ceil(columns / 32), ceil(lines / 32)) with 8 x 8 invocations of 4 x 4 elements, kept in registers and
+// read straight from storage. Loads past an edge are clamped, stores past it are left out.
+
+struct Dims {
+    inputs: u32,
+    outputs: u32,
+    offset: u32,
+}
+
+struct Batch {
+    rows: u32,
+    first: u32,
+    index: u32,
+}
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<uniform> dims: Dims;
+@group(1) @binding(0) var<uniform> batch: Batch;
+
+// The four indices from `start`, none past `last`.
+fn four(start: u32, last: u32) -> vec4<u32> {
+    return min(vec4<u32>(start, start + 1u, start + 2u, start + 3u), vec4<u32>(last));
+}
+
+// Writes up to four numbers of one line.
+fn store(base: u32, column: u32, columns: u32, value: vec4<f32>) {
+    out[base + column] = value.x;
+    if (column + 1u < columns) { out[base + column + 1u] = value.y; }
+    if (column + 2u < columns) { out[base + column + 2u] = value.z; }
+    if (column + 3u < columns) { out[base + column + 3u] = value.w; }
+}
+
+@compute @workgroup_size(8, 8)
+fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let row = id.y * 4u;
+    let column = id.x * 4u;
+    if (row >= batch.rows || column >= dims.outputs) { return; }
+    let r = four(row, batch.rows - 1u) * dims.inputs;
+    let c = four(column, dims.outputs - 1u);
+    let bias = dims.offset + dims.inputs * dims.outputs;
+    let start = vec4<f32>(b[bias + c.x], b[bias + c.y], b[bias + c.z], b[bias + c.w]);
+    var y0 = start;
+    var y1 = start;
+    var y2 = start;
+    var y3 = start;
+    var w = dims.offset + c;
+    for (var i = 0u; i < dims.inputs; i++) {
+        let kernel = vec4<f32>(b[w.x], b[w.y], b[w.z], b[w.w]);
+        y0 += a[r.x + i] * kernel;
+        y1 += a[r.y + i] * kernel;
+        y2 += a[r.z + i] * kernel;
+        y3 += a[r.w + i] * kernel;
+        w += vec4<u32>(dims.outputs);
+    }
+    store(row * dims.outputs, column, dims.outputs, y0);
+    if (row + 1u < batch.rows) { store((row + 1u) * dims.outputs, column, dims.outputs, y1); }
+    if (row + 2u < batch.rows) { store((row + 2u) * dims.outputs, column, dims.outputs, y2); }
+    if (row + 3u < batch.rows) { store((row + 3u) * dims.outputs, column, dims.outputs, y3); }
+}
+
+@compute @workgroup_size(8, 8)
+fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let line = id.y * 4u;
+    let column = id.x * 4u;
+    if (line > dims.inputs || column >= dims.outputs) { return; }
+    let i = four(line, dims.inputs - 1u);
+    let c = four(column, dims.outputs - 1u);
+    // Line `inputs` is the bias: its x is 1.
+    let ones = vec4<u32>(line, line + 1u, line + 2u, line + 3u) >= vec4<u32>(dims.inputs);
+    var g0 = vec4<f32>();
+    var g1 = vec4<f32>();
+    var g2 = vec4<f32>();
+    var g3 = vec4<f32>();
+    var x_at = i;
+    var dy_at = c;
+    for (var row = 0u; row < batch.rows; row++) {
+        let dy = vec4<f32>(b[dy_at.x], b[dy_at.y], b[dy_at.z], b[dy_at.w]);
+        let x = select(vec4<f32>(a[x_at.x], a[x_at.y], a[x_at.z], a[x_at.w]), vec4<f32>(1.0), ones);
+        g0 += x.x * dy;
+        g1 += x.y * dy;
+        g2 += x.z * dy;
+        g3 += x.w * dy;
+        x_at += vec4<u32>(dims.inputs);
+        dy_at += vec4<u32>(dims.outputs);
+    }
+    let base = dims.offset + line * dims.outputs;
+    store(base, column, dims.outputs, g0);
+    if (line + 1u <= dims.inputs) { store(base + dims.outputs, column, dims.outputs, g1); }
+    if (line + 2u <= dims.inputs) { store(base + 2u * dims.outputs, column, dims.outputs, g2); }
+    if (line + 3u <= dims.inputs) { store(base + 3u * dims.outputs, column, dims.outputs, g3); }
+}
+
+@compute @workgroup_size(8, 8)
+fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let row = id.y * 4u;
+    let column = id.x * 4u;
+    if (row >= batch.rows || column >= dims.inputs) { return; }
+    let r = four(row, batch.rows - 1u) * dims.outputs;
+    let k = dims.offset + four(column, dims.inputs - 1u) * dims.outputs;
+    var x0 = vec4<f32>();
+    var x1 = vec4<f32>();
+    var x2 = vec4<f32>();
+    var x3 = vec4<f32>();
+    for (var o = 0u; o < dims.outputs; o++) {
+        let kernel = vec4<f32>(b[k.x + o], b[k.y + o], b[k.z + o], b[k.w + o]);
+        x0 += a[r.x + o] * kernel;
+        x1 += a[r.y + o] * kernel;
+        x2 += a[r.z + o] * kernel;
+        x3 += a[r.w + o] * kernel;
+    }
+    store(row * dims.inputs, column, dims.inputs, x0);
+    if (row + 1u < batch.rows) { store((row + 1u) * dims.inputs, column, dims.inputs, x1); }
+    if (row + 2u < batch.rows) { store((row + 2u) * dims.inputs, column, dims.inputs, x2); }
+    if (row + 3u < batch.rows) { store((row + 3u) * dims.inputs, column, dims.inputs, x3); }
+}

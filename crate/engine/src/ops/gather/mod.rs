@@ -1,0 +1,21 @@
+//! Collecting a batch from the data set, in the epoch's order. On the CPU a copy; on the GPU, where the whole local data set
+//! and the order stay in device memory, `gather.wgsl`.
+
+#[cfg(feature = "gpu")]
+mod gpu;
+
+use crate::Examples;
+
+/// Copies the examples at `indices` to `x` (`[indices, features]`) and `y`.
+pub(crate) fn gather_cpu(examples: &Examples, indices: &[u32], x: &mut Vec<f32>, y: &mut Vec<u32>) {
+    x.clear();
+    y.clear();
+    for &index in indices {
+        let start = index as usize * examples.features();
+        x.extend_from_slice(&examples.x()[start..start + examples.features()]);
+        y.push(examples.y()[index as usize]);
+    }
+}
+
+#[cfg(feature = "gpu")]
+pub(crate) use gpu::plan;

@@ -1,0 +1,41 @@
+// Stochastic gradient descent: v = momentum * v + g; w -= learning_rate * v. `plain` has no momentum and binds no state.
+//
+//   entry point   reads           reads and writes
+//   plain         gradient [d]    parameters [d] (velocity bound to a dummy)
+//   momentum      gradient [d]    parameters [d], velocity [d]
+//
+// Dispatch: ceil(d / 256) workgroups, folded into rows of at most 65,535.
+
+struct Dims {
+    len: u32,
+    learning_rate: f32,
+    momentum: f32,
+}
+
+struct Batch {
+    rows: u32,
+    first: u32,
+    index: u32,
+}
+
+@group(0) @binding(0) var<storage, read> gradient: array<f32>;
+@group(0) @binding(1) var<storage, read_write> parameters: array<f32>;
+@group(0) @binding(2) var<storage, read_write> velocity: array<f32>;
+@group(0) @binding(3) var<uniform> dims: Dims;
+@group(1) @binding(0) var<uniform> batch: Batch;
+
+@compute @workgroup_size(256)
+fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = id.y * groups.x * 256u + id.x;
+    if (at >= dims.len) { return; }
+    parameters[at] -= dims.learning_rate * gradient[at];
+}
+
+@compute @workgroup_size(256)
+fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = id.y * groups.x * 256u + id.x;
+    if (at >= dims.len) { return; }
+    let v = dims.momentum * velocity[at] + gradient[at];
+    velocity[at] = v;
+    parameters[at] -= dims.learning_rate * v;
+}

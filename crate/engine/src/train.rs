@@ -1,0 +1,365 @@
+//! Local training: epochs of steps over the local examples, on whichever back end, with a fault on the GPU carried over to
+//! the CPU.
+
+use std::future::Future;
+
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{GpuDevice, GpuRun};
+use crate::{
+    EngineError, Examples, Model, TrainSpec,
+    backend::cpu::CpuRun,
+    optim::{self, sgd::Sgd},
+    order::epoch_order,
+};
+
+/// Where to train.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Device {
+    /// One CPU thread with SIMD.
+    Cpu,
+    /// A GPU.
+    #[cfg(feature = "gpu")]
+    Gpu(GpuDevice),
+}
+
+/// How far training is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// `step` of `steps` of `epoch` of `epochs` are done; all count from 1.
+    Step {
+        /// The epoch.
+        epoch: u32,
+        /// Epochs in all.
+        epochs: u32,
+        /// Steps done in this epoch.
+        step: u32,
+        /// Steps of an epoch.
+        steps: u32,
+    },
+    /// An epoch is done.
+    Epoch {
+        /// The epoch.
+        epoch: u32,
+        /// Epochs in all.
+        epochs: u32,
+        /// Mean of the loss of its steps, each taken before the step.
+        loss: f32,
+    },
+    /// The GPU was lost; the epoch begins again on the CPU, in the same order.
+    Fallback {
+        /// What the GPU reported.
+        reason: &'a str,
+    },
+}
+
+/// What the observer wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Stop now: training returns [`EngineError::Stopped`].
+    Stop,
+}
+
+/// Watches training, and may stop it. In a browser this is also where the worker takes its messages: the future may wait.
+pub trait Observer {
+    /// Called after every step on the CPU and after every submission on the GPU.
+    fn progress(&mut self, progress: Progress<'_>) -> impl Future<Output = Control>;
+}
+
+/// An observer that lets training run to its end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    async fn progress(&mut self, _: Progress<'_>) -> Control {
+        Control::Continue
+    }
+}
+
+/// What training gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The new parameters, `[d]`.
+    pub parameters: Vec<f32>,
+    /// The mean loss of every step's batch, taken before the step, first to last over all epochs.
+    pub losses: Vec<f32>,
+    /// Whether the GPU was lost on the way, so that (part of) the work was done on the CPU.
+    pub fell_back: bool,
+}
+
+/// Steps in one submission to the GPU: enough to hide the cost of submitting, few enough to report and stop between them.
+#[cfg(feature = "gpu")]
+const STEPS_PER_SUBMISSION: usize = 8;
+
+/// A back end in the middle of training.
+enum Run<'m> {
+    Cpu(CpuRun<'m>),
+    #[cfg(feature = "gpu")]
+    Gpu(GpuRun),
+}
+
+/// What does not change during training.
+struct Job<'m> {
+    model: &'m Model,
+    examples: &'m Examples,
+    optimizer: Sgd,
+    epochs: u32,
+    batch: usize,
+    seed: u64,
+}
+
+/// The state at the end of an epoch: what a fault takes training back to.
+#[derive(Clone)]
+struct Checkpoint {
+    parameters: Vec<f32>,
+    velocity: Vec<f32>,
+}
+
+/// Trains `model` from `parameters` on `examples` as `spec` says. `seed` decides the order of the examples; the same seed on the
+/// same back end gives the same bits.
+///
+/// ```
+/// # use unsaid_engine::*;
+/// # pollster::block_on(async {
+/// let spec = r#"{"input": [2], "layers": [{"type": "dense", "units": 2}], "loss": "softmax-cross-entropy"}"#;
+/// let model = Model::new(&serde_json::from_str(spec)?)?;
+/// let examples = Examples::new(vec![1.0, 0.0, 0.0, 1.0], vec![0, 1], 2, 2)?;
+/// let how = r#"{"epochs": 20, "batch_size": 2, "optimizer": {"type": "sgd", "learning_rate": 0.5}}"#;
+/// let how: TrainSpec = serde_json::from_str(how)?;
+/// let start = model.initial_parameters(1);
+/// let trained = train(&model, &start, &examples, &how, 7, &Device::Cpu, &mut Unobserved).await?;
+/// assert_eq!(model.evaluate(&trained.parameters, &examples)?.accuracy, 1.0);
+/// assert!(trained.losses.last() < trained.losses.first());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Errors
+/// [`EngineError`]: parameters or examples that are not the model's, a training spec out of range, a loss that is not finite,
+/// a stop by the observer, or a GPU that refuses the work. A GPU that is lost is no error: the CPU takes over.
+pub async fn train(
+    model: &Model,
+    parameters: &[f32],
+    examples: &Examples,
+    spec: &TrainSpec,
+    seed: u64,
+    device: &Device,
+    observer: &mut impl Observer,
+) -> Result<Trained, EngineError> {
+    model.check_count(parameters)?;
+    model.check_examples(examples)?;
+    let job = Job {
+        model,
+        examples,
+        optimizer: optim::check(&spec.optimizer)?,
+        epochs: spec.epochs.get(),
+        batch: spec.batch_size.get() as usize,
+        seed,
+    };
+    let mut checkpoint = Checkpoint {
+        parameters: parameters.to_vec(),
+        velocity: Vec::new(),
+    };
+    let mut losses = Vec::new();
+    let mut fell_back = false;
+    let mut run = match job.start(device, &checkpoint) {
+        Err(EngineError::DeviceLost(reason)) => {
+            fell_back = true;
+            job.fall_back(&reason, &checkpoint, observer).await?
+        }
+        run => run?,
+    };
+    for epoch in 1..=job.epochs {
+        let epoch_losses = match job.epoch(&mut run, epoch, &mut checkpoint, observer).await {
+            Err(EngineError::DeviceLost(reason)) => {
+                fell_back = true;
+                run = job.fall_back(&reason, &checkpoint, observer).await?;
+                job.epoch(&mut run, epoch, &mut checkpoint, observer).await?
+            }
+            result => result?,
+        };
+        let loss = epoch_losses.iter().sum::<f32>() / epoch_losses.len() as f32;
+        losses.extend(epoch_losses);
+        proceed(
+            observer
+                .progress(Progress::Epoch {
+                    epoch,
+                    epochs: job.epochs,
+                    loss,
+                })
+                .await,
+        )?;
+    }
+    let parameters = match run {
+        Run::Cpu(run) => run.into_state().0,
+        #[cfg(feature = "gpu")]
+        Run::Gpu(_) => checkpoint.parameters,
+    };
+    Ok(Trained {
+        parameters,
+        losses,
+        fell_back,
+    })
+}
+
+fn proceed(control: Control) -> Result<(), EngineError> {
+    match control {
+        Control::Continue => Ok(()),
+        Control::Stop => Err(EngineError::Stopped),
+    }
+}
+
+impl<'m> Job<'m> {
+    fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
+        match device {
+            Device::Cpu => Ok(self.start_cpu(from)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let Checkpoint { parameters, velocity } = from;
+                let (model, examples) = (self.model, self.examples);
+                GpuRun::new(
+                    gpu,
+                    model,
+                    examples,
+                    &self.optimizer,
+                    self.batch,
+                    parameters,
+                    velocity,
+                )
+                .map(Run::Gpu)
+            }
+        }
+    }
+
+    fn start_cpu(&self, from: &Checkpoint) -> Run<'m> {
+        let Checkpoint { parameters, velocity } = from.clone();
+        Run::Cpu(CpuRun::new(
+            self.model,
+            self.examples,
+            self.optimizer,
+            self.batch,
+            parameters,
+            velocity,
+        ))
+    }
+
+    async fn fall_back(
+        &self,
+        reason: &str,
+        from: &Checkpoint,
+        observer: &mut impl Observer,
+    ) -> Result<Run<'m>, EngineError> {
+        proceed(observer.progress(Progress::Fallback { reason }).await)?;
+        Ok(self.start_cpu(from))
+    }
+
+    /// One epoch; the loss of each step. On the GPU the checkpoint is moved to its end.
+    async fn epoch(
+        &self,
+        run: &mut Run<'m>,
+        epoch: u32,
+        checkpoint: &mut Checkpoint,
+        observer: &mut impl Observer,
+    ) -> Result<Vec<f32>, EngineError> {
+        let order = epoch_order(self.examples.len(), self.seed, epoch - 1);
+        let steps = order.len().div_ceil(self.batch);
+        let report = |step: usize| Progress::Step {
+            epoch,
+            epochs: self.epochs,
+            step: step as u32,
+            steps: steps as u32,
+        };
+        let non_finite = |step: usize| EngineError::NonFinite {
+            epoch,
+            step: step as u32 + 1,
+        };
+        match run {
+            Run::Cpu(run) => {
+                let mut losses = Vec::with_capacity(steps);
+                for (step, batch) in order.chunks(self.batch).enumerate() {
+                    let loss = run.step(batch);
+                    if !loss.is_finite() {
+                        return Err(non_finite(step));
+                    }
+                    losses.push(loss);
+                    proceed(observer.progress(report(step + 1)).await)?;
+                }
+                let _ = checkpoint; // the CPU loses nothing, so there is nothing to go back to
+                Ok(losses)
+            }
+            #[cfg(feature = "gpu")]
+            Run::Gpu(run) => {
+                run.begin_epoch(&order)?;
+                for first in (0..steps).step_by(STEPS_PER_SUBMISSION) {
+                    let end = steps.min(first + STEPS_PER_SUBMISSION);
+                    run.steps(first..end).await?;
+                    proceed(observer.progress(report(end)).await)?;
+                }
+                let (losses, parameters, velocity) = run.end_epoch().await?;
+                if let Some(step) = losses.iter().position(|loss| !loss.is_finite()) {
+                    return Err(non_finite(step));
+                }
+                *checkpoint = Checkpoint { parameters, velocity };
+                Ok(losses)
+            }
+        }
+    }
+}
+
+/// Milliseconds per step of this very job on `device`: the median of `samples` timed pieces after one that is not timed (it
+/// compiles the kernels). `now_ms` is the caller's clock. The parameters are left as they are.
+///
+/// # Errors
+/// As [`train`], except that a lost GPU is an error here.
+pub async fn time_steps(
+    model: &Model,
+    parameters: &[f32],
+    examples: &Examples,
+    spec: &TrainSpec,
+    device: &Device,
+    samples: usize,
+    now_ms: impl Fn() -> f64,
+) -> Result<f64, EngineError> {
+    model.check_count(parameters)?;
+    model.check_examples(examples)?;
+    let job = Job {
+        model,
+        examples,
+        optimizer: optim::check(&spec.optimizer)?,
+        epochs: 1,
+        batch: spec.batch_size.get() as usize,
+        seed: 0,
+    };
+    let order = epoch_order(examples.len(), job.seed, 0);
+    let batches: Vec<&[u32]> = order.chunks(job.batch).collect();
+    let from = Checkpoint {
+        parameters: parameters.to_vec(),
+        velocity: Vec::new(),
+    };
+    let mut run = job.start(device, &from)?;
+    let mut times = Vec::with_capacity(samples);
+    for sample in 0..=samples.max(1) {
+        let start = now_ms();
+        let steps = match &mut run {
+            Run::Cpu(run) => {
+                run.step(batches[sample % batches.len()]);
+                1
+            }
+            #[cfg(feature = "gpu")]
+            Run::Gpu(run) => {
+                run.begin_epoch(&order)?;
+                let steps = batches.len().min(STEPS_PER_SUBMISSION);
+                run.steps(0..steps).await?;
+                steps
+            }
+        };
+        if sample > 0 {
+            times.push((now_ms() - start) / steps as f64);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
