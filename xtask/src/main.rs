@@ -1,2 +1,78 @@
-//! Being written.
-fn main() {}
+//! `cargo xtask …`: set-up, builds, the demo and the tests. Everything that it installs or builds can be run again at any
+//! time; what is there already is found and kept.
+
+mod apt;
+mod artifacts;
+mod browser;
+mod demo;
+mod licences;
+mod mnist;
+mod npm;
+mod place;
+mod process;
+mod runner_output;
+mod stages;
+mod stamp;
+mod table;
+mod tools;
+mod wasm_size;
+mod wasm_target;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, builds, the demo and the tests of Unsaid"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install everything that the builds and the tests need
+    Setup,
+    /// Build the wasm, the npm package, the page and the relay
+    Build,
+    /// Start the relay and the page; or, with --headless, run the job in headless tabs and print a table
+    Demo(demo::Options),
+    /// Run every check and every test
+    Test(stages::Options),
+}
+
+fn main() -> ExitCode {
+    match process::stop_children_on_signals().and_then(|()| run(Cli::parse().command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::stop_all_children();
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let place = place::Place::find()?;
+    match command {
+        Command::Setup => {
+            let node = npm::packages(&place)?;
+            wasm_target::find_or_install(&place)?;
+            tools::wasm_bindgen(&place)?;
+            tools::wasm_pack(&place)?;
+            browser::find_or_install()?;
+            let relay = artifacts::relay(&place)?;
+            mnist::shards(&place, &node, &relay)?;
+            println!("==> everything is there");
+            Ok(())
+        }
+        Command::Build => artifacts::all(&place).map(drop),
+        Command::Demo(options) => demo::run(&place, &options),
+        Command::Test(options) => stages::run(&place, &options),
+    }
+}
