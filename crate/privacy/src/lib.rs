@@ -57,6 +57,8 @@ mod floors;
 mod histogram;
 mod ledger;
 mod noise;
+#[cfg(test)]
+mod statistics;
 
 pub use accounting::{AccountingError, Adjacency, Rho};
 pub use encoding::{Encoded, Encoding, EncodingError};

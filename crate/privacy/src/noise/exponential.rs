@@ -67,17 +67,17 @@ pub(super) fn exp<R: CryptoRng + ?Sized>(num: u64, den: u64, rng: &mut R) -> boo
 }
 
 /// The number of trials of Algorithm 1 that one random word decides.
-const TRIALS: u64 = 15;
+pub(super) const TRIALS: u64 = 15;
 
 /// TRIALS!
-const FACTORIAL: u64 = factorial(TRIALS);
+pub(super) const FACTORIAL: u64 = factorial(TRIALS);
 
 /// How often TRIALS! fits into the 2⁶⁴ words: each of TRIALS! outcomes gets this many words.
-const SHARE: u64 = u64::MAX / FACTORIAL;
+pub(super) const SHARE: u64 = u64::MAX / FACTORIAL;
 
 /// Words that show `true`: those of the outcomes in which the loop ends at an odd K ≤ TRIALS. It ends at K with probability
 /// 1/(K−1)! − 1/K!.
-const ODD: u64 = {
+pub(super) const ODD: u64 = {
     let (mut sum, mut k) = (0, 1);
     while k <= TRIALS {
         sum += FACTORIAL / factorial(k - 1) - FACTORIAL / factorial(k);

@@ -8,8 +8,7 @@ use super::laplace::{lowest_terms, propose};
 
 /// The discrete Gaussian of parameter σ²: P(x) ∝ exp(−x²/2σ²) on the integers, centred at 0 (CKS Algorithm 3).
 ///
-/// σ² is a fraction; its variance is at most σ² and, from σ ≈ 1 on, equal to it for all practical purposes (CKS
-/// Corollary 9 and Figure 1).
+/// σ² is a fraction. The variance is at most σ², and from σ ≈ 1 on the two cannot be told apart (CKS, the section on utility).
 ///
 /// Exact but for one event: a proposal of magnitude 256·(⌊σ⌋ + 1) or more is rejected outright, so that the arithmetic fits in
 /// 128 bits. Algorithm 3 would make and accept such a proposal with probability below exp(−256 − 255²/2) < 2⁻⁴⁷⁰⁰⁰.

@@ -26,7 +26,7 @@ pub struct LocalNoise {
 
 impl LocalNoise {
     /// Room that must be left beside the update, in σ. A discrete Gaussian passes 16σ on either side with probability at
-    /// most 2·exp(−128) (it is sub-Gaussian: CKS Proposition 25).
+    /// most 2·exp(−128) (P(X ≥ λ) ≤ exp(−λ²/2σ²), as for a continuous Gaussian: CKS, the section on utility).
     const ROOM_SIGMAS: f64 = 16.0;
     /// σ² from which a whole number is near enough.
     const FINE: f64 = 65_536.0;
