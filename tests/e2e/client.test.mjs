@@ -1,0 +1,139 @@
+// Local data, prediction, and where a client trains.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { readShard } from "./lib/harness.mjs";
+import { scene } from "./lib/scene.mjs";
+
+/** The first error of opening, loading data and taking part; otherwise the summary. */
+async function wholeRun(one, options) {
+  const opened = await one.connect(options);
+  if (opened.code) return opened;
+  await one.addShard(await readShard(0));
+  return one.run({ rounds: 1 });
+}
+
+test("taking part without data is a typed error, and sends nothing", async () => {
+  await scene({}, async ({ proxy, tab }) => {
+    const one = await tab();
+    assert.equal((await one.connect()).code, undefined);
+    assert.deepEqual((await one.call("data.summary")).value.examples, 0);
+    assert.equal((await one.run({ rounds: 1 })).code, "no-data");
+    assert.equal(proxy.updates().length, 0);
+  });
+});
+
+test("one example is enough", async () => {
+  await scene({}, async ({ relay, tab }) => {
+    const one = await tab();
+    await one.connect();
+    const added = await one.call("data.add", Array(784).fill(0.5), [7]);
+    assert.deepEqual(added.value?.perClass, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0], added.message);
+    assert.equal((await one.run({ rounds: 1 })).value?.reason, "rounds-done");
+    assert.equal((await relay.published(1)).clients, 1);
+  });
+});
+
+test("bad data is refused by name, and the good stays", async () => {
+  await scene({}, async ({ tab }) => {
+    const one = await (await tab()).ready({ examples: 10 });
+    const code = async (...args) => (await one.call("data.add", ...args)).code;
+    assert.equal(await code(Array(783).fill(0), [1]), "bad-data");
+    assert.equal(await code(Array(784).fill(0), [10]), "bad-data");
+    assert.equal(await code([NaN, ...Array(783).fill(0)], [1]), "bad-data");
+    assert.equal(await code([], []), "bad-data");
+    const shard = await readShard(0);
+    for (const bytes of [shard.subarray(0, 100), Buffer.concat([shard, Buffer.alloc(1)]), Buffer.from("UNSD")]) {
+      const result = await one.page.evaluate((text) => test.importShard(text), bytes.toString("base64"));
+      assert.equal(result.code, "bad-data", result.message);
+    }
+    assert.equal((await one.call("data.summary")).value.examples, 10);
+    assert.equal((await one.call("data.clear")).value.examples, 0);
+  });
+});
+
+test("a client predicts with the newest shared model", async () => {
+  await scene({}, async ({ tab }) => {
+    const one = await (await tab()).ready();
+    await one.run({ rounds: 2 });
+    const right = await one.page.evaluate(async (text) => {
+      const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+      const [count, features] = [new DataView(bytes.buffer).getUint32(8, true), 784];
+      const labels = bytes.subarray(20, 20 + count);
+      const pixels = Float32Array.from(bytes.subarray(20 + count), (pixel) => pixel / 255);
+      const probabilities = await test.client.predict(pixels);
+      let right = 0;
+      for (let row = 0; row < count; row++) {
+        const ten = probabilities.subarray(row * 10, row * 10 + 10);
+        const sum = ten.reduce((total, value) => total + value, 0);
+        if (Math.abs(sum - 1) > 1e-4) throw new Error(`the probabilities of row ${row} add up to ${sum}`);
+        if (ten.indexOf(Math.max(...ten)) === labels[row]) right++;
+      }
+      if (pixels.length !== count * features) throw new Error("a shard of another size");
+      return right / count;
+    }, (await readShard(0)).toString("base64"));
+    assert.ok(right > 0.7, `${right} of its own digits`);
+  });
+});
+
+test("an unknown task and a bad option are typed errors", async () => {
+  await scene({}, async ({ tab }) => {
+    const one = await tab();
+    assert.equal((await one.connect({ participants: 0 })).code, "bad-options");
+    const opened = await one.connect({ task: "no-such-task" });
+    const failed = opened.code ? opened : await one.call("manifest");
+    assert.equal(failed.code, "refused", failed.message);
+    assert.equal(failed.problem?.type, "urn:unsaid:error:not-found");
+  });
+});
+
+test("without WebGPU, auto trains on the CPU and says why, and webgpu is a typed error", async () => {
+  await scene({ browser: { webgpu: false } }, async ({ proxy, tab }) => {
+    const one = await tab();
+    assert.equal((await wholeRun(one, { backend: "auto" })).value?.backend, "cpu");
+    const [chosen] = await one.events("backend");
+    assert.equal(chosen.backend, "cpu");
+    assert.equal(chosen.fallback, false);
+    assert.ok(chosen.reason.length > 5, chosen.reason);
+    const sent = proxy.updates().length;
+    const other = await tab();
+    assert.equal((await wholeRun(other, { backend: "webgpu" })).code, "webgpu-unavailable");
+    assert.equal(proxy.updates().length, sent);
+  });
+});
+
+test("with WebGPU, each backend is the one asked for, and auto measures both", async (t) => {
+  await scene({}, async ({ tab }) => {
+    for (const backend of ["cpu", "webgpu"]) {
+      const one = await tab();
+      assert.equal((await wholeRun(one, { backend })).value?.backend, backend);
+      const [chosen] = await one.events("backend");
+      assert.equal(chosen.backend, backend);
+    }
+    const one = await tab();
+    assert.ok(["cpu", "webgpu"].includes((await wholeRun(one, { backend: "auto" })).value?.backend));
+    const [chosen] = await one.events("backend");
+    t.diagnostic(`${chosen.backend}: ${chosen.reason}`);
+    assert.ok(chosen.reason.length > 5);
+  });
+});
+
+test("WebGPU lost in the middle of training: it goes on on the CPU and says so", async () => {
+  await scene({ set: { "training.epochs": 100 } }, async ({ browser, relay, tab }) => {
+    const one = await (await tab()).ready({ backend: "webgpu" });
+    await one.join({ rounds: 1 });
+    await one.event({ type: "step" }, 60_000);
+    // Kills the GPU process, and with it every device.
+    const session = await browser.newBrowserCDPSession();
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    const gpu = processInfo.find((info) => info.type === "GPU");
+    process.kill(gpu.id, "SIGKILL");
+    const event = await one.event({ type: "backend", fallback: true }, 60_000);
+    assert.equal(event.backend, "cpu");
+    assert.ok(event.reason.length > 5);
+    const result = await one.joined();
+    assert.equal(result.value?.reason, "rounds-done", `${result.code}: ${result.message}`);
+    assert.equal(result.value.backend, "cpu");
+    assert.equal((await relay.published(1)).clients, 1);
+  });
+});

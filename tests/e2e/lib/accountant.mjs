@@ -1,0 +1,24 @@
+// An accountant of our own, written from the papers and not from the Rust code: the tests compare the two.
+
+/** ρ of one round of zero-concentrated differential privacy when one person's whole update may be replaced by any other:
+ * sensitivity 2Δ, noise σ = z Δ, so ρ = (2Δ)² / (2σ²) = 2/z² (Bun, Steinke 2016, Proposition 1.6). */
+export const rhoPerRound = (noiseMultiplier) => 2 / noiseMultiplier ** 2;
+
+/** The least ε at δ that ρ-zCDP gives: the minimum over α > 1 of
+ * αρ + ln(1/(αδ))/(α−1) + ln(1 − 1/α)  (Canonne, Kamath, Steinke 2020, Proposition 12 solved for ε). */
+export function epsilonOf(rho, delta) {
+  if (rho === 0) return 0;
+  // In t = ln(α − 1) the function falls and then rises; golden-section search finds its lowest point.
+  const at = (t) => {
+    const alpha = 1 + Math.exp(t);
+    return alpha * rho - Math.log(alpha * delta) / (alpha - 1) + Math.log1p(-1 / alpha);
+  };
+  const golden = (Math.sqrt(5) - 1) / 2;
+  let [low, high] = [-20, 40];
+  for (let step = 0; step < 300; step++) {
+    const [left, right] = [high - golden * (high - low), low + golden * (high - low)];
+    if (at(left) < at(right)) high = right;
+    else low = left;
+  }
+  return Math.max(0, at((low + high) / 2));
+}

@@ -1,0 +1,58 @@
+// A relay behind the recording proxy, and a browser: what most tests need.
+import { launch } from "./browser.mjs";
+import { harnessFolder, Tab } from "./harness.mjs";
+import { Proxy } from "./proxy.mjs";
+import { Relay } from "./relay.mjs";
+
+/** Runs `body` with `{ relay, proxy, browser, tab }` and clears everything away. `set` lays values over the task file;
+ * without more said, one tab makes a round, and there is no noise. */
+export async function scene({ set = {}, page, browser: options }, body) {
+  const undo = [];
+  try {
+    const settings = {
+      "privacy.mode": "none",
+      "rounds.min_clients": 1,
+      "rounds.target_clients": 1,
+      "rounds.deadline_ms": 60_000,
+      ...set,
+    };
+    const relay = await Relay.start({ page: page ?? (await harnessFolder()), set: settings });
+    undo.push(() => relay.close());
+    const proxy = await Proxy.start(relay.origin);
+    undo.push(() => proxy.close());
+    const browser = await launch(options);
+    undo.push(() => browser.close());
+    return await body({
+      relay,
+      proxy,
+      browser,
+      /** A tab; in a profile of its own unless one is given. */
+      tab: async (context) => {
+        const home = context ?? (await browser.newContext());
+        return Tab.open(home, proxy.origin);
+      },
+    });
+  } finally {
+    for (const step of undo.reverse()) await step().catch((error) => console.error("clearing away:", error.message));
+  }
+}
+
+/** `promise`, or an error after `limitMs`: a stuck client must not look like a slow test. */
+export function within(limitMs, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} did not happen within ${limitMs} ms`)), limitMs);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** Waits until `condition` returns something true, and returns that. */
+export async function until(what, condition, limitMs = 30_000) {
+  const end = Date.now() + limitMs;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`${what} did not happen within ${limitMs} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}

@@ -1,0 +1,82 @@
+// What crosses the network: everything is recorded by a proxy that the whole browser uses, workers included.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { pixelsOf, readShard, Tab } from "./lib/harness.mjs";
+import { pieces, sharedPiece } from "./lib/overlap.mjs";
+import { Proxy } from "./lib/proxy.mjs";
+import { scene } from "./lib/scene.mjs";
+
+const ROUNDS = 3;
+const HASH = "[0-9a-f]{64}";
+
+/** Everything that a client may ask of a relay: method, path, and what the body may be. */
+const allowed = [
+  ["GET", /^\/v1\/tasks\/mnist\/manifest$/],
+  ["GET", /^\/v1\/tasks\/mnist\/round$/],
+  ["GET", /^\/v1\/tasks\/mnist\/rounds$/],
+  ["GET", /^\/v1\/tasks\/mnist\/events$/],
+  ["GET", new RegExp(`^/v1/tasks/mnist/models/${HASH}$`)],
+  ["POST", /^\/v1\/tasks\/mnist\/check-in$/],
+  ["POST", /^\/v1\/tasks\/mnist\/updates$/],
+];
+const assets = /^\/(|harness\.js|unsaid\/(index\.js|worker\.js|unsaid_bg\.wasm|[\w-]+\.js))$/;
+
+const floats = (pixels) => Buffer.from(Float32Array.from(pixels, (pixel) => pixel / 255).buffer);
+
+for (const mode of ["none", "local"]) {
+  test(`only the protocol's messages leave a training tab, and no raw data (noise: ${mode})`, async (t) => {
+    await scene({ set: { "privacy.mode": mode } }, async ({ relay, browser }) => {
+      const watcher = await Proxy.start(relay.origin);
+      try {
+        // "<-loopback>": Chromium leaves its proxy out for 127.0.0.1 unless told otherwise.
+        const proxy = { server: watcher.origin, bypass: "<-loopback>" };
+        const context = await browser.newContext({ proxy });
+        const tab = await Tab.open(context, relay.origin);
+        // The data reaches the page through the debugger, so that the network has no reason to carry it.
+        await tab.ready({ shard: 3, budget: { epsilon: 1e6, delta: 1e-5 } });
+        const joined = await tab.run({ rounds: ROUNDS });
+        assert.equal(joined.value?.reason, "rounds-done", `${joined.code}: ${joined.message}`);
+        await tab.page.close();
+
+        const origins = new Set(watcher.requests.map((request) => new URL(request.url).origin));
+        assert.deepEqual([...origins], [relay.origin], "every request goes to the relay");
+        assert.ok(watcher.to("/unsaid/worker.js").length > 0, "the recorder sees what the page loads");
+        for (const request of watcher.requests) {
+          if (request.method === "GET" && assets.test(request.path)) continue;
+          const rule = allowed.find(([method, path]) => method === request.method && path.test(request.path));
+          assert.ok(rule, `${request.method} ${request.path} is no message of the protocol`);
+          if (request.method === "GET") assert.equal(request.body.length, 0);
+          assert.equal(request.headers.cookie, undefined);
+        }
+        for (const { body } of watcher.to("/v1/tasks/mnist/check-in", "POST")) {
+          const message = JSON.parse(body);
+          assert.deepEqual(Object.keys(message).sort(), ["client", "manifest"]);
+          assert.match(message.client, /^[0-9a-f]{32}$/);
+          assert.match(message.manifest, new RegExp(`^${HASH}$`));
+        }
+
+        const updates = watcher.updates();
+        assert.equal(updates.length, ROUNDS, "one update per round");
+        const shard = await readShard(3);
+        const pixels = pixelsOf(shard);
+        const raw = [shard, floats(pixels)];
+        for (const bytes of raw) assert.ok(pieces(bytes) > 100_000, "the search has something to look for");
+        for (const { body } of updates) {
+          assert.equal(body.subarray(0, 4).toString(), "UNSU");
+          const count = body.readUInt32LE(112);
+          assert.equal(body.length, 116 + count * body[6]);
+          for (const bytes of raw) {
+            assert.equal(sharedPiece(body, bytes), null, "the update holds a piece of the raw data");
+            // The same search finds one example that is slipped into the frame.
+            const leaky = Buffer.concat([body.subarray(0, 1000), bytes.subarray(40_000, 42_000), body.subarray(1000)]);
+            assert.notEqual(sharedPiece(leaky, bytes), null);
+          }
+        }
+        t.diagnostic(`${watcher.requests.length} requests, updates of ${updates.map(({ body }) => body.length)} bytes`);
+      } finally {
+        await watcher.close();
+      }
+    });
+  });
+}
