@@ -1,0 +1,52 @@
+//! The device-generic tests on this machine: the CPU, and Vulkan where there is an adapter.
+#![cfg(not(target_arch = "wasm32"))]
+#![allow(missing_docs)]
+
+use pollster::block_on;
+use unsaid_engine::{Device, GpuDevice};
+use unsaid_tests as body;
+
+/// A Vulkan device. Where there is none, the reason is printed and the test does nothing, unless `UNSAID_REQUIRE_GPU` is set.
+fn vulkan() -> Option<GpuDevice> {
+    match block_on(GpuDevice::request()) {
+        Ok(gpu) => Some(gpu),
+        Err(error) if std::env::var_os("UNSAID_REQUIRE_GPU").is_none() => {
+            eprintln!(
+                "SKIPPED on Vulkan (install a driver, such as mesa-vulkan-drivers, to run it): {error}"
+            );
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+macro_rules! on_every_device {
+    ($($name:ident),* $(,)?) => {
+        mod cpu {
+            $(#[test] fn $name() { super::block_on(super::body::$name(&super::Device::Cpu)); })*
+        }
+        mod gpu {
+            $(#[test] fn $name() {
+                if let Some(gpu) = super::vulkan() {
+                    super::block_on(super::body::$name(&super::Device::Gpu(gpu)));
+                }
+            })*
+        }
+    };
+}
+
+on_every_device! {
+    agrees_with_the_cpu,
+    learns_like_the_cpu,
+    same_seed_same_bits,
+    tiny_data_sets_train,
+    a_loss_that_is_not_finite_stops,
+    the_observer_can_stop,
+}
+
+#[test]
+fn a_lost_gpu_goes_on_on_the_cpu() {
+    if let Some(gpu) = vulkan() {
+        block_on(body::a_lost_gpu_goes_on_on_the_cpu(gpu));
+    }
+}
