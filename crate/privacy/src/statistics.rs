@@ -26,8 +26,8 @@ pub(crate) fn chi_square_p(statistic: f64, freedom: usize) -> f64 {
     q.min(1.0)
 }
 
-/// erfc by its continued fraction above 2 and its series below.
-fn erfc(z: f64) -> f64 {
+/// The complementary error function for 0 ≤ `z`: by its continued fraction above 2, and by its series below.
+pub(crate) fn erfc(z: f64) -> f64 {
     let scale = (-z * z).exp() / std::f64::consts::PI.sqrt();
     if z < 2.0 {
         // erf(z) = 2/√π·e^(−z²)·Σ 2ⁿz^(2n+1)/(2n+1)!!

@@ -22,6 +22,7 @@ use crate::{Adjacency, Encoding, Rho};
 pub struct LocalNoise {
     gaussian: DiscreteGaussian,
     bound_squared: u64,
+    dimension: usize,
 }
 
 impl LocalNoise {
@@ -62,6 +63,7 @@ impl LocalNoise {
         Ok(Self {
             gaussian,
             bound_squared,
+            dimension: encoding.dimension(),
         })
     }
 
@@ -88,26 +90,42 @@ impl LocalNoise {
         Rho::of_ratio(adjacency, self.bound_squared as f64 * den as f64, num as f64)
     }
 
-    /// Adds a fresh sample to every coordinate.
+    /// Adds a fresh sample to every coordinate of an update that was encoded by this noise's [`Encoding`].
+    ///
+    /// Length and norm are checked first, in exact integers: noise is never put on a vector that it is too small for. On any
+    /// error all coordinates are set to 0, so that nothing half-protected can be sent by mistake.
     ///
     /// # Errors
-    /// [`NoiseError::Saturated`] where a sum leaves `i32`; all coordinates are then 0, so that nothing half-protected can be
-    /// sent by mistake. For an update of this noise's encoding it happens with probability below 2⁻¹⁵⁰ (2³² coordinates,
-    /// each below 2·exp(−128)).
+    /// [`NoiseError::Unbounded`] where the length is another or the norm above the bound; [`NoiseError::Saturated`] where a
+    /// sum leaves `i32`, which happens with probability below 2⁻¹⁵⁰ (2³² coordinates, each below 2·exp(−128)).
     pub fn add<R: CryptoRng + ?Sized>(&self, coordinates: &mut [i32], rng: &mut R) -> Result<(), NoiseError> {
-        for index in 0..coordinates.len() {
-            let noised = self
-                .gaussian
-                .sample(rng)
-                .checked_add(i64::from(coordinates[index]));
-            match noised.and_then(|value| i32::try_from(value).ok()) {
-                Some(value) => coordinates[index] = value,
-                None => {
-                    coordinates.fill(0);
-                    return Err(NoiseError::Saturated { index });
-                }
-            }
+        let norm_squared: u128 = coordinates
+            .iter()
+            .map(|x| u128::from(u64::from(x.unsigned_abs()).pow(2)))
+            .sum();
+        let result = if coordinates.len() != self.dimension || norm_squared > u128::from(self.bound_squared) {
+            Err(NoiseError::Unbounded)
+        } else {
+            add_samples(&self.gaussian, coordinates, rng)
+        };
+        if result.is_err() {
+            coordinates.fill(0);
         }
-        Ok(())
+        result
     }
+}
+
+/// Adds a sample to every coordinate, up to the first sum that does not fit.
+pub(super) fn add_samples<R: CryptoRng + ?Sized>(
+    gaussian: &DiscreteGaussian,
+    coordinates: &mut [i32],
+    rng: &mut R,
+) -> Result<(), NoiseError> {
+    for (index, coordinate) in coordinates.iter_mut().enumerate() {
+        let noised = gaussian.sample(rng).checked_add(i64::from(*coordinate));
+        *coordinate = noised
+            .and_then(|value| i32::try_from(value).ok())
+            .ok_or(NoiseError::Saturated { index })?;
+    }
+    Ok(())
 }

@@ -52,7 +52,10 @@ pub enum NoiseError {
         /// σ in grid steps.
         sigma_steps: f64,
     },
-    /// A noised coordinate left the range of `i32`. The coordinates were set to 0: nothing of them may be used.
+    /// Noise was to be added to something that is no update of its encoding. The coordinates were set to 0.
+    #[error("the coordinates are not an update within the bound that this noise is made for")]
+    Unbounded,
+    /// A noised coordinate left the range of `i32`. The coordinates were set to 0.
     #[error("coordinate {index} left the range of 32 bits when noise was added")]
     Saturated {
         /// The coordinate.

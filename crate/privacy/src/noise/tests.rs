@@ -205,18 +205,18 @@ fn every_small_range_is_covered_and_kept() {
     }
 }
 
-/// Replays 32-bit words, then ends the test.
-struct Tape(std::vec::IntoIter<u64>);
+/// Replays words, then ends the test.
+struct Tape(Vec<u64>);
 
 impl TryRng for Tape {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(self.0.next().unwrap() as u32)
+        Ok(self.0.remove(0) as u32)
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(self.0.next().unwrap())
+        Ok(self.0.remove(0))
     }
 
     fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
@@ -243,7 +243,7 @@ fn one_word_decides_a_coin_of_probability_exp_minus_one_with_the_exact_share() {
     let share = |outcomes: u64| outcomes as f64 / FACTORIAL as f64;
     assert!(share(odd) <= (-1f64).exp() && (-1f64).exp() <= share(odd + 1));
 
-    let toss = |words: &[u64]| exp_minus_one(&mut Tape(words.to_vec().into_iter()));
+    let toss = |words: &[u64]| exp_minus_one(&mut Tape(words.to_vec()));
     // The word's classes, at their borders: leads on, true, false, drawn again.
     assert!(toss(&[SHARE]));
     assert!(toss(&[SHARE + ODD - 1]));
@@ -409,21 +409,40 @@ fn noise_that_cannot_be_right_is_refused() {
 }
 
 #[test]
-fn a_coordinate_that_leaves_32_bits_is_an_error_and_leaves_nothing_behind() {
-    let encoding = Encoding::new(1.0, 1.0 / 1_024.0, 4).unwrap();
-    let noise = LocalNoise::new(&encoding, 1.0).unwrap();
-    let mut coordinates = [5, i32::MAX, i32::MIN, 7];
+fn a_coordinate_that_leaves_32_bits_is_an_error() {
+    let gaussian = DiscreteGaussian::with_variance(1_000_000, 1).unwrap();
     let mut errors = 0;
     for seed in 0..20 {
-        coordinates = [5, i32::MAX, i32::MIN, 7];
-        if let Err(error) = noise.add(&mut coordinates, &mut rng(seed)) {
+        let mut coordinates = [5, i32::MAX, i32::MIN, 7];
+        if let Err(error) = super::local::add_samples(&gaussian, &mut coordinates, &mut rng(seed)) {
             assert!(matches!(error, NoiseError::Saturated { index: 1 | 2 }));
-            assert_eq!(coordinates, [0; 4]);
             errors += 1;
         }
     }
-    // Each of the two saturates with probability one half.
-    assert!(errors > 5, "{coordinates:?}");
+    // One of the two saturates with probability 3/4.
+    assert!(errors > 5, "{errors}");
+}
+
+#[test]
+fn noise_is_never_put_on_what_it_is_too_small_for() {
+    let encoding = Encoding::new(1.0, 1.0 / 1_024.0, 4).unwrap();
+    let noise = LocalNoise::new(&encoding, 1.0).unwrap();
+    let longest = (encoding.bound_squared() as f64).sqrt() as i32;
+    assert_eq!(noise.add(&mut [longest, 0, 0, 0], &mut rng(1)), Ok(()));
+    for bad in [
+        vec![longest + 1, 0, 0, 0],
+        vec![i32::MIN; 4],
+        vec![0; 3],
+        vec![0; 5],
+        vec![],
+    ] {
+        let mut coordinates = bad;
+        assert_eq!(
+            noise.add(&mut coordinates, &mut rng(1)),
+            Err(NoiseError::Unbounded)
+        );
+        assert!(coordinates.iter().all(|x| *x == 0));
+    }
 }
 
 fn uniform_p(samples: impl Iterator<Item = usize>, cells: usize) -> f64 {
