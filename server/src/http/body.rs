@@ -1,0 +1,87 @@
+//! Reading request bodies within bounds.
+
+use std::time::Duration;
+
+use axum::{body::Body, http::HeaderMap, http::header};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use unsaid_protocol::ProblemKind;
+
+use super::problem::Refused;
+
+/// The most bytes of a JSON request.
+pub const MAX_JSON_BYTES: usize = 4_096;
+
+/// The longest that a JSON request may take to arrive.
+const JSON_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Refuses a request whose body is announced to be longer than `max_bytes`, or to be of another type.
+///
+/// # Errors
+/// [`ProblemKind::TooLarge`], then [`ProblemKind::ContentType`].
+pub fn check_headers(headers: &HeaderMap, max_bytes: usize, content_type: &str) -> Result<(), Refused> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max_bytes as u64) {
+        return Err(too_large(max_bytes));
+    }
+    let found = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("none");
+    let essence = found.split(';').next().unwrap_or(found).trim();
+    if !essence.eq_ignore_ascii_case(content_type) {
+        return Err(Refused::new(
+            ProblemKind::ContentType,
+            format!("the body is {essence}, but must be {content_type}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a body of at most `max_bytes`, in at most `timeout`.
+///
+/// # Errors
+/// [`ProblemKind::TooLarge`], [`ProblemKind::Malformed`] where the body breaks off, or [`ProblemKind::Unavailable`] where
+/// it took too long.
+pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec<u8>, Refused> {
+    let receive = async {
+        let mut bytes = Vec::new();
+        let mut parts = body.into_data_stream();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|_| Refused::new(ProblemKind::Malformed, "the body breaks off"))?;
+            if part.len() > max_bytes - bytes.len() {
+                return Err(too_large(max_bytes));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes)
+    };
+    let slow = || {
+        Refused::new(
+            ProblemKind::Unavailable,
+            "the body took too long to arrive; nothing was counted",
+        )
+    };
+    tokio::time::timeout(timeout, receive)
+        .await
+        .unwrap_or_else(|_| Err(slow()))
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// As [`check_headers`] and [`read`], and [`ProblemKind::Malformed`] where it is not what the route reads.
+pub async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Refused> {
+    check_headers(headers, MAX_JSON_BYTES, "application/json")?;
+    let bytes = read(body, MAX_JSON_BYTES, JSON_TIMEOUT).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Refused::new(ProblemKind::Malformed, error.to_string()))
+}
+
+fn too_large(max_bytes: usize) -> Refused {
+    Refused::new(
+        ProblemKind::TooLarge,
+        format!("the body is longer than {max_bytes} bytes"),
+    )
+}

@@ -1,0 +1,101 @@
+//! Static files of the page and the demo's data, and the headers that every answer has.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderName, HeaderValue, header},
+    middleware::{self, Next},
+    response::Response,
+};
+use tower_http::services::ServeDir;
+
+use super::problem;
+use crate::relay::{Relay, RelayOptions};
+
+/// What a page from this relay may load. The worker needs WebAssembly; the page may talk to relays elsewhere.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; \
+     style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self' http: https:; object-src 'none'; \
+     base-uri 'self'; form-action 'self'; frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, &str); 6] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-embedder-policy"),
+        "require-corp",
+    ),
+    // Pages elsewhere that isolate themselves may use this relay; what is private is not behind a URL.
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "cross-origin",
+    ),
+];
+
+/// Adds the folders that the options name.
+pub fn add(router: Router<Arc<Relay>>, options: &RelayOptions) -> Router<Arc<Relay>> {
+    let router = match &options.data {
+        Some(folder) => {
+            let data = Router::new()
+                .fallback_service(ServeDir::new(folder))
+                .layer(middleware::map_response(immutable));
+            router.nest_service("/data", data)
+        }
+        None => router,
+    };
+    match &options.page {
+        Some(folder) => {
+            let page = ServeDir::new(folder).precompressed_gzip();
+            let page: Router<()> = Router::new()
+                .fallback_service(page)
+                .layer(middleware::from_fn(page_caching));
+            router.fallback_service(page)
+        }
+        None => router.fallback(problem::not_found),
+    }
+}
+
+/// The demo's data is what its manifest of hashes says: it never changes.
+async fn immutable(response: Response) -> Response {
+    cached(response, "public, max-age=31536000, immutable")
+}
+
+/// Vite names what it builds into `assets/` by content; everything else is asked for again.
+async fn page_caching(request: Request, next: Next) -> Response {
+    let named_by_content = request.uri().path().starts_with("/assets/");
+    let response = next.run(request).await;
+    cached(
+        response,
+        if named_by_content {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-cache"
+        },
+    )
+}
+
+fn cached(mut response: Response, how: &'static str) -> Response {
+    if response.status().is_success() {
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static(how));
+    }
+    response
+}
+
+/// Puts the security headers on every answer.
+pub async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,134 @@
+//! Every error of the relay becomes a problem document here (RFC 9457).
+
+use axum::{
+    Json,
+    http::{HeaderValue, Response, StatusCode, Uri, header},
+    response::IntoResponse,
+};
+use unsaid_protocol::{Problem, ProblemKind};
+
+use crate::{actor::Failure, round::Refusal};
+
+/// Seconds after which a client may send a request again that could not be stored.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// An answer that is a problem document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub Problem);
+
+impl Refused {
+    /// A problem of `kind`.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self(Problem::new(kind, detail))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> axum::response::Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let temporary = self.0.kind().is_some_and(ProblemKind::is_temporary);
+        let mut response = (status, Json(self.0)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if temporary {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match &refusal {
+            Refusal::Manifest { .. } => ProblemKind::WrongManifest,
+            Refusal::NotOpen { .. } => ProblemKind::WrongRound,
+            Refusal::Closed { .. } => ProblemKind::RoundClosed,
+            Refusal::Model { .. } => ProblemKind::WrongModel,
+            Refusal::NotCheckedIn { .. } => ProblemKind::NotCheckedIn,
+            Refusal::AlreadyReported { .. } => ProblemKind::AlreadyReported,
+            Refusal::Conflict { .. } => ProblemKind::UpdateConflict,
+            Refusal::Coordinates { .. } | Refusal::Norm { .. } => ProblemKind::Unacceptable,
+            Refusal::Full { .. } => ProblemKind::TooManyRequests,
+        };
+        Self::new(kind, refusal.to_string())
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => refusal.into(),
+            Failure::Store => Self::unstored(),
+        }
+    }
+}
+
+impl Refused {
+    /// The store failed.
+    pub fn unstored() -> Self {
+        Self::new(
+            ProblemKind::Unavailable,
+            "the relay cannot store anything now; nothing was counted: send the same bytes again",
+        )
+    }
+
+    /// More is waiting than the relay holds.
+    pub fn busy() -> Self {
+        Self::new(
+            ProblemKind::Unavailable,
+            "the relay has too much to do; nothing was counted: send the same bytes again",
+        )
+    }
+
+    /// A part of the relay is gone.
+    pub fn internal() -> Self {
+        Self::new(
+            ProblemKind::Internal,
+            "the relay has a fault; nothing was counted",
+        )
+    }
+}
+
+/// The answer for a path that leads nowhere.
+pub async fn not_found(uri: Uri) -> Refused {
+    Refused::new(
+        ProblemKind::NotFound,
+        format!("there is nothing at {}", uri.path()),
+    )
+}
+
+/// Turns errors that the framework made (an unknown method, a bad path, a missing file) into problem documents.
+pub async fn document_every_error(response: axum::response::Response) -> axum::response::Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+        return response;
+    }
+    let (kind, detail) = match status {
+        StatusCode::NOT_FOUND => (ProblemKind::NotFound, "there is nothing at this path"),
+        StatusCode::METHOD_NOT_ALLOWED => (
+            ProblemKind::MethodNotAllowed,
+            "this path does not take this method",
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => (ProblemKind::TooLarge, "the body is larger than this path takes"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (
+            ProblemKind::ContentType,
+            "this path does not take this content type",
+        ),
+        StatusCode::TOO_MANY_REQUESTS => (ProblemKind::TooManyRequests, "too many requests"),
+        status if status.is_server_error() => (ProblemKind::Internal, "the relay has a fault"),
+        _ => (ProblemKind::Malformed, "the request cannot be read"),
+    };
+    let (mut parts, _) = response.into_parts();
+    let (documented, body) = Refused::new(kind, detail).into_response().into_parts();
+    parts.status = documented.status;
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(documented.headers);
+    Response::from_parts(parts, body)
+}

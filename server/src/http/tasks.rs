@@ -1,0 +1,165 @@
+//! Control messages of a task.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tokio::sync::oneshot;
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, ProblemKind, RoundMetrics, RoundState, TaskId};
+
+use super::{CONTENT_HASH, body, problem::Refused};
+use crate::{
+    actor::{Command, Failure},
+    relay::{Relay, TaskHandle},
+};
+
+impl Relay {
+    /// The task that a path names.
+    pub(crate) fn task(&self, id: &str) -> Result<&TaskHandle, Refused> {
+        let found = id.parse::<TaskId>().ok().and_then(|id| self.tasks.get(&id));
+        found.ok_or_else(|| Refused::new(ProblemKind::NotFound, "this relay has no such task"))
+    }
+}
+
+impl TaskHandle {
+    /// Gives the task's thread a command and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Command,
+    ) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        match self.mailbox.try_send(command(reply)) {
+            Ok(()) => answer
+                .await
+                .map_err(|_| Refused::internal())?
+                .map_err(Refused::from),
+            Err(std::sync::mpsc::TrySendError::Full(_)) => Err(Refused::busy()),
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(Refused::internal()),
+        }
+    }
+}
+
+/// A line of `GET /v1/tasks`.
+#[derive(Debug, Serialize)]
+pub struct TaskSummary {
+    task: TaskId,
+    title: String,
+    description: String,
+    manifest: ContentHash,
+    parameters: u32,
+}
+
+/// `GET /v1/tasks`
+pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
+    let summary = |task: &TaskHandle| {
+        let manifest = &task.config.manifest;
+        TaskSummary {
+            task: manifest.task.clone(),
+            title: manifest.title.clone(),
+            description: manifest.description.clone(),
+            manifest: task.config.manifest_hash,
+            parameters: manifest.parameters,
+        }
+    };
+    Json(relay.tasks.values().map(summary).collect())
+}
+
+/// `GET /v1/tasks/{task}/manifest`: the very bytes that the hash names.
+pub async fn manifest(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let config = &relay.task(&task)?.config;
+    let hash = config.manifest_hash.to_string();
+    let etag = format!("\"{hash}\"");
+    let shared = [
+        (header::ETAG, etag.clone()),
+        (CONTENT_HASH, hash),
+        (header::CACHE_CONTROL, "no-cache".into()),
+    ];
+    if is_known(&headers, &[&etag]) {
+        return Ok((StatusCode::NOT_MODIFIED, shared).into_response());
+    }
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((shared, kind, config.manifest_json.clone()).into_response())
+}
+
+/// Whether `If-None-Match` names one of `etags`.
+pub(crate) fn is_known(headers: &HeaderMap, etags: &[&str]) -> bool {
+    let lists = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut tags = lists
+        .flat_map(|list| list.split(','))
+        .map(|tag| tag.trim().trim_start_matches("W/"));
+    tags.any(|tag| tag == "*" || etags.contains(&tag))
+}
+
+/// `GET /v1/tasks/{task}/round`
+pub async fn round(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    let state: RoundState = relay
+        .task(&task)?
+        .outlook
+        .snapshot
+        .borrow()
+        .state(relay.clock.now_ms());
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(state)))
+}
+
+/// `GET /v1/tasks/{task}/rounds`
+pub async fn rounds(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    let task = relay.task(&task)?;
+    let (store, id) = (task.store.clone(), task.config.manifest.task.clone());
+    let read = tokio::task::spawn_blocking(move || store.rounds(&id))
+        .await
+        .map_err(|_| Refused::internal())?;
+    let rounds: Vec<RoundMetrics> = read.map_err(|error| {
+        tracing::warn!(%error, "the rounds cannot be read");
+        Refused::unstored()
+    })?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(rounds)))
+}
+
+/// `POST /v1/tasks/{task}/check-in`
+pub async fn check_in(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CheckInReply>, Refused> {
+    let task = relay.task(&task)?;
+    let ask: CheckIn = body::read_json(&headers, body).await?;
+    task.ask(|reply| Command::CheckIn(ask, reply)).await.map(Json)
+}
+
+/// `GET /healthz`: the process answers.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: every task can store what it is sent.
+pub async fn readyz(State(relay): State<Arc<Relay>>) -> Result<&'static str, Refused> {
+    if relay
+        .tasks
+        .values()
+        .all(|task| task.outlook.healthy.load(Ordering::Relaxed))
+    {
+        Ok("ready\n")
+    } else {
+        Err(Refused::unstored())
+    }
+}

@@ -1,0 +1,214 @@
+//! A running relay: its tasks, and what the HTTP side needs of each.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, watch};
+use unsaid_protocol::TaskId;
+
+use crate::{
+    actor::{Actor, Command, Outlook},
+    clock::Clock,
+    evaluate::{self, HeldOutError},
+    http::{claims::Claims, models::ModelCache},
+    live::{OpenError, TaskConfig},
+    store::Store,
+    task_file::Task,
+};
+
+/// Commands that wait for a task beyond the updates being received; one more is told to come back.
+const MAILBOX: usize = 4_096;
+
+/// Settings of a relay.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// Folder of the page, served at `/`.
+    pub page: Option<PathBuf>,
+    /// Folder of the demo's data, served at `/data/`; held-out examples are read from here.
+    pub data: Option<PathBuf>,
+    /// Updates that are received at the same time; more wait their turn. Bounds the memory that uploads take.
+    pub max_uploads: usize,
+    /// The longest that an upload may take, waiting included.
+    pub upload_timeout: Duration,
+    /// Time between comments that keep an idle event stream open.
+    pub keep_alive: Duration,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        Self {
+            page: None,
+            data: None,
+            max_uploads: 128,
+            upload_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Two task files have the same id.
+    #[error("two task files have the id {0}")]
+    TwiceTheSame(TaskId),
+    /// A task cannot start.
+    #[error("task {task}: {source}")]
+    Open {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        source: OpenError,
+    },
+    /// A task cannot be evaluated.
+    #[error("task {task}: {source}")]
+    HeldOut {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        source: HeldOutError,
+    },
+    /// The operating system starts no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// One task, as the HTTP side sees it.
+pub struct TaskHandle {
+    /// What does not change.
+    pub config: Arc<TaskConfig>,
+    /// What readers see.
+    pub outlook: Outlook,
+    pub(crate) mailbox: mpsc::SyncSender<Command>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) models: ModelCache,
+}
+
+/// A running relay.
+pub struct Relay {
+    pub(crate) tasks: BTreeMap<TaskId, TaskHandle>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: RelayOptions,
+    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) claims: Claims,
+    stopping: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Relay {
+    /// Starts `tasks`: each goes on where `store` says it was, or begins.
+    ///
+    /// # Errors
+    /// [`StartError`], naming the task.
+    pub fn open(
+        tasks: Vec<Task>,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        options: RelayOptions,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut handles = BTreeMap::new();
+        let mut threads = Vec::new();
+        for task in tasks {
+            let id = task.manifest.task.clone();
+            if handles.contains_key(&id) {
+                return Err(StartError::TwiceTheSame(id));
+            }
+            handles.insert(id, start(task, store, clock, &options, &mut threads)?);
+        }
+        Ok(Arc::new(Self {
+            tasks: handles,
+            clock: clock.clone(),
+            uploads: Arc::new(Semaphore::new(options.max_uploads)),
+            claims: Claims::new(options.data.as_deref()),
+            options,
+            stopping: watch::Sender::new(false),
+            threads: Mutex::new(threads),
+        }))
+    }
+
+    /// Ends event streams, so that a server can wait for its connections.
+    pub fn begin_shutdown(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Ends every task after what it was given. Blocks.
+    pub fn stop(&self) {
+        self.begin_shutdown();
+        for task in self.tasks.values() {
+            let _ = task.mailbox.send(Command::Stop); // it may have ended already
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a task's thread panicked");
+            }
+        }
+    }
+
+    /// Turns true when the relay shuts down.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn start(
+    task: Task,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    options: &RelayOptions,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<TaskHandle, StartError> {
+    let id = task.manifest.task.clone();
+    let held_out = match (&task.evaluation, &options.data) {
+        (None, _) => Ok(None),
+        (Some(shard), None) => Err(HeldOutError::NoFolder(shard.clone())),
+        (Some(shard), Some(data)) => evaluate::read_held_out(&data.join(shard), &task.model).map(Some),
+    };
+    let held_out = held_out.map_err(|source| StartError::HeldOut {
+        task: id.clone(),
+        source,
+    })?;
+    let config = Arc::new(TaskConfig::new(task));
+    let (mailbox, commands) = mpsc::sync_channel(MAILBOX + options.max_uploads);
+    let (jobs, waiting) = mpsc::channel();
+    let jobs = held_out.is_some().then_some(jobs);
+    let (actor, outlook) =
+        Actor::open(config.clone(), store.clone(), clock.clone(), jobs).map_err(|source| {
+            StartError::Open {
+                task: id.clone(),
+                source,
+            }
+        })?;
+    if let Some(examples) = held_out {
+        let done = mailbox.clone();
+        let done = move |metrics| drop(done.send(Command::Evaluated(metrics)));
+        threads.push(evaluate::spawn(
+            id.clone(),
+            config.model.clone(),
+            examples,
+            store.clone(),
+            waiting,
+            done,
+        )?);
+    }
+    threads.insert(0, actor.spawn(commands)?); // joined first: its end is what ends the evaluation
+    Ok(TaskHandle {
+        config,
+        outlook,
+        mailbox,
+        store: store.clone(),
+        models: ModelCache::default(),
+    })
+}

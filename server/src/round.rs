@@ -1,0 +1,467 @@
+//! The life of a round, as a pure state machine: no clock, no disk, no network. Every method takes the time it happens at.
+//!
+//! A round opens **idle**. The first check-in starts its span, and the round is **collecting** until it has the target
+//! number of updates, or until the span ends with at least the minimum. With fewer, the span starts again and the updates
+//! stay; with none, the round is idle again. A client that checked in stays checked in for the whole round, so a slow one
+//! may still report after the span that it checked in to.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use unsaid_protocol::{
+    CheckIn, CheckInReply, ClientId, ContentHash, RoundMetrics, RoundPhase, RoundPolicy, UpdateFrame,
+    UpdateId,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Rounds after which the id of a counted update is forgotten. Until then, sending it again is answered as a duplicate.
+pub const REMEMBERED_ROUNDS: u64 = 64;
+
+/// The most clients that one round lets in: a bound on what a stranger who invents ids can make a relay hold.
+pub const MAX_CHECK_INS: usize = 65_536;
+
+/// The longest that a waiting client is told to wait before it asks again. The `round` event comes sooner.
+const LONGEST_WAIT_MS: u64 = 5_000;
+const SHORTEST_WAIT_MS: u64 = 250;
+
+/// What does not change while a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// When a round closes.
+    pub policy: RoundPolicy,
+    /// The last round, if the task has one.
+    pub limit: Option<u64>,
+    /// The manifest in force.
+    pub manifest: ContentHash,
+}
+
+/// The time in which a round collects, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first check-in.
+    pub started_ms: u64,
+    /// When the round publishes with what it has.
+    pub deadline_ms: u64,
+}
+
+/// What is kept of an accepted update. Its coordinates are in the sum, and nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The update.
+    pub update: UpdateId,
+    /// The round that counts it.
+    pub round: u64,
+    /// Who sent it.
+    pub client: ClientId,
+    /// SHA-256 of the whole frame.
+    pub digest: ContentHash,
+}
+
+/// An update frame without its coordinates: all that decides whether it is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The update.
+    pub update: UpdateId,
+    /// Who sends it.
+    pub client: ClientId,
+    /// The manifest that it was made under.
+    pub manifest: ContentHash,
+    /// The model that it starts from.
+    pub model: ContentHash,
+    /// The round that it is for.
+    pub round: u64,
+    /// SHA-256 of the whole frame.
+    pub digest: ContentHash,
+    /// Length of the frame.
+    pub bytes: u64,
+}
+
+impl Claim {
+    /// The claim of a frame that came as these bytes.
+    pub fn of(frame: &UpdateFrame, bytes: &[u8]) -> Self {
+        Self {
+            update: frame.update,
+            client: frame.client,
+            manifest: frame.manifest,
+            model: frame.model,
+            round: frame.round,
+            digest: ContentHash::of(bytes),
+            bytes: bytes.len() as u64,
+        }
+    }
+}
+
+/// Why the state of a task refuses a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Another manifest is in force.
+    #[error("the manifest in force is {in_force}: fetch it again")]
+    Manifest {
+        /// The one in force.
+        in_force: ContentHash,
+    },
+    /// The round has not opened, or never will.
+    #[error("round {asked} is not open; the open round is {open}")]
+    NotOpen {
+        /// The round asked for.
+        asked: u64,
+        /// The open round.
+        open: u64,
+    },
+    /// The round has closed.
+    #[error(
+        "round {asked} has closed, this update was not counted; the open round is {open}: check in again"
+    )]
+    Closed {
+        /// The round asked for.
+        asked: u64,
+        /// The open round.
+        open: u64,
+    },
+    /// The update starts from another model.
+    #[error("round {round} starts from the model {expected}")]
+    Model {
+        /// The open round.
+        round: u64,
+        /// Its model.
+        expected: ContentHash,
+    },
+    /// The client did not check in.
+    #[error("this client did not check in to round {round}")]
+    NotCheckedIn {
+        /// The open round.
+        round: u64,
+    },
+    /// The client reported already, under another update id.
+    #[error("this client has reported to round {round} under another update id")]
+    AlreadyReported {
+        /// The open round.
+        round: u64,
+    },
+    /// The id is that of another update.
+    #[error("this update id was accepted in round {round} with other bytes")]
+    Conflict {
+        /// The round that counts the first one.
+        round: u64,
+    },
+    /// The vector has another length than the model.
+    #[error("the update has {found} coordinates, the model {expected}")]
+    Coordinates {
+        /// Coordinates found.
+        found: usize,
+        /// Coordinates that the model has.
+        expected: usize,
+    },
+    /// The vector is longer than a clipped one can be. Only checked where the task adds no noise.
+    #[error("the update's squared norm is {found} grid steps², above the bound of {bound}")]
+    Norm {
+        /// The squared norm.
+        found: u128,
+        /// The most that a clipped, rounded update can have.
+        bound: u64,
+    },
+    /// The round let in as many clients as it can.
+    #[error("round {round} has let in as many clients as it can")]
+    Full {
+        /// The open round.
+        round: u64,
+    },
+}
+
+/// What the passing of time asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// The round has what it needs: aggregate, then call [`Rounds::publish`].
+    Publish,
+    /// Too few updates at the deadline: another span has begun.
+    Extended,
+    /// No update at the deadline: the round is idle again.
+    Lapsed,
+}
+
+/// Whether an update is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// To be counted: call [`Rounds::count`].
+    New,
+    /// Counted before, in this round.
+    Duplicate {
+        /// The round that counts it.
+        round: u64,
+    },
+}
+
+/// The rounds of one task.
+#[derive(Debug, Clone)]
+pub struct Rounds {
+    rules: Rules,
+    round: u64,
+    model: ContentHash,
+    span: Option<Span>,
+    bytes_up: u64,
+    checked_in: BTreeSet<ClientId>,
+    reported: BTreeSet<ClientId>,
+    counted: HashMap<UpdateId, Counted>,
+}
+
+/// The part of the state that is small and changes as a whole; the rest is kept entry by entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The open round.
+    pub round: u64,
+    /// The newest model.
+    pub model: ContentHash,
+    /// The span, unless idle.
+    pub span: Option<Span>,
+    /// Bytes of the frames counted in the open round.
+    pub bytes_up: u64,
+}
+
+impl Rounds {
+    /// Round 1, which starts from `model`.
+    pub fn first(rules: Rules, model: ContentHash) -> Self {
+        let head = Head {
+            round: 1,
+            model,
+            span: None,
+            bytes_up: 0,
+        };
+        Self::resume(rules, &head, [], [])
+    }
+
+    /// Goes on where a stored state left off.
+    pub fn resume(
+        rules: Rules,
+        head: &Head,
+        checked_in: impl IntoIterator<Item = ClientId>,
+        counted: impl IntoIterator<Item = Counted>,
+    ) -> Self {
+        let counted: HashMap<_, _> = counted.into_iter().map(|entry| (entry.update, entry)).collect();
+        let open = |entry: &&Counted| entry.round == head.round;
+        Self {
+            rules,
+            round: head.round,
+            model: head.model,
+            span: head.span,
+            bytes_up: head.bytes_up,
+            checked_in: checked_in.into_iter().collect(),
+            reported: counted.values().filter(open).map(|entry| entry.client).collect(),
+            counted,
+        }
+    }
+
+    /// What [`Rounds::resume`] needs, beside the check-ins and the counted updates.
+    pub fn head(&self) -> Head {
+        Head {
+            round: self.round,
+            model: self.model,
+            span: self.span,
+            bytes_up: self.bytes_up,
+        }
+    }
+
+    /// The open round; where the task has finished, the one after its last.
+    pub const fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// The newest model.
+    pub const fn model(&self) -> ContentHash {
+        self.model
+    }
+
+    /// The span in which the round collects; none while idle or finished.
+    pub const fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// Clients that checked in to the open round.
+    pub fn checked_in(&self) -> u32 {
+        self.checked_in.len() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// Updates counted in the open round.
+    pub fn received(&self) -> u32 {
+        self.reported.len() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// Where the round stands.
+    pub fn phase(&self) -> RoundPhase {
+        match (self.rules.limit, self.span) {
+            (Some(limit), _) if self.round > limit => RoundPhase::Finished,
+            (_, None) => RoundPhase::Idle,
+            (_, Some(_)) => RoundPhase::Collecting,
+        }
+    }
+
+    /// Lets time pass until `now_ms`.
+    pub fn tick(&mut self, now_ms: u64) -> Due {
+        if self.phase() == RoundPhase::Finished {
+            return Due::Nothing;
+        }
+        let policy = self.rules.policy;
+        if self.received() >= policy.target_clients {
+            return Due::Publish;
+        }
+        match self.span {
+            Some(span) if span.deadline_ms <= now_ms => {}
+            _ => return Due::Nothing,
+        }
+        if self.received() >= policy.min_clients {
+            return Due::Publish;
+        }
+        if self.checked_in.len() >= MAX_CHECK_INS {
+            self.checked_in = self.reported.clone(); // the rest have had their span: make room
+        }
+        if self.reported.is_empty() {
+            self.span = None;
+            return Due::Lapsed;
+        }
+        self.extend(now_ms);
+        Due::Extended
+    }
+
+    /// Starts the span again from `now_ms`, as when a publication could not be made.
+    pub fn extend(&mut self, now_ms: u64) {
+        if let Some(span) = &mut self.span {
+            span.deadline_ms = now_ms.saturating_add(self.rules.policy.deadline_ms);
+        }
+    }
+
+    /// A client asks to take part. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Manifest`] or [`Refusal::Full`].
+    pub fn check_in(&mut self, ask: &CheckIn, now_ms: u64) -> Result<CheckInReply, Refusal> {
+        self.check_manifest(ask.manifest)?;
+        let round = self.round;
+        if self.phase() == RoundPhase::Finished {
+            return Ok(CheckInReply::Finished {
+                round: round - 1,
+                model: self.model,
+            });
+        }
+        if self.reported.contains(&ask.client) {
+            let left = self
+                .span
+                .map_or(0, |span| span.deadline_ms.saturating_sub(now_ms));
+            return Ok(CheckInReply::Wait {
+                round,
+                retry_after_ms: left.clamp(SHORTEST_WAIT_MS, LONGEST_WAIT_MS),
+            });
+        }
+        if !self.checked_in.contains(&ask.client) && self.checked_in.len() >= MAX_CHECK_INS {
+            return Err(Refusal::Full { round });
+        }
+        self.checked_in.insert(ask.client);
+        let span = self.collect_from(now_ms);
+        Ok(CheckInReply::Train {
+            round,
+            model: self.model,
+            deadline_ms: span.deadline_ms.saturating_sub(now_ms),
+        })
+    }
+
+    fn collect_from(&mut self, now_ms: u64) -> Span {
+        let deadline_ms = now_ms.saturating_add(self.rules.policy.deadline_ms);
+        *self.span.get_or_insert(Span {
+            started_ms: now_ms,
+            deadline_ms,
+        })
+    }
+
+    fn check_manifest(&self, manifest: ContentHash) -> Result<(), Refusal> {
+        let in_force = self.rules.manifest;
+        if manifest == in_force {
+            Ok(())
+        } else {
+            Err(Refusal::Manifest { in_force })
+        }
+    }
+
+    /// Whether an update is to be counted. Nothing changes.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that applies. An id that was counted before is looked at first, so that a client which sends
+    /// the same bytes again learns that they are counted, even after the round closed.
+    pub fn judge(&self, claim: &Claim) -> Result<Judgement, Refusal> {
+        if let Some(known) = self.counted.get(&claim.update) {
+            let round = known.round;
+            return if known.digest == claim.digest {
+                Ok(Judgement::Duplicate { round })
+            } else {
+                Err(Refusal::Conflict { round })
+            };
+        }
+        self.check_manifest(claim.manifest)?;
+        let (asked, open, round) = (claim.round, self.round, self.round);
+        if asked == 0 || asked > open || self.phase() == RoundPhase::Finished && asked == open {
+            return Err(Refusal::NotOpen { asked, open });
+        }
+        if asked < open {
+            return Err(Refusal::Closed { asked, open });
+        }
+        if claim.model != self.model {
+            let expected = self.model;
+            return Err(Refusal::Model { round, expected });
+        }
+        if !self.checked_in.contains(&claim.client) {
+            return Err(Refusal::NotCheckedIn { round });
+        }
+        if self.reported.contains(&claim.client) {
+            return Err(Refusal::AlreadyReported { round });
+        }
+        Ok(Judgement::New)
+    }
+
+    /// Counts an update that [`Rounds::judge`] called new. The caller adds its coordinates to the sum.
+    pub fn count(&mut self, claim: &Claim, now_ms: u64) -> Counted {
+        let entry = Counted {
+            update: claim.update,
+            round: self.round,
+            client: claim.client,
+            digest: claim.digest,
+        };
+        self.collect_from(now_ms); // a report may come after its span lapsed
+        self.reported.insert(claim.client);
+        self.bytes_up += claim.bytes;
+        self.counted.insert(claim.update, entry);
+        entry
+    }
+
+    /// Closes the open round with `model` and opens the next.
+    pub fn publish(&mut self, model: ContentHash, model_bytes: u64, now_ms: u64) -> RoundMetrics {
+        let started_ms = self.span.map_or(now_ms, |span| span.started_ms);
+        let metrics = RoundMetrics {
+            round: self.round,
+            model,
+            clients: self.received(),
+            checked_in: self.checked_in(),
+            bytes_up: self.bytes_up,
+            model_bytes,
+            duration_ms: now_ms.saturating_sub(started_ms),
+            published_at_ms: now_ms,
+            accuracy: None,
+            loss: None,
+        };
+        self.round += 1;
+        self.model = model;
+        self.span = None;
+        self.bytes_up = 0;
+        self.checked_in.clear();
+        self.reported.clear();
+        let oldest = self.oldest_remembered();
+        self.counted.retain(|_, entry| entry.round >= oldest);
+        metrics
+    }
+
+    /// Counted updates of earlier rounds are forgotten.
+    pub const fn oldest_remembered(&self) -> u64 {
+        self.round.saturating_sub(REMEMBERED_ROUNDS)
+    }
+}

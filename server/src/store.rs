@@ -1,0 +1,95 @@
+//! What a relay keeps, as a port: [`Store`]. [`RedbStore`] is the embedded implementation.
+//!
+//! The rule that everything else rests on: whatever a relay acknowledges, it committed before. One [`Changes`] is one
+//! transaction, so a round's sum and the ids in it are never apart on disk. The coordinates of a single update are never
+//! written: they are in the sum, and nowhere else.
+
+use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId};
+
+use crate::round::{Counted, Head};
+
+mod redb;
+#[cfg(test)]
+mod tests;
+
+pub use self::redb::RedbStore;
+
+/// Everything that one transaction changes in one task.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// The new head.
+    pub head: Option<Head>,
+    /// The manifest in force, as its JSON.
+    pub manifest: Option<String>,
+    /// The open round's sum, whole; absolute, so that writing it again changes nothing.
+    pub sum: Option<Vec<i64>>,
+    /// New check-ins, with their round.
+    pub check_ins: Vec<(u64, ClientId)>,
+    /// Updates that the sum now counts.
+    pub counted: Vec<Counted>,
+    /// New models, as safetensors bytes.
+    pub models: Vec<(ContentHash, Vec<u8>)>,
+    /// New or changed figures of published rounds.
+    pub rounds: Vec<RoundMetrics>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Everything that a task needs to go on after a restart, but for its models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// The head.
+    pub head: Head,
+    /// The manifest that was in force, as its JSON.
+    pub manifest: String,
+    /// The open round's sum; none where it counts nothing.
+    pub sum: Option<Vec<i64>>,
+    /// Clients that checked in to the open round.
+    pub check_ins: Vec<ClientId>,
+    /// Updates counted in the open round and in those still remembered.
+    pub counted: Vec<Counted>,
+}
+
+/// The store failed. Whether the transaction was written is unknown: load again before the next one.
+#[derive(Debug, thiserror::Error)]
+#[error("the store failed: {0}")]
+pub struct StoreError(pub String);
+
+impl StoreError {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Where tasks are kept. Calls block.
+pub trait Store: Send + Sync + 'static {
+    /// The state of a task; none for one that was never here.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError>;
+
+    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins and sums of rounds
+    /// before the head's are dropped, and counted updates that are no longer remembered.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the changes may or may not have been written.
+    fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError>;
+
+    /// A model of a task, as safetensors bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The figures of every published round, from round 0.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError>;
+}

@@ -1,0 +1,257 @@
+//! The embedded store: one redb file for all tasks of a relay.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
+
+use super::{Changes, Saved, Store, StoreError};
+use crate::round::{Counted, Head, REMEMBERED_ROUNDS};
+
+/// The layout of the tables below. A store of another layout is refused.
+const LAYOUT: u64 = 1;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
+const MANIFESTS: TableDefinition<&str, &str> = TableDefinition::new("manifests");
+/// Little-endian `i64`s of the open round.
+const SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("sums");
+const CHECK_INS: TableDefinition<Entry, ()> = TableDefinition::new("check-ins");
+/// Client id and SHA-256 of the frame, for each counted update.
+const COUNTED: TableDefinition<Entry, (&[u8; 16], &[u8; 32])> = TableDefinition::new("counted");
+const MODELS: TableDefinition<(&str, &[u8; 32]), &[u8]> = TableDefinition::new("models");
+const ROUNDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("rounds");
+
+/// Task, round, and the id of a client or an update.
+type Entry = (&'static str, u64, &'static [u8; 16]);
+const LEAST_ID: [u8; 16] = [0; 16];
+
+macro_rules! store_error_from {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::new(error)
+            }
+        }
+    )*};
+}
+
+store_error_from!(
+    CommitError,
+    DatabaseError,
+    SetDurabilityError,
+    StorageError,
+    TableError,
+    TransactionError
+);
+
+/// A store in one file. It is opened again after a failure, so a relay recovers by itself once the disk does.
+pub struct RedbStore {
+    path: PathBuf,
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+impl RedbStore {
+    /// Opens or makes the file and the folders above it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be opened, is in use by another relay, or has another layout.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(StoreError::new)?;
+        }
+        let store = Self {
+            path: path.to_owned(),
+            database: Mutex::new(None),
+        };
+        store.database()?;
+        Ok(store)
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*database {
+            return Ok(open.clone());
+        }
+        let open = Arc::new(Database::create(&self.path)?);
+        check_layout(&open)?;
+        *database = Some(open.clone());
+        Ok(open)
+    }
+
+    /// Runs `work`, and drops the database where it fails: after an input/output error redb wants it opened again.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let database = self.database()?;
+        let result = work(&database);
+        if result.is_err() {
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        result
+    }
+}
+
+fn check_layout(database: &Database) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    {
+        let mut meta = write.open_table(META)?;
+        let found = meta.get("layout")?.map(|layout| layout.value());
+        match found {
+            Some(LAYOUT) => return Ok(()),
+            Some(found) => {
+                return Err(StoreError(format!(
+                    "its layout is {found}, this relay knows {LAYOUT}"
+                )));
+            }
+            None => meta.insert("layout", LAYOUT)?,
+        };
+        // Every table is made now, so that reading never meets one that is not there.
+        write.open_table(HEADS)?;
+        write.open_table(MANIFESTS)?;
+        write.open_table(SUMS)?;
+        write.open_table(CHECK_INS)?;
+        write.open_table(COUNTED)?;
+        write.open_table(MODELS)?;
+        write.open_table(ROUNDS)?;
+    }
+    Ok(write.commit()?)
+}
+
+impl Store for RedbStore {
+    fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
+        self.with(|database| load(&database.begin_read()?, task.as_str()))
+    }
+
+    fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError> {
+        self.with(|database| {
+            let mut write = database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            apply(&write, task.as_str(), changes)?;
+            Ok(write.commit()?)
+        })
+    }
+
+    fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|database| {
+            let models = database.begin_read()?.open_table(MODELS)?;
+            let found = models.get((task.as_str(), model.as_bytes()))?;
+            Ok(found.map(|bytes| bytes.value().to_vec()))
+        })
+    }
+
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.with(|database| {
+            let rounds = database.begin_read()?.open_table(ROUNDS)?;
+            let entries = rounds.range((task.as_str(), 0)..=(task.as_str(), u64::MAX))?;
+            entries.map(|entry| from_json(entry?.1.value())).collect()
+        })
+    }
+}
+
+fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError> {
+    let Some(head) = read.open_table(HEADS)?.get(task)? else {
+        return Ok(None);
+    };
+    let head: Head = from_json(head.value())?;
+    let manifest = read
+        .open_table(MANIFESTS)?
+        .get(task)?
+        .map(|json| json.value().to_owned());
+    let sum = read
+        .open_table(SUMS)?
+        .get(task)?
+        .map(|bytes| steps_from_bytes(bytes.value()));
+    let mut check_ins = Vec::new();
+    for entry in read
+        .open_table(CHECK_INS)?
+        .range((task, head.round, &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+    {
+        check_ins.push(ClientId::from_bytes(*entry?.0.value().2));
+    }
+    let mut counted = Vec::new();
+    for entry in read
+        .open_table(COUNTED)?
+        .range((task, 0, &LEAST_ID)..(task, u64::MAX, &LEAST_ID))?
+    {
+        let (key, value) = entry?;
+        counted.push(Counted {
+            update: UpdateId::from_bytes(*key.value().2),
+            round: key.value().1,
+            client: ClientId::from_bytes(*value.value().0),
+            digest: ContentHash::from_bytes(*value.value().1),
+        });
+    }
+    Ok(Some(Saved {
+        head,
+        manifest: manifest.unwrap_or_default(),
+        sum,
+        check_ins,
+        counted,
+    }))
+}
+
+fn apply(write: &WriteTransaction, task: &str, changes: &Changes) -> Result<(), StoreError> {
+    let mut check_ins = write.open_table(CHECK_INS)?;
+    for (round, client) in &changes.check_ins {
+        check_ins.insert((task, *round, client.as_bytes()), ())?;
+    }
+    let mut counted = write.open_table(COUNTED)?;
+    for entry in &changes.counted {
+        let key = (task, entry.round, entry.update.as_bytes());
+        counted.insert(key, (entry.client.as_bytes(), entry.digest.as_bytes()))?;
+    }
+    let mut models = write.open_table(MODELS)?;
+    for (hash, bytes) in &changes.models {
+        models.insert((task, hash.as_bytes()), bytes.as_slice())?;
+    }
+    let mut rounds = write.open_table(ROUNDS)?;
+    for metrics in &changes.rounds {
+        rounds.insert((task, metrics.round), to_json(metrics)?.as_slice())?;
+    }
+    if let Some(manifest) = &changes.manifest {
+        write.open_table(MANIFESTS)?.insert(task, manifest.as_str())?;
+    }
+    let mut sums = write.open_table(SUMS)?;
+    if let Some(head) = &changes.head {
+        let mut heads = write.open_table(HEADS)?;
+        let before = heads
+            .insert(task, to_json(head)?.as_slice())?
+            .map(|bytes| from_json::<Head>(bytes.value()));
+        let opened = match before.transpose()? {
+            Some(before) => before.round != head.round,
+            None => true,
+        };
+        if opened {
+            sums.remove(task)?;
+            check_ins.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, ()| false)?;
+            let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
+            counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
+        }
+    }
+    if let Some(steps) = &changes.sum {
+        let bytes: Vec<u8> = steps.iter().flat_map(|step| step.to_le_bytes()).collect();
+        sums.insert(task, bytes.as_slice())?;
+    }
+    Ok(())
+}
+
+fn steps_from_bytes(bytes: &[u8]) -> Vec<i64> {
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|chunk| i64::from_le_bytes(*chunk))
+        .collect()
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(StoreError::new)
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(StoreError::new)
+}

@@ -1,0 +1,227 @@
+//! The task file: what an operator writes to start a task, in TOML. Every mistake is reported with its line and field.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+use unsaid_engine::{Model, ModelSpec, OptimizerSpec, TrainSpec};
+use unsaid_privacy::Encoding;
+use unsaid_protocol::{DataSchema, Manifest, Privacy, RoundPolicy, TaskId, UpdateEncoding, VERSION};
+
+mod document;
+mod number;
+#[cfg(test)]
+mod tests;
+
+pub use self::document::TaskFileError;
+use self::{
+    document::{Document, Fault, Source},
+    number::{ClipL2, Count, DeadlineMs, GridStep, NoiseMultiplier},
+};
+
+/// A task, read and checked.
+#[derive(Debug)]
+pub struct Task {
+    /// What clients agree to.
+    pub manifest: Manifest,
+    /// The model of the manifest.
+    pub model: Model,
+    /// How updates of the manifest are bounded.
+    pub encoding: Encoding,
+    /// Seed of the first model.
+    pub seed: u64,
+    /// The last round, if the task has one.
+    pub round_limit: Option<u64>,
+    /// The held-out examples, a `.shard` file below the data folder.
+    pub evaluation: Option<PathBuf>,
+}
+
+impl Task {
+    /// Reads a task file and lays `overrides` of the form `key.path=VALUE` over it. A value is written as in TOML; a bare
+    /// word is a string.
+    ///
+    /// # Errors
+    /// [`TaskFileError`] with the file, line, column and field.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, TaskFileError> {
+        let text = std::fs::read_to_string(path).map_err(|error| TaskFileError::unreadable(path, &error))?;
+        Self::parse(&path.display().to_string(), &text, overrides)
+    }
+
+    /// Reads a task from `text`; `name` is the file's name in errors.
+    ///
+    /// # Errors
+    /// [`TaskFileError`] with the line, column and field.
+    pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self, TaskFileError> {
+        let source = Source::new(name, text, overrides)?;
+        let document = Document::parse(&source)?;
+        let file: TaskFile = document.read()?;
+        file.check().map_err(|fault| document.explain(fault))
+    }
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskFile {
+    task: TaskId,
+    title: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    seed: u64,
+    model: Spanned<ModelSpec>,
+    training: Spanned<TrainSpec>,
+    update: UpdateSection,
+    privacy: Spanned<PrivacySection>,
+    rounds: RoundsSection,
+    evaluation: Option<EvaluationSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateSection {
+    clip_l2: ClipL2,
+    grid_step: Spanned<GridStep>,
+}
+
+/// The noise multiplier may stay in the file while the mode is `none`, so that switching noise off is one change.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PrivacySection {
+    mode: Mode,
+    noise_multiplier: Option<NoiseMultiplier>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    None,
+    Local,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoundsSection {
+    min_clients: Count,
+    target_clients: Spanned<Count>,
+    deadline_ms: DeadlineMs,
+    limit: Option<Count>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvaluationSection {
+    shard: Spanned<PathBuf>,
+}
+
+impl TaskFile {
+    /// What a single value cannot know: whether the parts fit each other.
+    fn check(self) -> Result<Task, Fault> {
+        let model_span = self.model.span();
+        let model_spec = self.model.into_inner();
+        let model = Model::new(&model_spec).map_err(|error| Fault::at(model_span.clone(), error))?;
+        let training = self.training.get_ref();
+        let OptimizerSpec::Sgd {
+            learning_rate,
+            momentum,
+        } = training.optimizer
+        else {
+            return Err(Fault::at(
+                self.training.span(),
+                "this relay knows no such optimiser",
+            ));
+        };
+        if !(learning_rate.is_finite() && learning_rate > 0.0) {
+            let message = format!("learning_rate is {learning_rate}, but must be a finite number above 0");
+            return Err(Fault::at(self.training.span(), message));
+        }
+        if !(0.0..1.0).contains(&momentum) {
+            let message = format!("momentum is {momentum}, but must be at least 0 and below 1");
+            return Err(Fault::at(self.training.span(), message));
+        }
+        let update = UpdateEncoding {
+            clip_l2: self.update.clip_l2.get(),
+            grid_step: self.update.grid_step.get_ref().get(),
+        };
+        let encoding = Encoding::new(update.clip_l2, update.grid_step, model.parameter_count())
+            .map_err(|error| Fault::at(self.update.grid_step.span(), error))?;
+        let privacy = match (
+            self.privacy.get_ref().mode,
+            self.privacy.get_ref().noise_multiplier,
+        ) {
+            (Mode::None, _) => Privacy::None,
+            (Mode::Local, Some(noise_multiplier)) => Privacy::Local {
+                noise_multiplier: noise_multiplier.get(),
+            },
+            (Mode::Local, None) => {
+                return Err(Fault::at(
+                    self.privacy.span(),
+                    "mode \"local\" needs a noise_multiplier",
+                ));
+            }
+        };
+        let (min_clients, target_clients) = (
+            self.rounds.min_clients.get(),
+            self.rounds.target_clients.get_ref().get(),
+        );
+        if target_clients < min_clients {
+            let message = format!("{target_clients} is below min_clients, {min_clients}");
+            return Err(Fault::at(self.rounds.target_clients.span(), message));
+        }
+        let evaluation = match self.evaluation {
+            Some(EvaluationSection { shard }) if !is_below(shard.get_ref()) => {
+                return Err(Fault::at(
+                    shard.span(),
+                    "must be a relative path below the data folder",
+                ));
+            }
+            evaluation => evaluation.map(|section| section.shard.into_inner()),
+        };
+        let manifest = Manifest {
+            protocol: VERSION,
+            task: self.task,
+            title: self.title,
+            description: self.description,
+            model: document(&model_spec),
+            parameters: u32::try_from(model.parameter_count())
+                .map_err(|error| Fault::at(model_span.clone(), error))?,
+            training: document(training),
+            data: DataSchema::Classification {
+                features: u32::try_from(model.features())
+                    .map_err(|error| Fault::at(model_span.clone(), error))?,
+                classes: u32::try_from(model.classes())
+                    .map_err(|error| Fault::at(model_span.clone(), error))?,
+            },
+            update,
+            privacy,
+            rounds: RoundPolicy {
+                min_clients,
+                target_clients,
+                deadline_ms: self.rounds.deadline_ms.get(),
+            },
+        };
+        manifest.check().map_err(|error| Fault::at(model_span, error))?;
+        Ok(Task {
+            manifest,
+            model,
+            encoding,
+            seed: self.seed,
+            round_limit: self.rounds.limit.map(|limit| limit.get().into()),
+            evaluation,
+        })
+    }
+}
+
+/// A spec as the manifest holds it. By way of text, since `0.1f32` is `0.1` there, and `0.10000000149011612` as an f64.
+fn document(spec: &impl serde::Serialize) -> serde_json::Value {
+    let text = serde_json::to_string(spec);
+    #[allow(clippy::expect_used)]
+    // INVARIANT: specs hold strings, integers and finite numbers, and serde_json reads what it wrote
+    text.and_then(|text| serde_json::from_str(&text))
+        .expect("a spec is valid JSON")
+}
+
+fn is_below(path: &Path) -> bool {
+    path.components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)))
+}

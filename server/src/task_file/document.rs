@@ -1,0 +1,227 @@
+//! A TOML document with overrides, and where in it a mistake is.
+
+use std::{borrow::Cow, ops::Range, path::Path};
+
+use serde::de::DeserializeOwned;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Deserializer},
+};
+
+/// A mistake in a task file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {}{message}", if field.is_empty() { String::new() } else { format!("{field}: ") })]
+pub struct TaskFileError {
+    /// `file:line:column`, or the override.
+    pub place: String,
+    /// Line, from 1; none in an override, or where the file cannot be read.
+    pub line: Option<usize>,
+    /// The field, as a path; empty where it is the document's syntax.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl TaskFileError {
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        Self {
+            place: path.display().to_string(),
+            line: None,
+            field: String::new(),
+            message: format!("cannot be read: {error}"),
+        }
+    }
+}
+
+/// A mistake, at some bytes of the document.
+#[derive(Debug)]
+pub(super) struct Fault {
+    span: Option<Range<usize>>,
+    message: String,
+}
+
+impl Fault {
+    pub(super) fn at(span: Range<usize>, message: impl ToString) -> Self {
+        Self {
+            span: Some(span),
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<toml::de::Error> for Fault {
+    fn from(error: toml::de::Error) -> Self {
+        Self {
+            span: error.span(),
+            message: error.message().to_owned(),
+        }
+    }
+}
+
+/// A file and overrides. These lie after the file in one space of positions, so a position tells which of them it is in.
+pub(super) struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    overrides: Vec<Override<'a>>,
+}
+
+struct Override<'a> {
+    written: &'a str,
+    key: &'a str,
+    /// A document of its own, with spaces before it that put it at its place.
+    text: String,
+    range: Range<usize>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(name: &'a str, text: &'a str, overrides: &'a [String]) -> Result<Self, TaskFileError> {
+        let mut start = text.len() + 1;
+        let place = |written: &'a String| {
+            let over = Override::at(start, written)?;
+            start = over.range.end;
+            Ok(over)
+        };
+        let overrides = overrides.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Self {
+            name,
+            text,
+            overrides,
+        })
+    }
+}
+
+impl<'a> Override<'a> {
+    fn at(start: usize, written: &'a str) -> Result<Self, TaskFileError> {
+        let wrong = |message: String| TaskFileError {
+            place: format!("override {written}"),
+            line: None,
+            field: String::new(),
+            message,
+        };
+        let parts = written.split_once('=');
+        let (key, value) = parts.ok_or_else(|| wrong("is not of the form KEY=VALUE".into()))?;
+        let (key, value) = (key.trim(), value.trim());
+        let document = |value: &str| format!("{}{key} = {value}", " ".repeat(start));
+        let is_word = !value.is_empty()
+            && value
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"-_./".contains(&c));
+        let mut text = document(value);
+        if let Err(error) = DeTable::parse(&text) {
+            text = document(&format!("\"{value}\""));
+            if !is_word || DeTable::parse(&text).is_err() {
+                return Err(wrong(error.message().to_owned()));
+            }
+        }
+        let range = start..text.len() + 1;
+        Ok(Self {
+            written,
+            key,
+            text,
+            range,
+        })
+    }
+}
+
+/// A parsed document, with the overrides in it.
+pub(super) struct Document<'a> {
+    source: &'a Source<'a>,
+    root: Spanned<DeTable<'a>>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn parse(source: &'a Source<'a>) -> Result<Self, TaskFileError> {
+        let root = Spanned::new(0..source.text.len(), DeTable::new());
+        let mut document = Self { source, root };
+        document.root = DeTable::parse(source.text).map_err(|error| document.explain(error.into()))?;
+        for over in &source.overrides {
+            let table = DeTable::parse(&over.text).map_err(|error| document.explain(error.into()))?;
+            merge(document.root.get_mut(), table.into_inner());
+        }
+        Ok(document)
+    }
+
+    /// Reads the document as `T`.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, TaskFileError> {
+        T::deserialize(Deserializer::from(self.root.clone())).map_err(|error| self.explain(error.into()))
+    }
+
+    /// Says where a fault is.
+    pub(super) fn explain(&self, fault: Fault) -> TaskFileError {
+        let Some(span) = fault.span else {
+            return TaskFileError {
+                place: self.source.name.to_owned(),
+                line: None,
+                field: String::new(),
+                message: fault.message,
+            };
+        };
+        if let Some(over) = self
+            .source
+            .overrides
+            .iter()
+            .find(|over| over.range.contains(&span.start))
+        {
+            return TaskFileError {
+                place: format!("override {}", over.written),
+                line: None,
+                field: over.key.to_owned(),
+                message: fault.message,
+            };
+        }
+        let before = self.source.text.get(..span.start).unwrap_or(self.source.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+        let mut path = Vec::new();
+        find(self.root.get_ref(), &span, &mut path);
+        TaskFileError {
+            place: format!("{}:{line}:{column}", self.source.name),
+            line: Some(line),
+            field: path.join("."),
+            message: fault.message,
+        }
+    }
+}
+
+fn merge<'a>(into: &mut DeTable<'a>, from: DeTable<'a>) {
+    for (key, value) in from {
+        let (span, value) = (value.span(), value.into_inner());
+        match (into.get_mut::<str>(key.get_ref()).map(Spanned::get_mut), value) {
+            (Some(DeValue::Table(into)), DeValue::Table(from)) => merge(into, from),
+            (_, value) => {
+                into.remove::<str>(key.get_ref());
+                into.insert(key, Spanned::new(span, value));
+            }
+        }
+    }
+}
+
+/// The path to the innermost key or value that holds `span`.
+fn find(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
+    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    for (key, value) in table {
+        let key_name: &Cow<'_, str> = key.get_ref();
+        path.push(key_name.to_string());
+        let inner = match value.get_ref() {
+            DeValue::Table(table) => find(table, span, path),
+            DeValue::Array(array) => array.iter().enumerate().any(|(index, value)| {
+                path.push(index.to_string());
+                let found = match value.get_ref() {
+                    DeValue::Table(table) => find(table, span, path),
+                    _ => false,
+                };
+                let found = found || holds(value.span());
+                if !found {
+                    path.pop();
+                }
+                found
+            }),
+            _ => false,
+        };
+        if inner || holds(key.span()) || holds(value.span()) {
+            return true;
+        }
+        path.pop();
+    }
+    false
+}

@@ -1,0 +1,83 @@
+//! Numbers that are checked where they are read, so that an error points at them.
+
+use serde::Deserialize;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $ok:expr, $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+        #[serde(try_from = "Found")]
+        pub(super) struct $name($inner);
+
+        impl $name {
+            pub(super) const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl TryFrom<Found> for $name {
+            type Error = String;
+            fn try_from(found: Found) -> Result<Self, String> {
+                let ok: fn(Found) -> Option<$inner> = $ok;
+                ok(found).map(Self).ok_or_else(|| format!(concat!("{} is not ", $expected), found))
+            }
+        }
+    };
+}
+
+/// A number of either kind that TOML has.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Found {
+    Whole(i64),
+    Real(f64),
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(number) => number.fmt(f),
+            Self::Real(number) => write!(f, "{number:?}"),
+        }
+    }
+}
+
+/// `found` as a real number above 0 and at most `most`. NaN is not.
+fn positive(found: Found, most: f64) -> Option<f64> {
+    let number = match found {
+        Found::Whole(number) => number as f64,
+        Found::Real(number) => number,
+    };
+    (number > 0.0 && number <= most).then_some(number)
+}
+
+fn whole(found: Found, most: u32) -> Option<u32> {
+    match found {
+        Found::Whole(number) => u32::try_from(number)
+            .ok()
+            .filter(|number| (1..=most).contains(number)),
+        Found::Real(_) => None,
+    }
+}
+
+number!(
+    /// Bounded so that no sum of updates can leave the range of an f32.
+    ClipL2(f64), |found| positive(found, 1e6), "a number above 0 and at most 1e6"
+);
+number!(
+    /// Its range beside the clip norm is checked once both are known.
+    GridStep(f64), |found| positive(found, 1e6), "a number above 0 and at most 1e6"
+);
+number!(
+    NoiseMultiplier(f64),
+    |found| positive(found, 1e6),
+    "a number above 0 and at most 1e6"
+);
+number!(
+    /// Clients, or rounds.
+    Count(u32), |found| whole(found, u32::MAX), "a whole number of at least 1"
+);
+number!(
+    /// Up to 30 days.
+    DeadlineMs(u64), |found| whole(found, 2_592_000_000).map(u64::from), "a whole number from 1 to 2592000000"
+);
