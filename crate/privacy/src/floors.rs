@@ -84,7 +84,7 @@ pub enum FloorError {
 }
 
 impl ClientFloors {
-    /// The default of [`Self::min_noise_multiplier`]. At 0.5 one round costs ρ = 8, ε ≈ 27 at δ = 10⁻⁵: hardly any protection, and
+    /// The default of [`Self::min_noise_multiplier`]. At 0.5 one round costs ρ = 8, ε ≈ 26 at δ = 10⁻⁵: hardly any protection, and
     /// yet the client's budget, not this floor, is what limits a person's loss. The floor is there so that nobody joins a task
     /// without noise (or next to none) by not having been asked.
     pub const DEFAULT_MIN_NOISE_MULTIPLIER: f64 = 0.5;

@@ -52,6 +52,30 @@ fn replacing_costs_four_times_as_much_as_adding_or_removing() {
 }
 
 #[test]
+fn epsilon_has_the_values_that_the_documentation_quotes() {
+    for (z, quoted) in [
+        (0.5, [25.92, 81.06, 138.55, 988.76]),
+        (1.0, [10.72, 30.11, 48.75, 293.43]),
+        (2.0, [4.73, 12.30, 19.05, 96.04]),
+        (4.0, [2.17, 5.38, 8.08, 35.07]),
+        (8.0, [1.01, 2.45, 3.62, 14.13]),
+        (16.0, [0.48, 1.14, 1.67, 6.12]),
+    ] {
+        let round = Rho::local_round(z, Adjacency::ReplaceOne).unwrap();
+        for (rounds, quoted) in [1, 5, 10, 100].into_iter().zip(quoted) {
+            let epsilon = std::iter::repeat_n(round, rounds)
+                .sum::<Rho>()
+                .epsilon(1e-5)
+                .unwrap();
+            assert!(
+                (epsilon - quoted).abs() <= 0.0051,
+                "z = {z}, {rounds} rounds: {epsilon}, quoted {quoted}"
+            );
+        }
+    }
+}
+
+#[test]
 fn epsilon_is_the_least_over_all_orders() {
     for rho in rhos() {
         for delta in [1e-12, 1e-5, 0.1, 0.9] {
