@@ -165,14 +165,14 @@ async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener) ->
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let told = signals()?;
+    let router = app(relay.clone());
     println!("listening on http://{address}");
     std::io::stdout().flush()?;
-    let stopping = relay.clone();
     let (begun, grace) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, app(relay)).with_graceful_shutdown(async move {
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         told.await;
         tracing::info!("stopping");
-        stopping.begin_shutdown();
+        relay.begin_shutdown();
         let _ = begun.send(());
     });
     tokio::select! {

@@ -40,8 +40,7 @@ pub fn app(relay: Arc<Relay>) -> Router {
     let router = Router::new()
         .nest("/v1", v1)
         .route("/healthz", get(tasks::healthz))
-        .route("/readyz", get(tasks::readyz))
-        .route("/data/{partition}/claim", post(claims::claim));
+        .route("/readyz", get(tasks::readyz));
     files::add(router, &relay.options)
         .with_state(relay)
         .layer(middleware::from_fn(files::security_headers))

@@ -8,10 +8,11 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     middleware::{self, Next},
     response::Response,
+    routing::post,
 };
 use tower_http::services::ServeDir;
 
-use super::problem;
+use super::{claims, problem};
 use crate::relay::{Relay, RelayOptions};
 
 /// What a page from this relay may load. The worker needs WebAssembly; the page may talk to relays elsewhere.
@@ -43,9 +44,10 @@ pub fn add(router: Router<Arc<Relay>>, options: &RelayOptions) -> Router<Arc<Rel
     let router = match &options.data {
         Some(folder) => {
             let data = Router::new()
-                .fallback_service(ServeDir::new(folder))
-                .layer(middleware::map_response(immutable));
-            router.nest_service("/data", data)
+                .route("/{partition}/claim", post(claims::claim))
+                .fallback_service(ServeDir::new(folder).append_index_html_on_directories(false))
+                .layer(middleware::from_fn(data_caching));
+            router.nest("/data", data)
         }
         None => router,
     };
@@ -61,9 +63,18 @@ pub fn add(router: Router<Arc<Relay>>, options: &RelayOptions) -> Router<Arc<Rel
     }
 }
 
-/// The demo's data is what its manifest of hashes says: it never changes.
-async fn immutable(response: Response) -> Response {
-    cached(response, "public, max-age=31536000, immutable")
+/// The demo's data is what its manifest of hashes says: it never changes. A claim is another each time.
+async fn data_caching(request: Request, next: Next) -> Response {
+    let is_file = request.method().is_safe();
+    let response = next.run(request).await;
+    cached(
+        response,
+        if is_file {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-store"
+        },
+    )
 }
 
 /// Vite names what it builds into `assets/` by content; everything else is asked for again.
