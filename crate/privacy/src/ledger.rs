@@ -222,7 +222,7 @@ impl Ledger {
         if self.entries.len() > KEPT {
             for old in self.entries.drain(..self.entries.len() - KEPT) {
                 self.folded = Folded {
-                    count: self.folded.count + 1,
+                    count: self.folded.count.saturating_add(1),
                     rho: self.folded.rho + old.rho,
                 };
             }
@@ -268,7 +268,7 @@ impl Ledger {
 
     /// Number of updates paid for.
     pub fn count(&self) -> u64 {
-        self.folded.count + self.entries.len() as u64
+        self.folded.count.saturating_add(self.entries.len() as u64)
     }
 
     /// The newest updates paid for, oldest first, at most [`Self::KEPT`].

@@ -345,6 +345,16 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
 }
 
 #[test]
+fn a_count_that_was_tampered_with_does_not_overflow() {
+    let mut ledger = ledger(1e6);
+    (0..=Ledger::KEPT as u64).for_each(|number| assert!(ledger.debit(charge(number, 0.5)).is_ok()));
+    let most = format!(r#""count":{}"#, u64::MAX);
+    let mut read = Ledger::from_json(&ledger.to_json().replacen(r#""count":1"#, &most, 1)).unwrap();
+    assert!(read.debit(charge(9_999, 0.5)).is_ok());
+    assert_eq!(read.count(), u64::MAX);
+}
+
+#[test]
 fn crashes_at_any_moment_never_make_the_ledger_count_less_than_was_sent() {
     // A client debits, stores, sends. It may crash after each step; then it reads the store again, and either retries the
     // stored update (identical bytes) or makes another.

@@ -116,7 +116,7 @@ impl LocalNoise {
 }
 
 /// Adds a sample to every coordinate, up to the first sum that does not fit.
-pub(super) fn add_samples<R: CryptoRng + ?Sized>(
+fn add_samples<R: CryptoRng + ?Sized>(
     gaussian: &DiscreteGaussian,
     coordinates: &mut [i32],
     rng: &mut R,
@@ -129,3 +129,6 @@ pub(super) fn add_samples<R: CryptoRng + ?Sized>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
