@@ -1,0 +1,44 @@
+// Builds dist/: index.js and its declarations, worker.js, unsaid_bg.wasm. The wasm module must be in dist/wasm already
+// (`cargo xtask build` puts it there); UNSAID_WASM names another folder.
+
+import { copyFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+import { build } from "esbuild";
+
+import { checkWasmSurface, writeDeclarations } from "./declarations.mjs";
+
+const root = resolve(dirname(fileURLToPath(import.meta.url)), "..");
+const dist = resolve(root, "dist");
+const wasm = resolve(process.env.UNSAID_WASM ?? resolve(dist, "wasm"));
+const glue = resolve(wasm, "unsaid.js");
+
+if (!existsSync(glue)) {
+  console.error(`${glue} is not there: run \`cargo xtask build\` first, it makes the wasm module and then calls this script`);
+  process.exit(1);
+}
+
+mkdirSync(dist, { recursive: true });
+checkWasmSurface(root, wasm);
+const common = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
+await build({ ...common, entryPoints: [resolve(root, "src/index.ts")], outfile: resolve(dist, "index.js") });
+await build({
+  ...common,
+  entryPoints: [resolve(root, "../worker/src/index.ts")],
+  outfile: resolve(dist, "worker.js"),
+  alias: { "unsaid-wasm": glue },
+});
+copyFileSync(resolve(wasm, "unsaid_bg.wasm"), resolve(dist, "unsaid_bg.wasm"));
+writeDeclarations(root);
+
+for (const name of ["index.js", "worker.js", "unsaid_bg.wasm"]) {
+  const bytes = readFileSync(resolve(dist, name));
+  const gzipped = gzipSync(bytes, { level: 9 }).length;
+  console.log(`${name.padEnd(16)} ${kb(bytes.length)} kB, ${kb(gzipped)} kB gzipped`);
+}
+
+function kb(bytes) {
+  return (bytes / 1000).toFixed(1).padStart(7);
+}

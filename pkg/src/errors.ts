@@ -1,0 +1,50 @@
+/** Every way in which a call can fail. A code never changes its meaning. */
+export const errorCodes = [
+  "bad-options",
+  "relay-unreachable",
+  "bad-manifest",
+  "manifest-below-floor",
+  "manifest-changed",
+  "bad-model",
+  "no-data",
+  "bad-data",
+  "budget-exhausted",
+  "non-finite",
+  "webgpu-unavailable",
+  "storage",
+  "aborted",
+  "refused",
+  "update-conflict",
+  "busy",
+  "crashed",
+  "load-failed",
+  "closed",
+] as const;
+
+/** One of {@link errorCodes}. */
+export type ErrorCode = (typeof errorCodes)[number];
+
+/** A relay's refusal: a problem document (RFC 9457) with a stable `type`. */
+export interface Problem {
+  /** `urn:unsaid:error:…` */
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  /** What was wrong, and what to do. */
+  readonly detail: string;
+}
+
+/** The only error that this package throws. */
+export class UnsaidError extends Error {
+  override readonly name = "UnsaidError";
+  /** What went wrong. */
+  readonly code: ErrorCode;
+  /** The relay's own words, where it refused. */
+  readonly problem?: Problem;
+
+  constructor(code: ErrorCode, message: string, options: { readonly problem?: Problem; readonly cause?: unknown } = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    if (options.problem) this.problem = options.problem;
+  }
+}

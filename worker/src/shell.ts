@@ -1,0 +1,129 @@
+// The worker's message loop. It knows no wasm module and no global scope: both are passed in, so that it can be tested.
+
+import { messageOf, toWireError } from "./errors.js";
+import type { CallKind, CallMessage, Calls, FromWorker, ToWorker } from "./messages.js";
+import type { WasmModule, WasmSession } from "./wasm.js";
+
+/** What the shell needs of the worker's global scope. */
+export interface Scope {
+  postMessage(message: FromWorker, transfer: Transferable[]): void;
+  /** Calls back on each message from the page. */
+  onMessage(listener: (message: ToWorker) => void): void;
+  /** Calls back on each uncaught error and unhandled rejection. */
+  onFault(listener: (thrown: unknown) => void): void;
+}
+
+/** Runs the wasm module behind `scope` until the page terminates the worker. */
+export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): void {
+  let session: WasmSession | null = null;
+  let dead = false;
+  const running = new Map<number, AbortController>();
+
+  const post = (message: FromWorker, transfer: Transferable[] = []): void => {
+    if (!dead) scope.postMessage(message, transfer);
+  };
+
+  // A panic leaves the wasm instance in an unknown state: say so once, then say nothing more.
+  const crash = (thrown: unknown): void => {
+    post({ type: "crashed", message: takePanicMessage() ?? messageOf(thrown) });
+    dead = true;
+  };
+  scope.onFault(crash);
+
+  const opened = (): WasmSession => {
+    if (session) return session;
+    throw Object.assign(new Error("the session is not open"), { code: "closed" });
+  };
+
+  const call = async (message: CallMessage, signal: AbortSignal): Promise<Calls[CallKind]["result"]> => {
+    switch (message.kind) {
+      case "open": {
+        const { options, wasm: override } = message.args;
+        try {
+          await wasm.default({ module_or_path: override ?? wasmUrl });
+        } catch (cause) {
+          const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
+          throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
+        }
+        session = await wasm.Session.open(options, (event) => post({ type: "event", event }));
+        return null;
+      }
+      case "manifest":
+        return opened().manifest();
+      case "add-examples":
+        return opened().addExamples(message.args.x, message.args.y);
+      case "import-shard":
+        return opened().importShard(message.args.bytes);
+      case "data-summary":
+        return opened().dataSummary();
+      case "clear-data":
+        return opened().clearData();
+      case "run":
+        return opened().run(message.args, signal);
+      case "predict":
+        return opened().predict(message.args.x);
+      case "budget":
+        return opened().budget();
+      case "set-budget":
+        return opened().setBudget(message.args.epsilon, message.args.delta);
+      case "close": {
+        const closing = session;
+        session = null;
+        await closing?.close();
+        return null;
+      }
+      case "panic-for-test":
+        wasm.panic_for_test();
+        return null;
+    }
+  };
+
+  const answer = async (message: CallMessage): Promise<void> => {
+    const { id, kind } = message;
+    const controller = new AbortController();
+    running.set(id, controller);
+    try {
+      const value = await call(message, controller.signal);
+      // The cast ties the value to its kind again: `call` returned what `kind` promises.
+      post({ type: "result", id, kind, value } as FromWorker, transferables(value));
+    } catch (thrown) {
+      const error = toWireError(thrown);
+      if (error) post({ type: "error", id, error });
+      else crash(thrown);
+    } finally {
+      running.delete(id);
+    }
+  };
+
+  scope.onMessage((message) => {
+    if (dead) return;
+    if (message.type === "abort") running.get(message.id)?.abort();
+    else void answer(message);
+  });
+}
+
+/** Buffers that can be moved instead of copied. A view into a larger buffer (wasm memory, perhaps) is copied. */
+function transferables(value: unknown): Transferable[] {
+  if (!(value instanceof Float32Array) || !(value.buffer instanceof ArrayBuffer)) return [];
+  return value.byteLength > 0 && value.byteLength === value.buffer.byteLength ? [value.buffer] : [];
+}
+
+let panicMessage: string | null = null;
+
+/** Remembers what a Rust panic hook writes to the console: the trap that follows says no more than “unreachable”. */
+export function watchPanics(target: { error(...data: unknown[]): void }): void {
+  const original = target.error;
+  target.error = (...data: unknown[]) => {
+    const [first] = data;
+    if (typeof first === "string" && first.includes("panicked at")) {
+      panicMessage = first.split(/\n\s*Stack:/)[0]?.trim() ?? first;
+    }
+    original.apply(target, data);
+  };
+}
+
+function takePanicMessage(): string | null {
+  const message = panicMessage;
+  panicMessage = null;
+  return message;
+}

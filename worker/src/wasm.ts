@@ -1,0 +1,33 @@
+// The surface of the wasm module that the worker relies on. The build checks that the generated module satisfies it.
+
+import type {
+  BudgetView,
+  DataSummary,
+  ManifestView,
+  OpenOptions,
+  RunSummary,
+  SessionEvent,
+} from "../../pkg/src/types.js";
+
+/** One client session, in Rust. Methods reject with an `Error` that has a string `code`. */
+export interface WasmSession {
+  manifest(): Promise<ManifestView>;
+  addExamples(x: Float32Array, y: Uint32Array): Promise<DataSummary>;
+  importShard(bytes: Uint8Array): Promise<DataSummary>;
+  dataSummary(): Promise<DataSummary>;
+  clearData(): Promise<DataSummary>;
+  run(options: { rounds?: number }, signal: AbortSignal): Promise<RunSummary>;
+  predict(x: Float32Array): Promise<Float32Array>;
+  budget(): Promise<BudgetView>;
+  setBudget(epsilon: number, delta: number): Promise<BudgetView>;
+  close(): Promise<void>;
+}
+
+/** The module that wasm-bindgen generates. */
+export interface WasmModule {
+  default(input: { module_or_path: URL | string }): Promise<unknown>;
+  readonly Session: {
+    open(options: OpenOptions, onEvent: (event: SessionEvent) => void): Promise<WasmSession>;
+  };
+  panic_for_test(): void;
+}
