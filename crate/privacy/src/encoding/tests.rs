@@ -89,6 +89,45 @@ impl TryRng for AlwaysUp {
 
 impl TryCryptoRng for AlwaysUp {}
 
+/// Replays words.
+struct Tape(Vec<u32>);
+
+impl TryRng for Tape {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.0.remove(0))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        panic!("rounding draws 32 bits at a time")
+    }
+
+    fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        panic!("rounding draws 32 bits at a time")
+    }
+}
+
+impl TryCryptoRng for Tape {}
+
+#[test]
+fn a_fraction_is_compared_with_64_random_bits() {
+    // 1/4 + 2⁻³⁴: its first 32 places are 2³⁰, and its next 32 places 2³⁰ again.
+    let fraction = 0.25 + 2f64.powi(-34);
+    let (word, tie) = (1 << 30, 1 << 30);
+    for (words, up) in [
+        (vec![word - 1], true),
+        (vec![word + 1], false),
+        (vec![word, tie - 1], true),
+        (vec![word, tie], false),
+        (vec![word, 0], true),
+        (vec![word, u32::MAX], false),
+    ] {
+        assert_eq!(round_up(fraction, &mut Tape(words.clone())), up, "{words:?}");
+    }
+    assert!(!round_up(0.0, &mut Tape(vec![0, 0])));
+}
+
 #[test]
 fn when_rounding_keeps_breaking_the_bound_the_update_is_rounded_towards_zero() {
     let encoding = Encoding::new(25.0, 1.0, 2_500).unwrap();

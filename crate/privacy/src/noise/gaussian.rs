@@ -81,6 +81,12 @@ impl DiscreteGaussian {
         (self.num, self.den)
     }
 
+    /// The exponent (|Y| − σ²/t)²/2σ² of Algorithm 3 as root²/den: with σ² = n/d it is (|Y|·t·d − n)² / (2·n·d·t²).
+    #[inline]
+    pub(super) const fn exponent(&self, magnitude: u64) -> (u64, u128) {
+        ((magnitude * self.step).abs_diff(self.num), self.gamma_den)
+    }
+
     /// One sample.
     #[inline]
     pub fn sample<R: CryptoRng + ?Sized>(&self, rng: &mut R) -> i64 {
@@ -94,13 +100,12 @@ impl DiscreteGaussian {
             if negative && y == 0 {
                 continue;
             }
-            // “Sample C ← Bernoulli(exp(−(|Y| − σ²/t)²/2σ²)); if C = 0 then restart; return Y”. With σ² = n/d the exponent
-            // is (|Y|·t·d − n)² / (2·n·d·t²).
-            let distance = (y * self.step).abs_diff(self.num);
+            // “Sample C ← Bernoulli(exp(−(|Y| − σ²/t)²/2σ²)); if C = 0 then restart; return Y”
+            let (root, den) = self.exponent(y);
             let accepted = if self.narrow && v < Self::NARROW_V {
-                exp(distance * distance, self.gamma_den as u64, rng)
+                exp(root * root, den as u64, rng)
             } else {
-                exp_wide(u128::from(distance).pow(2), self.gamma_den, rng)
+                exp_wide(u128::from(root).pow(2), den, rng)
             };
             if accepted {
                 return if negative { -(y as i64) } else { y as i64 };

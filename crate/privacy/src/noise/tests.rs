@@ -64,6 +64,32 @@ fn the_128_bit_path_of_the_discrete_gaussian_has_the_same_probabilities() {
 }
 
 #[test]
+fn the_exponent_of_algorithm_3_is_the_papers() {
+    // No sampling test could see an error of one in a thousand here. The formula as printed, in floats, can.
+    for (num, den) in [
+        (9_u64, 100_u64),
+        (1, 1),
+        (25, 4),
+        (2_500, 1),
+        (1_000_003, 16),
+        (1_000_000_000_000, 1),
+    ] {
+        let sampler = DiscreteGaussian::with_variance(num.into(), den.into()).unwrap();
+        let variance = num as f64 / den as f64;
+        let t = variance.sqrt().floor() + 1.0;
+        for y in [0, 1, 2, 3, 10, t as u64, 2 * t as u64, 255 * t as u64] {
+            let (root, den) = sampler.exponent(y);
+            let expected = (y as f64 - variance / t).powi(2) / (2.0 * variance);
+            let found = (root as f64).powi(2) / den as f64;
+            assert!(
+                (found - expected).abs() <= 1e-9 * expected.max(1e-3),
+                "σ² = {variance}, y = {y}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_sigma_that_is_off_by_3_percent_is_noticed() {
     for (seed, sigma) in [0.3, 1.0, 2.5, 50.0, 1_000.0].into_iter().enumerate() {
         let wrong = (sigma * 1.03_f64).powi(2) * 10_000.0;
