@@ -2,7 +2,8 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, Response, StatusCode, Uri, header},
+    extract::OriginalUri,
+    http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use unsaid_protocol::{Problem, ProblemKind};
@@ -96,7 +97,7 @@ impl Refused {
 }
 
 /// The answer for a path that leads nowhere.
-pub async fn not_found(uri: Uri) -> Refused {
+pub async fn not_found(OriginalUri(uri): OriginalUri) -> Refused {
     Refused::new(
         ProblemKind::NotFound,
         format!("there is nothing at {}", uri.path()),

@@ -1,1 +1,145 @@
+use unsaid_protocol::ContentHash;
 
+use super::*;
+
+const GOOD: &str = r#"task = "digits"
+title = "Digits"
+seed = 3
+
+[model]
+input = [4]
+layers = [
+    { type = "dense", units = 3 },
+    { type = "relu" },
+    { type = "dense", units = 2 },
+]
+loss = "softmax-cross-entropy"
+
+[training]
+epochs = 2
+batch_size = 10
+optimizer = { type = "sgd", learning_rate = 0.1 }
+
+[update]
+clip_l2 = 1
+grid_step = 0.001
+
+[privacy]
+mode = "local"
+noise_multiplier = 1.5
+
+[rounds]
+min_clients = 2
+target_clients = 4
+deadline_ms = 60_000
+
+[evaluation]
+shard = "test.shard"
+"#;
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Task, TaskFileError> {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    Task::parse("t.toml", text, &overrides)
+}
+
+#[test]
+fn a_task_file_makes_a_manifest() {
+    let task = parse(GOOD, &[]).unwrap();
+    let manifest = &task.manifest;
+    assert_eq!((manifest.parameters, task.seed, task.round_limit), (4 * 3 + 3 + 3 * 2 + 2, 3, None));
+    assert_eq!(manifest.data, DataSchema::Classification { features: 4, classes: 2 });
+    assert_eq!(manifest.privacy, Privacy::Local { noise_multiplier: 1.5 });
+    assert_eq!(manifest.training["optimizer"]["learning_rate"].to_string(), "0.1");
+    assert_eq!(serde_json::from_value::<ModelSpec>(manifest.model.clone()).unwrap(), *task.model.spec());
+    assert_eq!(task.evaluation.unwrap(), Path::new("test.shard"));
+    let again = parse(GOOD, &[]).unwrap().manifest.to_json();
+    assert_eq!(ContentHash::of(&again), ContentHash::of(&manifest.to_json()));
+}
+
+#[test]
+fn each_mistake_is_reported_with_its_line_and_field() {
+    for (good, bad, field, message) in [
+        ("title = ", "titel = ", "titel", "unknown field `titel`"),
+        ("task = \"digits\"", "task = \"Digits!\"", "task", "a task id has"),
+        ("epochs = 2", "epochs = 0", "training.epochs", "nonzero"),
+        ("epochs = 2", "epoch = 2", "training.epoch", "unknown field"),
+        ("learning_rate = 0.1", "learning_rte = 0.1", "training.optimizer", "learning_rte"),
+        ("clip_l2 = 1", "clip_l2 = nan", "update.clip_l2", "NaN is not a number above 0"),
+        ("clip_l2 = 1", "clip_l2 = inf", "update.clip_l2", "inf is not"),
+        ("clip_l2 = 1", "clip_l2 = -1", "update.clip_l2", "-1 is not"),
+        ("clip_l2 = 1", "clip_l2 = \"1\"", "update.clip_l2", ""),
+        ("grid_step = 0.001", "grid_step = 0", "update.grid_step", "0 is not"),
+        ("grid_step = 0.001", "grid_step = 5.0", "update.grid_step", "5"),
+        ("noise_multiplier = 1.5", "noise_multiplier = 0.0", "privacy.noise_multiplier", "0.0 is not"),
+        ("mode = \"local\"", "mode = \"central\"", "privacy.mode", "unknown variant `central`"),
+        ("min_clients = 2", "min_clients = 0", "rounds.min_clients", "0 is not a whole number"),
+        ("min_clients = 2", "min_clients = 1.5", "rounds.min_clients", "1.5 is not a whole number"),
+        ("target_clients = 4", "target_clients = 1", "rounds.target_clients", "1 is below min_clients, 2"),
+        ("deadline_ms = 60_000", "deadline_ms = 0", "rounds.deadline_ms", "0 is not"),
+        ("deadline_ms = 60_000", "deadline_ms = -5", "rounds.deadline_ms", "-5 is not"),
+        ("deadline_ms = 60_000", "dedline_ms = 60_000", "rounds.dedline_ms", "unknown field"),
+        ("shard = \"test.shard\"", "shard = \"../test.shard\"", "evaluation.shard", "below the data folder"),
+        ("shard = \"test.shard\"", "shard = \"/test.shard\"", "evaluation.shard", "below the data folder"),
+    ] {
+        assert_eq!(GOOD.matches(good).count(), 1, "{good}");
+        let error = parse(&GOOD.replace(good, bad), &[]).unwrap_err();
+        let line = GOOD[..GOOD.find(good).unwrap()].lines().count() + 1;
+        assert_eq!((error.line, error.field.as_str()), (Some(line), field), "{bad}: {error}");
+        assert!(error.message.contains(message), "{bad}: {error}");
+        assert!(error.place.starts_with(&format!("t.toml:{line}:")), "{error}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_model_are_found() {
+    let error = parse(&GOOD.replace("units = 3", "unit = 3"), &[]).unwrap_err();
+    assert_eq!((error.line, error.field.as_str()), (Some(8), "model.layers.0"), "{error}");
+    let error = parse(&GOOD.replace("units = 3", "units = 0"), &[]).unwrap_err();
+    assert_eq!(error.field, "model", "{error}");
+}
+
+#[test]
+fn a_missing_field_names_its_section() {
+    let error = parse(&GOOD.replace("deadline_ms = 60_000\n", ""), &[]).unwrap_err();
+    assert_eq!((error.field.as_str(), error.message.as_str()), ("rounds", "missing field `deadline_ms`"));
+    let error = parse(&GOOD.replace("noise_multiplier = 1.5\n", ""), &[]).unwrap_err();
+    assert_eq!(error.field, "privacy", "{error}");
+}
+
+#[test]
+fn broken_syntax_is_reported_with_its_line_and_column() {
+    let error = parse(&GOOD.replace("epochs = 2", "epochs = = 2"), &[]).unwrap_err();
+    assert_eq!(error.line, Some(15), "{error}");
+    assert!(error.place.starts_with("t.toml:15:10"), "{error}");
+}
+
+#[test]
+fn overrides_are_laid_over_the_file() {
+    let overrides = ["privacy.mode=none", "rounds.target_clients = 8", "rounds.limit=5", "title=\"A = b\"", "training.epochs=1"];
+    let task = parse(GOOD, &overrides).unwrap();
+    assert_eq!(task.manifest.privacy, Privacy::None);
+    assert_eq!((task.manifest.rounds.target_clients, task.manifest.rounds.min_clients), (8, 2));
+    assert_eq!((task.round_limit, task.manifest.title.as_str()), (Some(5), "A = b"));
+    assert_eq!(task.manifest.training["epochs"], 1);
+    let last = parse(GOOD, &["rounds.target_clients=8", "rounds.target_clients=9"]).unwrap();
+    assert_eq!(last.manifest.rounds.target_clients, 9);
+}
+
+#[test]
+fn a_bad_override_is_named() {
+    for (over, field, message) in [
+        ("rounds.target_clients=0", "rounds.target_clients", "0 is not a whole number"),
+        ("rounds.target_clients=1", "rounds.target_clients", "1 is below min_clients, 2"),
+        ("rounds.tarqet=4", "rounds.tarqet", "unknown field `tarqet`"),
+        ("privacy.mode=off", "privacy.mode", "unknown variant `off`"),
+        ("update.clip_l2=-1e3", "update.clip_l2", "-1000.0 is not"),
+        ("rounds", "", "not of the form KEY=VALUE"),
+        ("a b=1", "", ""),
+        ("title=\"open", "", ""),
+    ] {
+        let error = parse(GOOD, &["title=Other", over]).unwrap_err();
+        assert_eq!((error.line, error.field.as_str()), (None, field), "{error}");
+        assert_eq!(error.place, format!("override {over}"));
+        assert!(error.message.contains(message), "{error}");
+    }
+}

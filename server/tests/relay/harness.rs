@@ -1,0 +1,374 @@
+//! A relay on a free port, a client of it, and a store that fails when told to.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use unsaid_engine::Model;
+use unsaid_protocol::{
+    CheckInReply, ClientId, ContentHash, Problem, ProblemKind, RoundMetrics, RoundState, TaskId, UpdateFrame,
+    UpdateId, UpdateReply,
+};
+use unsaid_relay::{
+    Relay, RelayOptions,
+    aggregate::{PartialSum, federated_average},
+    app,
+    clock::{Clock, SystemClock},
+    store::{Changes, RedbStore, Saved, Store, StoreError},
+    task_file::Task,
+};
+
+/// Eight parameters, no noise, rounds of three.
+pub const TASK: &str = r#"
+task = "tiny"
+title = "Tiny"
+seed = 7
+[model]
+input = [3]
+layers = [{ type = "dense", units = 2 }]
+loss = "softmax-cross-entropy"
+[training]
+epochs = 1
+batch_size = 1
+optimizer = { type = "sgd", learning_rate = 0.1 }
+[update]
+clip_l2 = 1.0
+grid_step = 0.0009765625
+[privacy]
+mode = "none"
+[rounds]
+min_clients = 2
+target_clients = 3
+deadline_ms = 60000
+"#;
+
+pub const GRID_STEP: f64 = 1.0 / 1024.0;
+pub const PARAMETERS: usize = 8;
+
+pub fn task(overrides: &[&str]) -> Task {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    Task::parse("tiny.toml", TASK, &overrides).unwrap()
+}
+
+pub struct TestRelay {
+    pub relay: Arc<Relay>,
+    pub api: Api,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<()>,
+    _folder: Option<TempDir>,
+}
+
+impl TestRelay {
+    /// A relay with a fresh store.
+    pub async fn start(overrides: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
+        let mut relay = Self::over(Arc::new(store), overrides, RelayOptions::default()).await;
+        relay._folder = Some(folder);
+        relay
+    }
+
+    pub async fn in_file(path: &Path, overrides: &[&str]) -> Self {
+        Self::over(
+            Arc::new(RedbStore::open(path).unwrap()),
+            overrides,
+            RelayOptions::default(),
+        )
+        .await
+    }
+
+    pub async fn over(store: Arc<dyn Store>, overrides: &[&str], options: RelayOptions) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let relay = Relay::open(vec![task(overrides)], &store, &clock, options).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (router, ending) = (app(relay.clone()), relay.clone());
+        let server = tokio::spawn(async move {
+            let shutdown = async move {
+                let _ = stopped.await;
+                ending.begin_shutdown();
+            };
+            axum::serve(listener, router)
+                .with_graceful_shutdown(shutdown)
+                .await
+                .unwrap();
+        });
+        Self {
+            relay,
+            api: Api::new(&base),
+            stop: Some(stop),
+            server,
+            _folder: None,
+        }
+    }
+
+    /// Ends it as an operator would, and gives the store back.
+    pub async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), self.server)
+            .await
+            .expect("it stops in time")
+            .unwrap();
+        let relay = self.relay;
+        tokio::task::spawn_blocking(move || relay.stop()).await.unwrap();
+    }
+}
+
+/// An answer: a reply, or the kind of problem.
+pub type Answer<T> = Result<T, ProblemKind>;
+
+/// The calls of a client.
+#[derive(Clone)]
+pub struct Api {
+    pub base: String,
+    pub http: reqwest::Client,
+}
+
+impl Api {
+    pub fn new(base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.http.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn state(&self) -> RoundState {
+        self.get("/v1/tasks/tiny/round").await.json().await.unwrap()
+    }
+
+    pub async fn rounds(&self) -> Vec<RoundMetrics> {
+        self.get("/v1/tasks/tiny/rounds").await.json().await.unwrap()
+    }
+
+    pub async fn model(&self, hash: ContentHash) -> Vec<u8> {
+        self.get(&format!("/v1/tasks/tiny/models/{hash}"))
+            .await
+            .bytes()
+            .await
+            .unwrap()
+            .to_vec()
+    }
+
+    pub async fn try_check_in(
+        &self,
+        client: u8,
+        manifest: ContentHash,
+    ) -> reqwest::Result<Answer<CheckInReply>> {
+        let body = serde_json::json!({ "client": client_id(client), "manifest": manifest });
+        let url = self.url("/v1/tasks/tiny/check-in");
+        answer(self.http.post(url).json(&body).send().await?).await
+    }
+
+    pub async fn check_in(&self, client: u8) -> Answer<CheckInReply> {
+        let manifest = self.state().await.manifest;
+        self.try_check_in(client, manifest).await.unwrap()
+    }
+
+    pub async fn try_send(&self, frame: Vec<u8>) -> reqwest::Result<Answer<UpdateReply>> {
+        answer(self.update_request(frame).send().await?).await
+    }
+
+    pub async fn send(&self, frame: &UpdateFrame) -> Answer<UpdateReply> {
+        self.try_send(frame.encode()).await.unwrap()
+    }
+
+    pub fn update_request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        let request = self.http.post(self.url("/v1/tasks/tiny/updates")).body(body);
+        request.header("content-type", "application/vnd.unsaid.update")
+    }
+
+    /// A frame that the open round takes from `client`, if it checks in.
+    pub async fn frame(&self, client: u8) -> UpdateFrame {
+        frame(&self.state().await, client)
+    }
+
+    /// Check-in and update.
+    pub async fn take_part(&self, client: u8) -> UpdateFrame {
+        assert!(
+            matches!(self.check_in(client).await, Ok(CheckInReply::Train { .. })),
+            "client {client}"
+        );
+        let frame = self.frame(client).await;
+        assert_eq!(self.send(&frame).await, Ok(accepted(&frame)), "client {client}");
+        frame
+    }
+}
+
+/// Reads an answer; an error must be a problem document that says the same as its status.
+pub async fn answer<T: serde::de::DeserializeOwned>(
+    response: reqwest::Response,
+) -> reqwest::Result<Answer<T>> {
+    let status = response.status().as_u16();
+    if status == 200 {
+        return response.json().await.map(Ok);
+    }
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json",
+        "{status}"
+    );
+    let retry_after = response.headers().contains_key("retry-after");
+    let problem: Problem = response.json().await?;
+    let kind = problem.kind().expect("a known kind");
+    assert_eq!((problem.status, kind.status()), (status, status), "{problem:?}");
+    assert_eq!(retry_after, kind.is_temporary(), "{problem:?}");
+    Ok(Err(kind))
+}
+
+pub fn client_id(client: u8) -> ClientId {
+    ClientId::from_bytes([client; 16])
+}
+
+pub fn update_id(round: u64, client: u8) -> UpdateId {
+    let mut bytes = [client; 16];
+    bytes[..8].copy_from_slice(&round.to_le_bytes());
+    UpdateId::from_bytes(bytes)
+}
+
+/// Coordinates that tell clients apart, well within the bound.
+pub fn coordinates(client: u8) -> Vec<i32> {
+    (0..PARAMETERS as i32)
+        .map(|at| (i32::from(client) * 7 + at * 3) % 101 - 50)
+        .collect()
+}
+
+pub fn frame(state: &RoundState, client: u8) -> UpdateFrame {
+    UpdateFrame {
+        update: update_id(state.round, client),
+        client: client_id(client),
+        manifest: state.manifest,
+        model: state.model,
+        round: state.round,
+        coordinates: coordinates(client),
+    }
+}
+
+pub fn accepted(frame: &UpdateFrame) -> UpdateReply {
+    UpdateReply {
+        update: frame.update,
+        round: frame.round,
+        duplicate: false,
+    }
+}
+
+pub fn duplicate(frame: &UpdateFrame) -> UpdateReply {
+    UpdateReply {
+        duplicate: true,
+        ..accepted(frame)
+    }
+}
+
+/// The model that comes out when exactly these clients are counted once each.
+pub fn expected_model(before: &[u8], clients: &[u8]) -> ContentHash {
+    let model: Model = task(&[]).model;
+    let mut sum = PartialSum::zero(PARAMETERS);
+    clients.iter().for_each(|&client| sum.add(&coordinates(client)));
+    let parameters = model.from_safetensors(before).unwrap();
+    let next = federated_average(&parameters, &sum, clients.len() as u32, GRID_STEP);
+    ContentHash::of(&model.to_safetensors(&next).unwrap())
+}
+
+pub fn kind_of(document: &Value) -> Option<ProblemKind> {
+    ProblemKind::from_urn(document["type"].as_str()?)
+}
+
+/// Waits until `condition` holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+/// When a [`FaultyStore`] fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    None,
+    /// A commit fails, and nothing is written.
+    BeforeCommit,
+    /// A commit is written, and then reported as failed.
+    AfterCommit,
+    /// Nothing works.
+    Everything,
+}
+
+pub struct FaultyStore {
+    inner: RedbStore,
+    fault: AtomicU8,
+    _folder: TempDir,
+}
+
+impl FaultyStore {
+    pub fn new() -> Arc<Self> {
+        let folder = TempDir::new().unwrap();
+        let inner = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
+        Arc::new(Self {
+            inner,
+            fault: AtomicU8::new(0),
+            _folder: folder,
+        })
+    }
+
+    pub fn set(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault.load(Ordering::SeqCst) == fault as u8
+    }
+
+    fn reading<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.is(Fault::Everything) {
+            Err(StoreError("injected".into()))
+        } else {
+            read()
+        }
+    }
+}
+
+impl Store for FaultyStore {
+    fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
+        self.reading(|| self.inner.load(task))
+    }
+
+    fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError> {
+        if self.is(Fault::BeforeCommit) || self.is(Fault::Everything) {
+            return Err(StoreError("injected before".into()));
+        }
+        self.inner.commit(task, changes)?;
+        if self.is(Fault::AfterCommit) {
+            Err(StoreError("injected after".into()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reading(|| self.inner.model(task, model))
+    }
+
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.reading(|| self.inner.rounds(task))
+    }
+}
