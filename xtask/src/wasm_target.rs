@@ -119,7 +119,7 @@ pub(crate) fn find_or_install(place: &Place) -> Result<WasmToolchain> {
         println!("==> wasm target: rustup cannot download it here");
         if apt::usable() {
             println!("==> wasm target: building it from Debian's compiler and library source");
-            from_debian(place).context("the wasm target cannot be built from Debian's packages")?;
+            from_debian().context("the wasm target cannot be built from Debian's packages")?;
             if linked.works(place) {
                 return Ok(linked);
             }
@@ -132,7 +132,7 @@ pub(crate) fn find_or_install(place: &Place) -> Result<WasmToolchain> {
 }
 
 /// Debian ships the compiler and its library's source, but not the library built for browsers: that is built here.
-fn from_debian(place: &Place) -> Result<()> {
+fn from_debian() -> Result<()> {
     let version = || process::capture(Command::new(SYSTEM_RUSTC).arg("-vV"));
     apt::install(&DEBIAN_PACKAGES)?;
     let version = version()?;
@@ -143,14 +143,15 @@ fn from_debian(place: &Place) -> Result<()> {
         for old in rlibs(libraries)? {
             fs::remove_file(&old).with_context(|| format!("{} cannot be removed", old.display()))?;
         }
-        build_library(place, libraries)?;
+        build_library(libraries)?;
         fs::write(&built_by, &version).context("the library's stamp cannot be written")?;
     }
     process::run(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))
 }
 
-fn build_library(place: &Place, libraries: &Path) -> Result<()> {
-    let package = place.cache().join("wasm-std");
+fn build_library(libraries: &Path) -> Result<()> {
+    // Outside the repository, whose .cargo/config.toml would apply.
+    let package = env::temp_dir().join(format!("unsaid-wasm-std-{}", std::process::id()));
     let _ = fs::remove_dir_all(&package);
     fs::create_dir_all(package.join("src")).context("the empty package cannot be made")?;
     let manifest = "[package]\nname = \"empty\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n";
@@ -203,4 +204,31 @@ fn rlibs(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths
         .filter(|path| path.extension().is_some_and(|extension| extension == "rlib"))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds a standard library, which takes a minute, and needs Debian's packages:
+    /// `cargo test -p xtask -- --ignored the_standard_library`.
+    #[test]
+    #[ignore = "takes a minute, and needs Debian's rust-web-src"]
+    fn the_standard_library_is_built_from_debians_source() {
+        let libraries = env::temp_dir().join(format!("unsaid-wasm-libraries-{}", std::process::id()));
+        build_library(&libraries).unwrap();
+        let names: Vec<String> = rlibs(&libraries)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        for part in ["libcore-", "liballoc-", "libstd-", "libtest-", "libpanic_abort-"] {
+            assert!(
+                names.iter().any(|name| name.starts_with(part)),
+                "{part} in {names:?}"
+            );
+        }
+        assert!(!names.iter().any(|name| name.starts_with("libempty-")));
+        fs::remove_dir_all(&libraries).unwrap();
+    }
 }
