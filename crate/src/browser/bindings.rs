@@ -1,0 +1,443 @@
+//! The surface that JavaScript sees, used only by the worker in `worker/`. `pkg/src/protocol.ts` has its types.
+
+use std::{cell::RefCell, rc::Rc};
+
+use serde::{Deserialize, Serialize};
+use unsaid_engine::Examples;
+use unsaid_privacy::{Adjacency, Budget, ClientFloors};
+use unsaid_protocol::{DataSchema, Privacy, Shard, TaskId};
+use wasm_bindgen::{JsCast, JsValue, closure::Closure, prelude::wasm_bindgen};
+
+use super::{
+    BrowserPorts,
+    clock::WorkerClock,
+    describe,
+    events::{self, Callback, to_js},
+    locks::{self, Place},
+    relay::HttpRelay,
+    store::IndexedDb,
+};
+use crate::{
+    ClientError, SessionEvent,
+    abort::Abort,
+    backend::BackendChoice,
+    events::State,
+    feed::Feed,
+    ports::{Listener, Ports, Relay, Store},
+    session::{self, Patience},
+    task::Task,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OpenOptions {
+    relay: String,
+    task: String,
+    #[serde(default)]
+    backend: BackendChoice,
+    #[serde(default)]
+    budget: Option<BudgetOption>,
+    #[serde(default)]
+    floors: ClientFloors,
+    /// The most tabs of one profile that may take part at once.
+    #[serde(default = "one")]
+    participants: u32,
+    #[serde(default)]
+    attempts: Option<u32>,
+    #[serde(default)]
+    first_wait_ms: Option<u32>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BudgetOption {
+    epsilon: f64,
+    delta: f64,
+}
+
+/// The limit of a person who has set none: ε = 8 at δ = 10⁻⁵.
+const DEFAULT_BUDGET: BudgetOption = BudgetOption {
+    epsilon: 8.0,
+    delta: 1e-5,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RunOptions {
+    rounds: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DataSummary {
+    examples: usize,
+    per_class: Vec<u32>,
+    bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ManifestView<'a> {
+    hash: String,
+    task: &'a str,
+    title: &'a str,
+    description: &'a str,
+    parameters: u32,
+    features: u32,
+    classes: u32,
+    training: &'a serde_json::Value,
+    model: &'a serde_json::Value,
+    update: UpdateView,
+    privacy: PrivacyView,
+    rounds: RoundsView,
+    json: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UpdateView {
+    clip_l2: f64,
+    grid_step: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "mode", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+enum PrivacyView {
+    None,
+    Local {
+        noise_multiplier: f64,
+        sigma: f64,
+        epsilon_per_round: f64,
+        delta: f64,
+    },
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoundsView {
+    min_clients: u32,
+    target_clients: u32,
+    deadline_ms: u64,
+}
+
+/// An `Error` with the client's stable `code`, and the relay's problem document where there is one.
+fn throw(error: &ClientError) -> JsValue {
+    let js = js_sys::Error::new(&error.to_string());
+    js.set_name("UnsaidError");
+    let set = |name: &str, value: &JsValue| {
+        let _ = js_sys::Reflect::set(&js, &JsValue::from_str(name), value);
+    };
+    set("code", &JsValue::from_str(error.code()));
+    if let ClientError::Refused(problem) = error {
+        set("problem", &to_js(problem));
+    }
+    js.into()
+}
+
+fn options<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, ClientError> {
+    serde_wasm_bindgen::from_value(value)
+        .map_err(|error| ClientError::BadOptions(format!("options: {error}")))
+}
+
+/// An [`Abort`] that follows a JavaScript `AbortSignal`.
+fn abort_of(signal: &web_sys::AbortSignal) -> Abort {
+    let abort = Abort::default();
+    if signal.aborted() {
+        abort.stop();
+    } else {
+        let stop = abort.clone();
+        let heard = Closure::once_into_js(move || stop.stop());
+        let _ = signal.add_event_listener_with_callback("abort", heard.unchecked_ref());
+    }
+    abort
+}
+
+/// A client of one task, in a worker.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Session {
+    inner: Rc<session::Session<BrowserPorts>>,
+    closing: Abort,
+    place: RefCell<Option<Place>>,
+}
+
+#[wasm_bindgen]
+impl Session {
+    /// Takes a place among this browser's tabs, opens the storage, and fetches and checks the manifest.
+    pub async fn open(options_value: JsValue, on_event: js_sys::Function) -> Result<Session, JsValue> {
+        Self::open_session(options_value, Callback(on_event))
+            .await
+            .map_err(|error| throw(&error))
+    }
+
+    async fn open_session(options_value: JsValue, listener: Callback) -> Result<Self, ClientError> {
+        let given: OpenOptions = options(options_value)?;
+        let task: TaskId = given
+            .task
+            .parse()
+            .map_err(|error| ClientError::BadOptions(format!("task: {error}")))?;
+        if !(1..=256).contains(&given.participants) {
+            return Err(ClientError::BadOptions(
+                "participants must be from 1 to 256".into(),
+            ));
+        }
+        let default = Patience::default();
+        let patience = Patience {
+            attempts: given.attempts.unwrap_or(default.attempts).max(1),
+            first_wait_ms: given.first_wait_ms.map_or(default.first_wait_ms, u64::from),
+        };
+        let limit = given.budget.unwrap_or(DEFAULT_BUDGET);
+        let budget = Budget::new(limit.epsilon, limit.delta)?;
+        let closing = Abort::default();
+        let say = |state| listener.hear(SessionEvent::State { state, round: None });
+        say(State::Opening);
+        let waiting = || say(State::WaitingForOtherTab);
+        let place = locks::take_place(task.as_str(), given.participants, waiting, &closing).await?;
+        let store = IndexedDb::open(task.as_str(), place.number, budget).await?;
+        let relay = HttpRelay::new(&given.relay, task);
+        let events_url = relay.url("events");
+        let ports = BrowserPorts {
+            relay,
+            store,
+            clock: WorkerClock,
+            listener: listener.clone(),
+        };
+        let fetched = session::ask(&ports, patience, &closing, |ports: &BrowserPorts| {
+            ports.relay().manifest()
+        })
+        .await;
+        let task = fetched.and_then(|(bytes, hash)| Task::new(&bytes, hash, &given.floors));
+        let task = task.inspect_err(|_| ports.store.close())?;
+        let feed = Feed::default();
+        let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);
+        // The chart begins with what was before.
+        if let Ok(rounds) = inner.ports.relay().rounds().await {
+            for metrics in rounds {
+                listener.hear(SessionEvent::Round {
+                    metrics: metrics.into(),
+                });
+            }
+        }
+        wasm_bindgen_futures::spawn_local(events::follow(
+            events_url,
+            feed,
+            listener.clone(),
+            closing.clone(),
+        ));
+        let budget = inner.budget().await?;
+        listener.hear(SessionEvent::Budget(budget));
+        listener.hear(SessionEvent::State {
+            state: State::Ready,
+            round: None,
+        });
+        Ok(Self {
+            inner: Rc::new(inner),
+            closing,
+            place: RefCell::new(Some(place)),
+        })
+    }
+
+    /// The manifest that the client agreed to.
+    pub async fn manifest(&self) -> Result<JsValue, JsValue> {
+        self.manifest_view().await.map_err(|error| throw(&error))
+    }
+
+    async fn manifest_view(&self) -> Result<JsValue, ClientError> {
+        let task = &self.inner.task;
+        let manifest = &task.manifest;
+        let DataSchema::Classification { features, classes } = manifest.data else {
+            return Err(ClientError::Internal(
+                "a kind of data that was checked is unknown".into(),
+            ));
+        };
+        let privacy = match (manifest.privacy, &task.noise) {
+            (Privacy::Local { noise_multiplier }, Some(noise)) => {
+                let delta = self.inner.budget().await?.delta;
+                let cost = noise.rho(Adjacency::ReplaceOne);
+                let epsilon_per_round = cost
+                    .epsilon(delta)
+                    .map_err(|error| ClientError::Internal(error.to_string()))?;
+                PrivacyView::Local {
+                    noise_multiplier,
+                    sigma: noise.sigma_steps() * manifest.update.grid_step,
+                    epsilon_per_round,
+                    delta,
+                }
+            }
+            _ => PrivacyView::None,
+        };
+        Ok(to_js(&ManifestView {
+            hash: task.hash.to_string(),
+            task: manifest.task.as_str(),
+            title: &manifest.title,
+            description: &manifest.description,
+            parameters: manifest.parameters,
+            features,
+            classes,
+            training: &manifest.training,
+            model: &manifest.model,
+            update: UpdateView {
+                clip_l2: manifest.update.clip_l2,
+                grid_step: manifest.update.grid_step,
+            },
+            privacy,
+            rounds: RoundsView {
+                min_clients: manifest.rounds.min_clients,
+                target_clients: manifest.rounds.target_clients,
+                deadline_ms: manifest.rounds.deadline_ms,
+            },
+            json: &task.json,
+        }))
+    }
+
+    /// Adds examples: features row after row, and one label each.
+    #[wasm_bindgen(js_name = addExamples)]
+    pub async fn add_examples(&self, x: Vec<f32>, y: Vec<u32>) -> Result<JsValue, JsValue> {
+        self.add(x, y).await.map_err(|error| throw(&error))
+    }
+
+    /// Adds the examples of a shard file.
+    #[wasm_bindgen(js_name = importShard)]
+    pub async fn import_shard(&self, bytes: Vec<u8>) -> Result<JsValue, JsValue> {
+        let import = async {
+            let shard = Shard::decode(&bytes)?;
+            self.add(
+                shard.features_f32(),
+                shard.labels.iter().map(|&label| label.into()).collect(),
+            )
+            .await
+        };
+        import.await.map_err(|error: ClientError| throw(&error))
+    }
+
+    async fn add(&self, x: Vec<f32>, y: Vec<u32>) -> Result<JsValue, ClientError> {
+        let model = &self.inner.task.model;
+        let examples = Examples::new(x, y, model.features(), model.classes())?;
+        self.inner
+            .ports
+            .store()
+            .add_examples(examples.x(), examples.y())
+            .await?;
+        self.summary().await
+    }
+
+    async fn summary(&self) -> Result<JsValue, ClientError> {
+        let (x, y) = self.inner.ports.store().examples().await?;
+        let mut per_class = vec![0; self.inner.task.model.classes()];
+        for &label in &y {
+            if let Some(count) = per_class.get_mut(label as usize) {
+                *count += 1;
+            }
+        }
+        Ok(to_js(&DataSummary {
+            examples: y.len(),
+            per_class,
+            bytes: 4 * (x.len() + y.len()),
+        }))
+    }
+
+    /// How much local data there is.
+    #[wasm_bindgen(js_name = dataSummary)]
+    pub async fn data_summary(&self) -> Result<JsValue, JsValue> {
+        self.summary().await.map_err(|error| throw(&error))
+    }
+
+    /// Forgets the local data.
+    #[wasm_bindgen(js_name = clearData)]
+    pub async fn clear_data(&self) -> Result<JsValue, JsValue> {
+        let clear = async {
+            self.inner.ports.store().clear_examples().await?;
+            self.summary().await
+        };
+        clear.await.map_err(|error: ClientError| throw(&error))
+    }
+
+    /// Takes part.
+    pub async fn run(
+        &self,
+        options_value: JsValue,
+        signal: web_sys::AbortSignal,
+    ) -> Result<JsValue, JsValue> {
+        let run = async {
+            let given: RunOptions = if options_value.is_undefined() {
+                RunOptions::default()
+            } else {
+                options(options_value)?
+            };
+            self.inner.run(given.rounds, &abort_of(&signal)).await
+        };
+        run.await
+            .map(|summary| to_js(&summary))
+            .map_err(|error: ClientError| throw(&error))
+    }
+
+    /// The newest shared model's probabilities for each row of `x`.
+    pub async fn predict(&self, x: Vec<f32>) -> Result<Vec<f32>, JsValue> {
+        self.inner
+            .predict(&x, &self.closing)
+            .await
+            .map_err(|error| throw(&error))
+    }
+
+    /// The budget as it stands.
+    pub async fn budget(&self) -> Result<JsValue, JsValue> {
+        self.inner
+            .budget()
+            .await
+            .map(|view| to_js(&view))
+            .map_err(|error| throw(&error))
+    }
+
+    /// Sets the person's limit.
+    #[wasm_bindgen(js_name = setBudget)]
+    pub async fn set_budget(&self, epsilon: f64, delta: f64) -> Result<JsValue, JsValue> {
+        let set = async {
+            let limit = Budget::new(epsilon, delta)?;
+            let change = |ledger: &mut unsaid_privacy::Ledger| {
+                ledger.set_budget(limit);
+                Ok(())
+            };
+            self.inner.ports.store().change_ledger(None, change).await?;
+            let view = self.inner.budget().await?;
+            self.inner
+                .ports
+                .listener()
+                .hear(SessionEvent::Budget(view.clone()));
+            Ok(to_js(&view))
+        };
+        set.await.map_err(|error: ClientError| throw(&error))
+    }
+
+    /// Ends the session: the event stream, the storage, and the tab's place. A run in progress must be stopped first.
+    pub fn close(&self) {
+        self.closing.stop();
+        self.inner.ports.store().close();
+        self.place.take();
+    }
+}
+
+/// Panics, so that whoever embeds the client can test what happens then.
+#[doc(hidden)]
+#[wasm_bindgen]
+#[allow(clippy::panic)] // that is what it is for
+pub fn panic_for_test() {
+    panic!("a panic was asked for");
+}
+
+/// Runs when the module is loaded: a panic's text goes where the worker finds it.
+#[wasm_bindgen(start)]
+pub fn start() {
+    std::panic::set_hook(Box::new(|info| {
+        // The worker reads it when the trap that follows reaches JavaScript. A panic's text names a source line, never data.
+        let text = JsValue::from_str(&info.to_string());
+        if let Err(error) =
+            js_sys::Reflect::set(&js_sys::global(), &JsValue::from_str("__unsaidPanic"), &text)
+        {
+            let _ = describe(&error);
+        }
+    }));
+}

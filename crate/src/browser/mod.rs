@@ -1,0 +1,71 @@
+//! The browser's side of the ports, and the surface that JavaScript sees. The only place that names `wasm-bindgen` and its family.
+
+mod bindings;
+mod clock;
+mod events;
+mod locks;
+mod relay;
+mod store;
+
+pub use bindings::{Session, panic_for_test};
+
+use unsaid_engine::{EngineError, GpuDevice};
+
+use crate::ports::Ports;
+
+/// The ports of a session in a browser's worker.
+#[derive(Debug)]
+pub(crate) struct BrowserPorts {
+    relay: relay::HttpRelay,
+    store: store::IndexedDb,
+    clock: clock::WorkerClock,
+    listener: events::Callback,
+}
+
+impl Ports for BrowserPorts {
+    type Relay = relay::HttpRelay;
+    type Store = store::IndexedDb;
+    type Clock = clock::WorkerClock;
+    type Listener = events::Callback;
+
+    fn relay(&self) -> &Self::Relay {
+        &self.relay
+    }
+
+    fn store(&self) -> &Self::Store {
+        &self.store
+    }
+
+    fn clock(&self) -> &Self::Clock {
+        &self.clock
+    }
+
+    fn listener(&self) -> &Self::Listener {
+        &self.listener
+    }
+
+    async fn gpu(&self) -> Result<GpuDevice, EngineError> {
+        // Without `navigator.gpu` there is nothing to ask, and wgpu would look for back ends that this build does not have.
+        let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into());
+        let gpu = navigator.and_then(|navigator| js_sys::Reflect::get(&navigator, &"gpu".into()));
+        if gpu.map_or(true, |gpu| gpu.is_undefined() || gpu.is_null()) {
+            return Err(EngineError::NoGpu(
+                "this browser has no WebGPU (navigator.gpu)".into(),
+            ));
+        }
+        GpuDevice::request().await
+    }
+}
+
+/// What JavaScript threw, as text.
+pub(crate) fn describe(value: &wasm_bindgen::JsValue) -> String {
+    use wasm_bindgen::JsCast;
+    match value.dyn_ref::<js_sys::Error>() {
+        Some(error) => format!(
+            "{}: {}",
+            String::from(error.name()),
+            String::from(error.message())
+        ),
+        None => value.as_string().unwrap_or_else(|| format!("{value:?}")),
+    }
+}

@@ -1,0 +1,298 @@
+//! Browser-local storage: IndexedDB, database `unsaid`, version 1.
+//!
+//! | store      | key                        | value                                                                    |
+//! |------------|----------------------------|--------------------------------------------------------------------------|
+//! | `examples` | automatic                  | `{owner, x: Float32Array, y: Uint32Array}`, index `owner`                |
+//! | `clients`  | owner                      | the participant's id, hexadecimal                                        |
+//! | `pending`  | owner                      | `{round, frame: Uint8Array}`: paid for and not acknowledged              |
+//! | `ledger`   | `"ledger"`                 | the ledger as JSON, one for the whole origin                             |
+//!
+//! An owner is `<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the ledger.
+
+use idb::{
+    Database, DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStoreParams, Query, TransactionMode,
+};
+use js_sys::{Float32Array, Object, Reflect, Uint8Array, Uint32Array};
+use unsaid_privacy::{Budget, Ledger};
+use unsaid_protocol::ClientId;
+use wasm_bindgen::{JsCast, JsValue};
+
+use super::describe;
+use crate::{
+    ClientError,
+    ports::{Pending, Store},
+    random::Random,
+};
+
+const EXAMPLES: &str = "examples";
+const CLIENTS: &str = "clients";
+const PENDING: &str = "pending";
+const LEDGER: &str = "ledger";
+const OWNER: &str = "owner";
+
+/// The database, for one participant.
+pub(crate) struct IndexedDb {
+    database: Database,
+    owner: String,
+    /// The budget that a ledger begins with.
+    first_budget: Budget,
+}
+
+impl std::fmt::Debug for IndexedDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IndexedDb({})", self.owner)
+    }
+}
+
+fn failed(error: idb::Error) -> ClientError {
+    ClientError::Storage(error.to_string())
+}
+
+fn odd(error: JsValue) -> ClientError {
+    ClientError::Storage(describe(&error))
+}
+
+/// A plain object.
+fn object(fields: &[(&str, JsValue)]) -> Result<JsValue, ClientError> {
+    let object = Object::new();
+    for (name, value) in fields {
+        Reflect::set(&object, &JsValue::from_str(name), value).map_err(odd)?;
+    }
+    Ok(object.into())
+}
+
+fn field<T: JsCast>(object: &JsValue, name: &str) -> Result<T, ClientError> {
+    let value = Reflect::get(object, &JsValue::from_str(name)).map_err(odd)?;
+    value
+        .dyn_into()
+        .map_err(|_| ClientError::Storage(format!("a stored record has no {name}")))
+}
+
+fn query(key: &str) -> Query {
+    Query::Key(JsValue::from_str(key))
+}
+
+/// One transaction over `$stores`: the body sees `$transaction`; it is committed at its end and aborted where it fails.
+macro_rules! transact {
+    ($self:ident, $stores:expr, $mode:ident, |$transaction:ident| $body:block) => {{
+        let $transaction = $self
+            .database
+            .transaction($stores, TransactionMode::$mode)
+            .map_err(failed)?;
+        let result: Result<_, ClientError> = async { $body }.await;
+        match result {
+            Ok(value) => {
+                let committed = $transaction.commit().map_err(failed)?.await.map_err(failed)?;
+                if committed.is_committed() {
+                    Ok(value)
+                } else {
+                    Err(ClientError::Storage("the browser dropped a transaction".into()))
+                }
+            }
+            Err(error) => {
+                if let Ok(aborting) = $transaction.abort() {
+                    let _ = aborting.await;
+                }
+                Err(error)
+            }
+        }
+    }};
+}
+
+impl IndexedDb {
+    /// Opens the database for the participant at `place` of `task`. `first_budget` is used where there is no ledger yet.
+    pub async fn open(task: &str, place: u32, first_budget: Budget) -> Result<Self, ClientError> {
+        let mut request = Factory::new()
+            .map_err(failed)?
+            .open("unsaid", Some(1))
+            .map_err(failed)?;
+        request.on_upgrade_needed(|event| {
+            // A failure here fails the open request, which reports it.
+            let Ok(database) = event.database() else { return };
+            let mut automatic = ObjectStoreParams::new();
+            automatic.auto_increment(true);
+            if let Ok(examples) = database.create_object_store(EXAMPLES, automatic) {
+                let _ = examples.create_index(OWNER, KeyPath::new_single(OWNER), Some(IndexParams::new()));
+            }
+            for store in [CLIENTS, PENDING, LEDGER] {
+                let _ = database.create_object_store(store, ObjectStoreParams::new());
+            }
+        });
+        let database = request.await.map_err(failed)?;
+        Ok(Self {
+            database,
+            owner: format!("{task}/{place}"),
+            first_budget,
+        })
+    }
+
+    /// Adds examples to the participant's own.
+    pub async fn add_examples(&self, x: &[f32], y: &[u32]) -> Result<(), ClientError> {
+        let record = object(&[
+            (OWNER, JsValue::from_str(&self.owner)),
+            ("x", Float32Array::from(x).into()),
+            ("y", Uint32Array::from(y).into()),
+        ])?;
+        transact!(self, &[EXAMPLES], ReadWrite, |transaction| {
+            let store = transaction.object_store(EXAMPLES).map_err(failed)?;
+            store.add(&record, None).map_err(failed)?.await.map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    /// Forgets the participant's examples.
+    pub async fn clear_examples(&self) -> Result<(), ClientError> {
+        transact!(self, &[EXAMPLES], ReadWrite, |transaction| {
+            let store = transaction.object_store(EXAMPLES).map_err(failed)?;
+            let index = store.index(OWNER).map_err(failed)?;
+            let keys = index
+                .get_all_keys(Some(query(&self.owner)), None)
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            for key in keys {
+                store
+                    .delete(Query::Key(key))
+                    .map_err(failed)?
+                    .await
+                    .map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Closes the database.
+    pub fn close(&self) {
+        self.database.close();
+    }
+
+    fn pending_record(pending: &Pending) -> Result<JsValue, ClientError> {
+        let round = JsValue::from_str(&pending.round.to_string());
+        object(&[
+            ("round", round),
+            ("frame", Uint8Array::from(pending.frame.as_slice()).into()),
+        ])
+    }
+}
+
+impl Store for IndexedDb {
+    async fn client_id(&self) -> Result<ClientId, ClientError> {
+        let fresh = ClientId::from_bytes(Random::default().bytes()?);
+        let key = JsValue::from_str(&self.owner);
+        transact!(self, &[CLIENTS], ReadWrite, |transaction| {
+            let store = transaction.object_store(CLIENTS).map_err(failed)?;
+            let known = store
+                .get(query(&self.owner))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            let known = known.and_then(|id| id.as_string()).and_then(|id| id.parse().ok());
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let value = JsValue::from_str(&fresh.to_string());
+            store
+                .put(&value, Some(&key))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            Ok(fresh)
+        })
+    }
+
+    async fn examples(&self) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
+        let records: Result<_, ClientError> = transact!(self, &[EXAMPLES], ReadOnly, |transaction| {
+            let store = transaction.object_store(EXAMPLES).map_err(failed)?;
+            let index = store.index(OWNER).map_err(failed)?;
+            index
+                .get_all(Some(query(&self.owner)), None)
+                .map_err(failed)?
+                .await
+                .map_err(failed)
+        });
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        for record in records? {
+            x.extend(field::<Float32Array>(&record, "x")?.to_vec());
+            y.extend(field::<Uint32Array>(&record, "y")?.to_vec());
+        }
+        Ok((x, y))
+    }
+
+    async fn change_ledger<R>(
+        &self,
+        pending: Option<&Pending>,
+        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
+    ) -> Result<R, ClientError> {
+        let record = pending.map(Self::pending_record).transpose()?;
+        let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
+        // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
+        transact!(self, &[LEDGER, PENDING], ReadWrite, |transaction| {
+            let store = transaction.object_store(LEDGER).map_err(failed)?;
+            let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
+            let mut ledger = match json.and_then(|json| json.as_string()) {
+                Some(json) => Ledger::from_json(&json)?,
+                None => Ledger::new(self.first_budget),
+            };
+            let result = change(&mut ledger)?;
+            let json = JsValue::from_str(&ledger.to_json());
+            store
+                .put(&json, Some(&ledger_key))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            if let Some(record) = &record {
+                let store = transaction.object_store(PENDING).map_err(failed)?;
+                store
+                    .put(record, Some(&owner))
+                    .map_err(failed)?
+                    .await
+                    .map_err(failed)?;
+            }
+            Ok(result)
+        })
+    }
+
+    async fn pending(&self) -> Result<Option<Pending>, ClientError> {
+        let record: Result<_, ClientError> = transact!(self, &[PENDING], ReadOnly, |transaction| {
+            let store = transaction.object_store(PENDING).map_err(failed)?;
+            store
+                .get(query(&self.owner))
+                .map_err(failed)?
+                .await
+                .map_err(failed)
+        });
+        let Some(record) = record? else { return Ok(None) };
+        let round = Reflect::get(&record, &"round".into()).map_err(odd)?.as_string();
+        let round = round.and_then(|round| round.parse().ok());
+        let round = round.ok_or_else(|| ClientError::Storage("a stored update has no round".into()))?;
+        Ok(Some(Pending {
+            round,
+            frame: field::<Uint8Array>(&record, "frame")?.to_vec(),
+        }))
+    }
+
+    async fn keep_pending(&self, pending: &Pending) -> Result<(), ClientError> {
+        let (record, owner) = (Self::pending_record(pending)?, JsValue::from_str(&self.owner));
+        transact!(self, &[PENDING], ReadWrite, |transaction| {
+            let store = transaction.object_store(PENDING).map_err(failed)?;
+            store
+                .put(&record, Some(&owner))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    async fn clear_pending(&self) -> Result<(), ClientError> {
+        transact!(self, &[PENDING], ReadWrite, |transaction| {
+            let store = transaction.object_store(PENDING).map_err(failed)?;
+            store
+                .delete(query(&self.owner))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! What a session needs from around it. The browser provides these through `browser/`; native tests provide others, so that the
+//! very session code that runs in a page can be driven without one.
+
+use std::future::Future;
+
+use unsaid_engine::GpuDevice;
+use unsaid_privacy::Ledger;
+use unsaid_protocol::{
+    CheckIn, CheckInReply, ClientId, ContentHash, Problem, RoundMetrics, RoundState, UpdateReply,
+};
+
+use crate::{ClientError, SessionEvent};
+
+/// Why a request to the relay gave no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RelayFault {
+    /// No answer, or one that is no relay's. Trying again can help.
+    Unreachable(String),
+    /// A problem document; `retry_after_ms` where the relay said when to come back.
+    Refused {
+        /// The document.
+        problem: Problem,
+        /// When to come back.
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// The relay, for one task.
+pub trait Relay {
+    /// The manifest's bytes and the hash that the relay announced for them.
+    fn manifest(&self) -> impl Future<Output = Result<(Vec<u8>, ContentHash), RelayFault>>;
+    /// The open round.
+    fn round(&self) -> impl Future<Output = Result<RoundState, RelayFault>>;
+    /// Published rounds, oldest first.
+    fn rounds(&self) -> impl Future<Output = Result<Vec<RoundMetrics>, RelayFault>>;
+    /// Asks for work.
+    fn check_in(&self, message: &CheckIn) -> impl Future<Output = Result<CheckInReply, RelayFault>>;
+    /// A model's bytes.
+    fn model(&self, hash: ContentHash) -> impl Future<Output = Result<Vec<u8>, RelayFault>>;
+    /// Sends an update frame.
+    fn send(&self, frame: &[u8]) -> impl Future<Output = Result<UpdateReply, RelayFault>>;
+}
+
+/// An update that was paid for and has not been acknowledged yet. It is kept until it is, so that whatever is sent after a
+/// fault, or after a reload, is the identical bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The round that it is for.
+    pub round: u64,
+    /// The frame.
+    pub frame: Vec<u8>,
+}
+
+/// The browser-local store of one participant. The ledger is shared by all participants of the origin.
+pub trait Store {
+    /// The participant's id, made on first use.
+    fn client_id(&self) -> impl Future<Output = Result<ClientId, ClientError>>;
+    /// The local examples: features row after row, and labels.
+    fn examples(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<u32>), ClientError>>;
+    /// Reads the ledger, changes it and writes it back, in one transaction that no other tab can come between. Where `pending` is
+    /// given it is kept in the same transaction. On an error nothing has changed.
+    fn change_ledger<R>(
+        &self,
+        pending: Option<&Pending>,
+        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
+    ) -> impl Future<Output = Result<R, ClientError>>;
+    /// The update that waits for its acknowledgement.
+    fn pending(&self) -> impl Future<Output = Result<Option<Pending>, ClientError>>;
+    /// Keeps an update until it is acknowledged (for tasks without noise, which have nothing to debit).
+    fn keep_pending(&self, pending: &Pending) -> impl Future<Output = Result<(), ClientError>>;
+    /// Forgets it.
+    fn clear_pending(&self) -> impl Future<Output = Result<(), ClientError>>;
+}
+
+/// Time, and giving way to others.
+pub trait Clock {
+    /// Milliseconds on a clock that never goes back, from any start.
+    fn now_ms(&self) -> f64;
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> u64;
+    /// Waits.
+    fn sleep(&self, ms: u64) -> impl Future<Output = ()>;
+    /// Lets the worker take its messages.
+    fn give_way(&self) -> impl Future<Output = ()>;
+}
+
+/// Hears what happens.
+pub trait Listener {
+    /// Takes an event.
+    fn hear(&self, event: SessionEvent);
+}
+
+/// Everything around a session.
+pub trait Ports {
+    /// The relay.
+    type Relay: Relay;
+    /// The store.
+    type Store: Store;
+    /// The clock.
+    type Clock: Clock;
+    /// The listener.
+    type Listener: Listener;
+    /// The relay.
+    fn relay(&self) -> &Self::Relay;
+    /// The store.
+    fn store(&self) -> &Self::Store;
+    /// The clock.
+    fn clock(&self) -> &Self::Clock;
+    /// The listener.
+    fn listener(&self) -> &Self::Listener;
+    /// Asks for a GPU.
+    fn gpu(&self) -> impl Future<Output = Result<GpuDevice, unsaid_engine::EngineError>>;
+}

@@ -1,0 +1,45 @@
+//! Randomness: ChaCha20, seeded by the platform, failing closed. There is no way to seed it from outside.
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::ClientError;
+
+/// The client's generator: noise, ids, and the order of the examples.
+#[derive(Default)]
+pub struct Random {
+    generator: Option<ChaCha20Rng>,
+}
+
+impl std::fmt::Debug for Random {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Random") // never its state
+    }
+}
+
+impl Random {
+    /// The generator, seeded on first use.
+    ///
+    /// # Errors
+    /// [`ClientError::NoEntropy`] where the platform gives no randomness.
+    pub fn generator(&mut self) -> Result<&mut ChaCha20Rng, ClientError> {
+        if self.generator.is_none() {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(|error| ClientError::NoEntropy(error.to_string()))?;
+            self.generator = Some(ChaCha20Rng::from_seed(seed));
+        }
+        self.generator
+            .as_mut()
+            .ok_or_else(|| ClientError::NoEntropy("no generator".into()))
+    }
+
+    /// Random bytes.
+    ///
+    /// # Errors
+    /// [`ClientError::NoEntropy`].
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ClientError> {
+        let mut bytes = [0; N];
+        self.generator()?.fill_bytes(&mut bytes);
+        Ok(bytes)
+    }
+}
