@@ -108,7 +108,13 @@ mod tests {
             )
             .to_string()
         };
-        assert_eq!(Partition::ALL.map(name), ["?", "?"]);
+        assert_eq!(
+            Partition::ALL.map(name),
+            [
+                "755ded31b69dd6f8b0145cee0c210b8e72b357e7da533560a0ea1f98c21def77",
+                "c7e6bd81553e5bc7efa765eb8d5df4201de1b020a0effe89cf430dc3595e80cb"
+            ]
+        );
     }
 
     #[test]

@@ -6,7 +6,11 @@ const MINUTE: u64 = 60_000;
 
 fn rules() -> Rules {
     Rules {
-        policy: RoundPolicy { min_clients: 2, target_clients: 3, deadline_ms: MINUTE },
+        policy: RoundPolicy {
+            min_clients: 2,
+            target_clients: 3,
+            deadline_ms: MINUTE,
+        },
         limit: None,
         manifest: ContentHash::of(b"manifest"),
     }
@@ -25,7 +29,10 @@ fn client(client: u8) -> ClientId {
 }
 
 fn ask(id: u8) -> CheckIn {
-    CheckIn { client: client(id), manifest: rules().manifest }
+    CheckIn {
+        client: client(id),
+        manifest: rules().manifest,
+    }
 }
 
 fn claim(rounds: &Rounds, id: u8) -> Claim {
@@ -55,9 +62,20 @@ fn the_first_check_in_starts_the_deadline_and_later_ones_do_not_move_it() {
     let mut rounds = rounds();
     assert_eq!(rounds.phase(), RoundPhase::Idle);
     assert_eq!(rounds.tick(10 * MINUTE), Due::Nothing);
-    for (id, now_ms, left) in [(1, 5, MINUTE), (2, 1_005, MINUTE - 1_000), (1, 2_005, MINUTE - 2_000)] {
+    for (id, now_ms, left) in [
+        (1, 5, MINUTE),
+        (2, 1_005, MINUTE - 1_000),
+        (1, 2_005, MINUTE - 2_000),
+    ] {
         let reply = rounds.check_in(&ask(id), now_ms);
-        assert_eq!(reply, Ok(CheckInReply::Train { round: 1, model: model(0), deadline_ms: left }));
+        assert_eq!(
+            reply,
+            Ok(CheckInReply::Train {
+                round: 1,
+                model: model(0),
+                deadline_ms: left
+            })
+        );
     }
     assert_eq!((rounds.phase(), rounds.checked_in()), (RoundPhase::Collecting, 2));
 }
@@ -74,8 +92,14 @@ fn a_round_publishes_at_its_target() {
     assert_eq!((metrics.round, metrics.clients, metrics.checked_in), (1, 3, 3));
     assert_eq!((metrics.bytes_up, metrics.model_bytes), (300, 400));
     assert_eq!((metrics.duration_ms, metrics.published_at_ms), (25, 35));
-    assert_eq!((rounds.round(), rounds.model(), rounds.phase()), (2, model(1), RoundPhase::Idle));
-    assert_eq!((rounds.received(), rounds.checked_in(), rounds.span()), (0, 0, None));
+    assert_eq!(
+        (rounds.round(), rounds.model(), rounds.phase()),
+        (2, model(1), RoundPhase::Idle)
+    );
+    assert_eq!(
+        (rounds.received(), rounds.checked_in(), rounds.span()),
+        (0, 0, None)
+    );
 }
 
 #[test]
@@ -96,7 +120,10 @@ fn below_the_minimum_the_span_starts_again_and_the_updates_stay() {
     assert_eq!(rounds.judge(&first), Ok(Judgement::Duplicate { round: 1 }));
     report(&mut rounds, 2, 2 * MINUTE);
     assert_eq!(rounds.tick(2 * MINUTE + 7), Due::Publish);
-    assert_eq!(rounds.publish(model(1), 1, 2 * MINUTE + 7).duration_ms, 2 * MINUTE + 7);
+    assert_eq!(
+        rounds.publish(model(1), 1, 2 * MINUTE + 7).duration_ms,
+        2 * MINUTE + 7
+    );
 }
 
 #[test]
@@ -109,7 +136,13 @@ fn without_updates_the_round_is_idle_again_and_a_slow_client_may_still_report() 
     let slow = claim(&rounds, 1);
     assert_eq!(rounds.judge(&slow), Ok(Judgement::New));
     rounds.count(&slow, 100 * MINUTE);
-    assert_eq!(rounds.span(), Some(Span { started_ms: 100 * MINUTE, deadline_ms: 101 * MINUTE }));
+    assert_eq!(
+        rounds.span(),
+        Some(Span {
+            started_ms: 100 * MINUTE,
+            deadline_ms: 101 * MINUTE
+        })
+    );
 }
 
 #[test]
@@ -118,24 +151,52 @@ fn ids_of_closed_rounds_are_known_for_a_while() {
     let first = report(&mut rounds, 1, 0);
     for round in 1..=REMEMBERED_ROUNDS {
         rounds.publish(model(round), 1, 0);
-        assert_eq!(rounds.judge(&first), Ok(Judgement::Duplicate { round: 1 }), "{round}");
+        assert_eq!(
+            rounds.judge(&first),
+            Ok(Judgement::Duplicate { round: 1 }),
+            "{round}"
+        );
     }
     rounds.publish(model(99), 1, 0);
     let (asked, open) = (1, rounds.round());
-    assert_eq!(rounds.judge(&first), Err(Refusal::Closed { asked, open }), "forgotten, but not counted again");
+    assert_eq!(
+        rounds.judge(&first),
+        Err(Refusal::Closed { asked, open }),
+        "forgotten, but not counted again"
+    );
 }
 
 #[test]
 fn the_last_round_finishes_the_task_and_a_higher_limit_goes_on() {
-    let rules = Rules { limit: Some(1), ..rules() };
+    let rules = Rules {
+        limit: Some(1),
+        ..rules()
+    };
     let mut rounds = Rounds::first(rules, model(0));
     report(&mut rounds, 1, 0);
     rounds.publish(model(1), 1, 0);
     assert_eq!(rounds.phase(), RoundPhase::Finished);
-    assert_eq!(rounds.check_in(&ask(1), 0), Ok(CheckInReply::Finished { round: 1, model: model(1) }));
-    assert_eq!(rounds.judge(&claim(&rounds, 2)), Err(Refusal::NotOpen { asked: 2, open: 2 }));
+    assert_eq!(
+        rounds.check_in(&ask(1), 0),
+        Ok(CheckInReply::Finished {
+            round: 1,
+            model: model(1)
+        })
+    );
+    assert_eq!(
+        rounds.judge(&claim(&rounds, 2)),
+        Err(Refusal::NotOpen { asked: 2, open: 2 })
+    );
     assert_eq!(rounds.tick(u64::MAX), Due::Nothing);
-    let rounds = Rounds::resume(Rules { limit: Some(2), ..rules }, &rounds.head(), [], []);
+    let rounds = Rounds::resume(
+        Rules {
+            limit: Some(2),
+            ..rules
+        },
+        &rounds.head(),
+        [],
+        [],
+    );
     assert_eq!(rounds.phase(), RoundPhase::Idle);
 }
 
@@ -144,7 +205,15 @@ fn strangers_cannot_fill_a_round_for_good() {
     let mut rounds = rounds();
     for number in 0..MAX_CHECK_INS as u128 {
         let stranger = ClientId::from_bytes(number.to_le_bytes());
-        rounds.check_in(&CheckIn { client: stranger, ..ask(0) }, 0).unwrap();
+        rounds
+            .check_in(
+                &CheckIn {
+                    client: stranger,
+                    ..ask(0)
+                },
+                0,
+            )
+            .unwrap();
     }
     assert_eq!(rounds.check_in(&ask(0xfe), 0), Err(Refusal::Full { round: 1 }));
     assert_eq!(rounds.tick(MINUTE), Due::Lapsed);
@@ -156,7 +225,13 @@ fn a_clock_that_runs_backwards_breaks_nothing() {
     let mut rounds = rounds();
     report(&mut rounds, 1, 10 * MINUTE);
     assert_eq!(rounds.tick(0), Due::Nothing);
-    assert!(matches!(rounds.check_in(&ask(1), 0), Ok(CheckInReply::Wait { retry_after_ms: 250..=5_000, .. })));
+    assert!(matches!(
+        rounds.check_in(&ask(1), 0),
+        Ok(CheckInReply::Wait {
+            retry_after_ms: 250..=5_000,
+            ..
+        })
+    ));
     assert_eq!(rounds.publish(model(1), 1, 0).duration_ms, 0);
 }
 

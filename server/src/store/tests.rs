@@ -8,7 +8,10 @@ fn head(round: u64) -> Head {
     Head {
         round,
         model: ContentHash::of(&round.to_le_bytes()),
-        span: Some(Span { started_ms: 1, deadline_ms: 2 }),
+        span: Some(Span {
+            started_ms: 1,
+            deadline_ms: 2,
+        }),
         bytes_up: 3,
     }
 }
@@ -24,11 +27,19 @@ fn counted(round: u64) -> Counted {
 
 fn open() -> (RedbStore, TaskId, TempDir) {
     let folder = TempDir::new().unwrap();
-    (RedbStore::open(&folder.path().join("a.redb")).unwrap(), "task".parse().unwrap(), folder)
+    (
+        RedbStore::open(&folder.path().join("a.redb")).unwrap(),
+        "task".parse().unwrap(),
+        folder,
+    )
 }
 
 fn opening(round: u64) -> Changes {
-    Changes { head: Some(head(round)), manifest: Some("{}".into()), ..Changes::default() }
+    Changes {
+        head: Some(head(round)),
+        manifest: Some("{}".into()),
+        ..Changes::default()
+    }
 }
 
 #[test]
@@ -55,7 +66,10 @@ fn what_was_committed_is_there_after_opening_again() {
         counted: vec![counted(1)],
     };
     assert_eq!(saved, expected);
-    assert_eq!(store.model(&task, &ContentHash::of(b"m")).unwrap().as_deref(), Some(&b"m"[..]));
+    assert_eq!(
+        store.model(&task, &ContentHash::of(b"m")).unwrap().as_deref(),
+        Some(&b"m"[..])
+    );
     assert_eq!(store.model(&task, &ContentHash::of(b"n")).unwrap(), None);
 }
 
@@ -63,7 +77,16 @@ fn what_was_committed_is_there_after_opening_again() {
 fn tasks_in_one_file_do_not_touch_each_other() {
     let (store, one, _folder) = open();
     let two: TaskId = "task-2".parse().unwrap();
-    store.commit(&one, &Changes { counted: vec![counted(1)], sum: Some(vec![1]), ..opening(1) }).unwrap();
+    store
+        .commit(
+            &one,
+            &Changes {
+                counted: vec![counted(1)],
+                sum: Some(vec![1]),
+                ..opening(1)
+            },
+        )
+        .unwrap();
     store.commit(&two, &opening(500)).unwrap();
     store.commit(&two, &opening(600)).unwrap();
     let saved = store.load(&one).unwrap().unwrap();
@@ -75,11 +98,28 @@ fn tasks_in_one_file_do_not_touch_each_other() {
 fn a_new_round_drops_the_sum_the_check_ins_and_what_is_forgotten() {
     let (store, task, _folder) = open();
     let client = ClientId::from_bytes([1; 16]);
-    let first = Changes { sum: Some(vec![1]), check_ins: vec![(1, client)], counted: vec![counted(1)], ..opening(1) };
+    let first = Changes {
+        sum: Some(vec![1]),
+        check_ins: vec![(1, client)],
+        counted: vec![counted(1)],
+        ..opening(1)
+    };
     store.commit(&task, &first).unwrap();
-    store.commit(&task, &Changes { check_ins: vec![(2, client)], counted: vec![counted(2)], ..opening(2) }).unwrap();
+    store
+        .commit(
+            &task,
+            &Changes {
+                check_ins: vec![(2, client)],
+                counted: vec![counted(2)],
+                ..opening(2)
+            },
+        )
+        .unwrap();
     let saved = store.load(&task).unwrap().unwrap();
-    assert_eq!((saved.sum, saved.check_ins.len(), saved.counted.len()), (None, 1, 2));
+    assert_eq!(
+        (saved.sum, saved.check_ins.len(), saved.counted.len()),
+        (None, 1, 2)
+    );
     store.commit(&task, &opening(66)).unwrap();
     let saved = store.load(&task).unwrap().unwrap();
     assert_eq!((saved.check_ins.len(), saved.counted), (0, vec![counted(2)]));
@@ -90,7 +130,16 @@ fn a_file_in_use_and_a_file_of_something_else_are_refused() {
     let (_store, _, folder) = open();
     assert!(RedbStore::open(&folder.path().join("a.redb")).is_err());
     let other = folder.path().join("other");
-    std::fs::write(&other, "not a database, but long enough to be read as one ".repeat(200)).unwrap();
+    std::fs::write(
+        &other,
+        "not a database, but long enough to be read as one ".repeat(200),
+    )
+    .unwrap();
     assert!(RedbStore::open(&other).is_err());
-    assert!(std::fs::read_to_string(&other).unwrap().starts_with("not a database"), "and left alone");
+    assert!(
+        std::fs::read_to_string(&other)
+            .unwrap()
+            .starts_with("not a database"),
+        "and left alone"
+    );
 }

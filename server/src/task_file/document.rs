@@ -1,6 +1,6 @@
 //! A TOML document with overrides, and where in it a mistake is.
 
-use std::{borrow::Cow, ops::Range, path::Path};
+use std::{ops::Range, path::Path};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -169,15 +169,19 @@ impl<'a> Document<'a> {
                 message: fault.message,
             };
         }
+        let entries = entries(self.root.get_ref());
+        let span = narrow(&entries, &span, &fault.message);
         let before = self.source.text.get(..span.start).unwrap_or(self.source.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-        let mut path = Vec::new();
-        find(self.root.get_ref(), &span, &mut path);
+        let innermost = entries
+            .iter()
+            .filter(|entry| entry.holds(&span))
+            .max_by_key(|entry| entry.path.len());
         TaskFileError {
             place: format!("{}:{line}:{column}", self.source.name),
             line: Some(line),
-            field: path.join("."),
+            field: innermost.map(|entry| entry.path.join(".")).unwrap_or_default(),
             message: fault.message,
         }
     }
@@ -196,32 +200,74 @@ fn merge<'a>(into: &mut DeTable<'a>, from: DeTable<'a>) {
     }
 }
 
-/// The path to the innermost key or value that holds `span`.
-fn find(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
-    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    for (key, value) in table {
-        let key_name: &Cow<'_, str> = key.get_ref();
-        path.push(key_name.to_string());
-        let inner = match value.get_ref() {
-            DeValue::Table(table) => find(table, span, path),
-            DeValue::Array(array) => array.iter().enumerate().any(|(index, value)| {
-                path.push(index.to_string());
-                let found = match value.get_ref() {
-                    DeValue::Table(table) => find(table, span, path),
-                    _ => false,
-                };
-                let found = found || holds(value.span());
-                if !found {
-                    path.pop();
-                }
-                found
-            }),
-            _ => false,
-        };
-        if inner || holds(key.span()) || holds(value.span()) {
-            return true;
-        }
-        path.pop();
+/// A key or an array's element, and what it holds.
+struct Entry {
+    path: Vec<String>,
+    key: Range<usize>,
+    value: Range<usize>,
+    text: Option<String>,
+}
+
+impl Entry {
+    fn holds(&self, span: &Range<usize>) -> bool {
+        let inside = |outer: &Range<usize>| outer.start <= span.start && span.end <= outer.end;
+        inside(&self.key) || inside(&self.value)
     }
-    false
+}
+
+/// Every entry, outer ones before those inside them.
+fn entries(table: &DeTable<'_>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut open: Vec<(Vec<String>, Range<usize>, &Spanned<DeValue<'_>>)> = Vec::new();
+    open.extend(
+        table
+            .iter()
+            .map(|(key, value)| (vec![key.get_ref().to_string()], key.span(), value)),
+    );
+    while let Some((path, key, value)) = open.pop() {
+        let below = |name: String| [&path[..], &[name]].concat();
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                open.extend(
+                    table
+                        .iter()
+                        .map(|(key, value)| (below(key.get_ref().to_string()), key.span(), value)),
+                );
+            }
+            DeValue::Array(array) => {
+                open.extend(
+                    array
+                        .iter()
+                        .enumerate()
+                        .map(|(at, value)| (below(at.to_string()), value.span(), value)),
+                );
+            }
+            _ => {}
+        }
+        let text = value.get_ref().as_str().map(str::to_owned);
+        entries.push(Entry {
+            path,
+            key,
+            value: value.span(),
+            text,
+        });
+    }
+    entries
+}
+
+/// serde loses positions inside a tagged enum, such as a layer: the name in its message finds them again.
+fn narrow(entries: &[Entry], span: &Range<usize>, message: &str) -> Range<usize> {
+    let named = |prefix: &str| message.strip_prefix(prefix)?.split('`').next();
+    let inside = |inner: &Range<usize>| span.start <= inner.start && inner.end <= span.end;
+    let key = named("unknown field `").and_then(|name| {
+        let found = entries
+            .iter()
+            .filter(|entry| entry.path.last().is_some_and(|last| last == name));
+        found.map(|entry| &entry.key).find(|key| inside(key))
+    });
+    let value = named("unknown variant `").and_then(|name| {
+        let found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
+        found.map(|entry| &entry.value).find(|value| inside(value))
+    });
+    key.or(value).unwrap_or(span).clone()
 }

@@ -46,11 +46,28 @@ fn parse(text: &str, overrides: &[&str]) -> Result<Task, TaskFileError> {
 fn a_task_file_makes_a_manifest() {
     let task = parse(GOOD, &[]).unwrap();
     let manifest = &task.manifest;
-    assert_eq!((manifest.parameters, task.seed, task.round_limit), (4 * 3 + 3 + 3 * 2 + 2, 3, None));
-    assert_eq!(manifest.data, DataSchema::Classification { features: 4, classes: 2 });
-    assert_eq!(manifest.privacy, Privacy::Local { noise_multiplier: 1.5 });
+    assert_eq!(
+        (manifest.parameters, task.seed, task.round_limit),
+        (4 * 3 + 3 + 3 * 2 + 2, 3, None)
+    );
+    assert_eq!(
+        manifest.data,
+        DataSchema::Classification {
+            features: 4,
+            classes: 2
+        }
+    );
+    assert_eq!(
+        manifest.privacy,
+        Privacy::Local {
+            noise_multiplier: 1.5
+        }
+    );
     assert_eq!(manifest.training["optimizer"]["learning_rate"].to_string(), "0.1");
-    assert_eq!(serde_json::from_value::<ModelSpec>(manifest.model.clone()).unwrap(), *task.model.spec());
+    assert_eq!(
+        serde_json::from_value::<ModelSpec>(manifest.model.clone()).unwrap(),
+        *task.model.spec()
+    );
     assert_eq!(task.evaluation.unwrap(), Path::new("test.shard"));
     let again = parse(GOOD, &[]).unwrap().manifest.to_json();
     assert_eq!(ContentHash::of(&again), ContentHash::of(&manifest.to_json()));
@@ -63,28 +80,97 @@ fn each_mistake_is_reported_with_its_line_and_field() {
         ("task = \"digits\"", "task = \"Digits!\"", "task", "a task id has"),
         ("epochs = 2", "epochs = 0", "training.epochs", "nonzero"),
         ("epochs = 2", "epoch = 2", "training.epoch", "unknown field"),
-        ("learning_rate = 0.1", "learning_rte = 0.1", "training.optimizer", "learning_rte"),
-        ("clip_l2 = 1", "clip_l2 = nan", "update.clip_l2", "NaN is not a number above 0"),
+        (
+            "learning_rate = 0.1",
+            "learning_rte = 0.1",
+            "training.optimizer.learning_rte",
+            "unknown field",
+        ),
+        (
+            "clip_l2 = 1",
+            "clip_l2 = nan",
+            "update.clip_l2",
+            "NaN is not a number above 0",
+        ),
         ("clip_l2 = 1", "clip_l2 = inf", "update.clip_l2", "inf is not"),
         ("clip_l2 = 1", "clip_l2 = -1", "update.clip_l2", "-1 is not"),
         ("clip_l2 = 1", "clip_l2 = \"1\"", "update.clip_l2", ""),
-        ("grid_step = 0.001", "grid_step = 0", "update.grid_step", "0 is not"),
+        (
+            "grid_step = 0.001",
+            "grid_step = 0",
+            "update.grid_step",
+            "0 is not",
+        ),
         ("grid_step = 0.001", "grid_step = 5.0", "update.grid_step", "5"),
-        ("noise_multiplier = 1.5", "noise_multiplier = 0.0", "privacy.noise_multiplier", "0.0 is not"),
-        ("mode = \"local\"", "mode = \"central\"", "privacy.mode", "unknown variant `central`"),
-        ("min_clients = 2", "min_clients = 0", "rounds.min_clients", "0 is not a whole number"),
-        ("min_clients = 2", "min_clients = 1.5", "rounds.min_clients", "1.5 is not a whole number"),
-        ("target_clients = 4", "target_clients = 1", "rounds.target_clients", "1 is below min_clients, 2"),
-        ("deadline_ms = 60_000", "deadline_ms = 0", "rounds.deadline_ms", "0 is not"),
-        ("deadline_ms = 60_000", "deadline_ms = -5", "rounds.deadline_ms", "-5 is not"),
-        ("deadline_ms = 60_000", "dedline_ms = 60_000", "rounds.dedline_ms", "unknown field"),
-        ("shard = \"test.shard\"", "shard = \"../test.shard\"", "evaluation.shard", "below the data folder"),
-        ("shard = \"test.shard\"", "shard = \"/test.shard\"", "evaluation.shard", "below the data folder"),
+        (
+            "noise_multiplier = 1.5",
+            "noise_multiplier = 0.0",
+            "privacy.noise_multiplier",
+            "0.0 is not",
+        ),
+        (
+            "mode = \"local\"",
+            "mode = \"central\"",
+            "privacy.mode",
+            "unknown variant `central`",
+        ),
+        (
+            "min_clients = 2",
+            "min_clients = 0",
+            "rounds.min_clients",
+            "0 is not a whole number",
+        ),
+        (
+            "min_clients = 2",
+            "min_clients = 1.5",
+            "rounds.min_clients",
+            "1.5 is not a whole number",
+        ),
+        (
+            "target_clients = 4",
+            "target_clients = 1",
+            "rounds.target_clients",
+            "1 is below min_clients, 2",
+        ),
+        (
+            "deadline_ms = 60_000",
+            "deadline_ms = 0",
+            "rounds.deadline_ms",
+            "0 is not",
+        ),
+        (
+            "deadline_ms = 60_000",
+            "deadline_ms = -5",
+            "rounds.deadline_ms",
+            "-5 is not",
+        ),
+        (
+            "deadline_ms = 60_000",
+            "dedline_ms = 60_000",
+            "rounds.dedline_ms",
+            "unknown field",
+        ),
+        (
+            "shard = \"test.shard\"",
+            "shard = \"../test.shard\"",
+            "evaluation.shard",
+            "below the data folder",
+        ),
+        (
+            "shard = \"test.shard\"",
+            "shard = \"/test.shard\"",
+            "evaluation.shard",
+            "below the data folder",
+        ),
     ] {
         assert_eq!(GOOD.matches(good).count(), 1, "{good}");
         let error = parse(&GOOD.replace(good, bad), &[]).unwrap_err();
-        let line = GOOD[..GOOD.find(good).unwrap()].lines().count() + 1;
-        assert_eq!((error.line, error.field.as_str()), (Some(line), field), "{bad}: {error}");
+        let line = GOOD[..GOOD.find(good).unwrap()].matches('\n').count() + 1;
+        assert_eq!(
+            (error.line, error.field.as_str()),
+            (Some(line), field),
+            "{bad}: {error}"
+        );
         assert!(error.message.contains(message), "{bad}: {error}");
         assert!(error.place.starts_with(&format!("t.toml:{line}:")), "{error}");
     }
@@ -93,7 +179,17 @@ fn each_mistake_is_reported_with_its_line_and_field() {
 #[test]
 fn mistakes_in_the_model_are_found() {
     let error = parse(&GOOD.replace("units = 3", "unit = 3"), &[]).unwrap_err();
-    assert_eq!((error.line, error.field.as_str()), (Some(8), "model.layers.0"), "{error}");
+    assert_eq!(
+        (error.line, error.field.as_str()),
+        (Some(8), "model.layers.0.unit"),
+        "{error}"
+    );
+    let error = parse(&GOOD.replace("\"relu\"", "\"rely\""), &[]).unwrap_err();
+    assert_eq!(
+        (error.line, error.field.as_str()),
+        (Some(9), "model.layers.1.type"),
+        "{error}"
+    );
     let error = parse(&GOOD.replace("units = 3", "units = 0"), &[]).unwrap_err();
     assert_eq!(error.field, "model", "{error}");
 }
@@ -101,7 +197,10 @@ fn mistakes_in_the_model_are_found() {
 #[test]
 fn a_missing_field_names_its_section() {
     let error = parse(&GOOD.replace("deadline_ms = 60_000\n", ""), &[]).unwrap_err();
-    assert_eq!((error.field.as_str(), error.message.as_str()), ("rounds", "missing field `deadline_ms`"));
+    assert_eq!(
+        (error.field.as_str(), error.message.as_str()),
+        ("rounds", "missing field `deadline_ms`")
+    );
     let error = parse(&GOOD.replace("noise_multiplier = 1.5\n", ""), &[]).unwrap_err();
     assert_eq!(error.field, "privacy", "{error}");
 }
@@ -115,11 +214,26 @@ fn broken_syntax_is_reported_with_its_line_and_column() {
 
 #[test]
 fn overrides_are_laid_over_the_file() {
-    let overrides = ["privacy.mode=none", "rounds.target_clients = 8", "rounds.limit=5", "title=\"A = b\"", "training.epochs=1"];
+    let overrides = [
+        "privacy.mode=none",
+        "rounds.target_clients = 8",
+        "rounds.limit=5",
+        "title=\"A = b\"",
+        "training.epochs=1",
+    ];
     let task = parse(GOOD, &overrides).unwrap();
     assert_eq!(task.manifest.privacy, Privacy::None);
-    assert_eq!((task.manifest.rounds.target_clients, task.manifest.rounds.min_clients), (8, 2));
-    assert_eq!((task.round_limit, task.manifest.title.as_str()), (Some(5), "A = b"));
+    assert_eq!(
+        (
+            task.manifest.rounds.target_clients,
+            task.manifest.rounds.min_clients
+        ),
+        (8, 2)
+    );
+    assert_eq!(
+        (task.round_limit, task.manifest.title.as_str()),
+        (Some(5), "A = b")
+    );
     assert_eq!(task.manifest.training["epochs"], 1);
     let last = parse(GOOD, &["rounds.target_clients=8", "rounds.target_clients=9"]).unwrap();
     assert_eq!(last.manifest.rounds.target_clients, 9);
@@ -128,8 +242,16 @@ fn overrides_are_laid_over_the_file() {
 #[test]
 fn a_bad_override_is_named() {
     for (over, field, message) in [
-        ("rounds.target_clients=0", "rounds.target_clients", "0 is not a whole number"),
-        ("rounds.target_clients=1", "rounds.target_clients", "1 is below min_clients, 2"),
+        (
+            "rounds.target_clients=0",
+            "rounds.target_clients",
+            "0 is not a whole number",
+        ),
+        (
+            "rounds.target_clients=1",
+            "rounds.target_clients",
+            "1 is below min_clients, 2",
+        ),
         ("rounds.tarqet=4", "rounds.tarqet", "unknown field `tarqet`"),
         ("privacy.mode=off", "privacy.mode", "unknown variant `off`"),
         ("update.clip_l2=-1e3", "update.clip_l2", "-1000.0 is not"),

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tempfile::TempDir;
 use unsaid_engine::Model;
 use unsaid_protocol::{
@@ -282,10 +281,6 @@ pub fn expected_model(before: &[u8], clients: &[u8]) -> ContentHash {
     let parameters = model.from_safetensors(before).unwrap();
     let next = federated_average(&parameters, &sum, clients.len() as u32, GRID_STEP);
     ContentHash::of(&model.to_safetensors(&next).unwrap())
-}
-
-pub fn kind_of(document: &Value) -> Option<ProblemKind> {
-    ProblemKind::from_urn(document["type"].as_str()?)
 }
 
 /// Waits until `condition` holds.

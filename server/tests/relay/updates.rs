@@ -86,7 +86,7 @@ async fn each_refusal_has_its_kind() {
             ProblemKind::AlreadyReported,
         ),
         (
-            changed(|frame| drop(frame.coordinates.pop())),
+            changed(|frame| frame.coordinates.truncate(7)),
             ProblemKind::Unacceptable,
         ),
         (
