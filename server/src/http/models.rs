@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::{
@@ -29,10 +29,13 @@ struct Served {
     gzip: Bytes,
 }
 
+/// Newest first. A cell is empty while its model is being read.
+type Entries = VecDeque<(ContentHash, Arc<OnceCell<Arc<Served>>>)>;
+
 /// The newest models, read and compressed once however many clients ask at the same time.
 #[derive(Debug, Default)]
 pub struct ModelCache {
-    entries: Mutex<VecDeque<(ContentHash, Arc<OnceCell<Arc<Served>>>)>>,
+    entries: Mutex<Entries>,
 }
 
 impl ModelCache {
@@ -66,7 +69,7 @@ impl ModelCache {
         cell
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, VecDeque<(ContentHash, Arc<OnceCell<Arc<Served>>>)>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
