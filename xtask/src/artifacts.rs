@@ -27,7 +27,7 @@ const WASM_FEATURES: [&str; 7] = [
     "--enable-reference-types",
     "--enable-multivalue",
 ];
-/// Measured: see `wasm_opt_level` in the budget's history. Speed is the training loops', which are the same under both.
+/// Measured: `-Oz` is 0.4 % smaller after gzip, and the training loops are in here.
 const WASM_OPT_LEVEL: &str = "-O3";
 
 /// Everything built.
@@ -63,7 +63,7 @@ pub(crate) fn relay(place: &Place) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// `pkg/dist/wasm`: the wasm and its JavaScript, within the budget.
+/// `pkg/dist/wasm`: the wasm and its JavaScript.
 pub(crate) fn wasm(place: &Place, packages: &Packages) -> Result<()> {
     let toolchain = wasm_target::find_or_install(place)?;
     let bindgen = tools::wasm_bindgen(place)?.join("wasm-bindgen");
@@ -95,7 +95,12 @@ pub(crate) fn wasm(place: &Place, packages: &Packages) -> Result<()> {
         fs::rename(&optimised, &shipped).context("the optimised wasm cannot be moved into place")?;
         stamp.set()?;
     }
-    wasm_size::check(place, &out)
+    Ok(())
+}
+
+/// Prints the size of the shipped wasm; an error where it is above its budget.
+pub(crate) fn check_wasm_size(place: &Place) -> Result<()> {
+    wasm_size::check(place, &place.root.join("pkg/dist/wasm"))
 }
 
 fn compile(place: &Place, toolchain: &WasmToolchain) -> Result<PathBuf> {

@@ -88,6 +88,10 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     }
     let partition = mnist::partition(&options.partition)?;
     let built = artifacts::all(place)?;
+    // A demo that is too large is still a demo; `cargo xtask build` and `cargo xtask test` refuse it.
+    if let Err(error) = artifacts::check_wasm_size(place) {
+        println!("warning: {error:#}");
+    }
     let data = mnist::shards(place, &built.packages, &built.relay)?;
     let chromium = if options.headless {
         Some(browser::find_or_install()?.chromium)

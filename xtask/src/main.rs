@@ -71,7 +71,10 @@ fn run(command: Command) -> Result<()> {
             println!("==> everything is there");
             Ok(())
         }
-        Command::Build => artifacts::all(&place).map(drop),
+        Command::Build => {
+            artifacts::all(&place)?;
+            artifacts::check_wasm_size(&place)
+        }
         Command::Demo(options) => demo::run(&place, &options),
         Command::Test(options) => stages::run(&place, &options),
     }

@@ -236,12 +236,15 @@ impl Runner<'_> {
         } else {
             Group::E2e
         };
-        let built = self.stage(group, "build and wasm size", |place| {
+        let built = self.stage(group, "build", |place| {
             artifacts::all(place).map(|_| Verdict::Passed(None))
         });
         if !built {
             return;
         }
+        self.stage(group, "wasm size", |place| {
+            artifacts::check_wasm_size(place).map(|()| Verdict::Passed(None))
+        });
         self.stage(Group::Ts, "TypeScript", |place| {
             check(npm(place, &["run", "check", "--workspaces", "--if-present"]))
         });
