@@ -80,7 +80,7 @@ export interface Client {
     predict(x: ArrayLike<number>, options?: CallOptions): Promise<Float32Array>;
     /** Calls `listener` on each event of a type, or on every event for `*`. Returns a function that ends it. */
     on<T extends ClientEventType>(type: T, listener: (event: ClientEventOf<T>) => void): () => void;
-    /** Ends the worker. Calls under way are rejected with the code `closed`. */
+    /** Stops a run under way and ends the worker. Calls that do not end in time are rejected with the code `closed`. */
     close(): Promise<void>;
 }
 /**
@@ -189,7 +189,7 @@ export interface BudgetView {
     readonly delta: number;
     /** ε of everything sent so far, composed. */
     readonly spent: number;
-    /** The limit less what is spent, never below 0. */
+    /** The limit less what is spent, at least 0. */
     readonly left: number;
     /** Number of updates debited. */
     readonly rounds: number;
@@ -201,7 +201,7 @@ export interface RunSummary {
     /** Rounds that this client contributed to. */
     readonly rounds: number;
     readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted";
-    /** Where it trained last. */
+    /** Where it trained last: `cpu` or `webgpu`; `none` where it did not train. */
     readonly backend: string;
 }
 /** One published round. */
@@ -241,7 +241,7 @@ export interface BackendEvent {
     /** True where WebGPU was lost and training went on on the CPU. */
     readonly fallback: boolean;
 }
-/** One training step is done. */
+/** Training steps are done; reported a few times a second. */
 export interface StepEvent {
     readonly type: "step";
     readonly round: number;
@@ -320,9 +320,10 @@ export interface ContributionEvent {
     readonly round: number;
     readonly seconds: number;
     readonly bytesUp: number;
+    /** Bytes of the model; 0 where it was here already. */
     readonly bytesDown: number;
-    /** ε of everything sent so far, this round included. */
-    readonly epsilonSpent: number;
+    /** ε of everything sent so far, this round included; null in a task without noise. */
+    readonly epsilonSpent: number | null;
 }
 /** The ledger changed. */
 export interface BudgetEvent extends BudgetView {

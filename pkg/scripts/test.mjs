@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const folder = resolve(process.argv[2] ?? resolve(here, "../test"));
+const folder = process.argv[2] ? resolve(process.argv[2]) : resolve(here, "../test");
 const tests = readdirSync(folder).filter((name) => name.endsWith(".test.ts"));
 if (tests.length === 0) throw new Error(`no *.test.ts in ${folder}`);
 

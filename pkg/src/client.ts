@@ -91,7 +91,7 @@ export interface Client {
   predict(x: ArrayLike<number>, options?: CallOptions): Promise<Float32Array>;
   /** Calls `listener` on each event of a type, or on every event for `*`. Returns a function that ends it. */
   on<T extends ClientEventType>(type: T, listener: (event: ClientEventOf<T>) => void): () => void;
-  /** Ends the worker. Calls under way are rejected with the code `closed`. */
+  /** Stops a run under way and ends the worker. Calls that do not end in time are rejected with the code `closed`. */
   close(): Promise<void>;
 }
 

@@ -105,7 +105,7 @@ export interface BudgetView {
   readonly delta: number;
   /** ε of everything sent so far, composed. */
   readonly spent: number;
-  /** The limit less what is spent, never below 0. */
+  /** The limit less what is spent, at least 0. */
   readonly left: number;
   /** Number of updates debited. */
   readonly rounds: number;
@@ -118,7 +118,7 @@ export interface RunSummary {
   /** Rounds that this client contributed to. */
   readonly rounds: number;
   readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted";
-  /** Where it trained last. */
+  /** Where it trained last: `cpu` or `webgpu`; `none` where it did not train. */
   readonly backend: string;
 }
 
@@ -173,7 +173,7 @@ export interface BackendEvent {
   readonly fallback: boolean;
 }
 
-/** One training step is done. */
+/** Training steps are done; reported a few times a second. */
 export interface StepEvent {
   readonly type: "step";
   readonly round: number;
@@ -259,9 +259,10 @@ export interface ContributionEvent {
   readonly round: number;
   readonly seconds: number;
   readonly bytesUp: number;
+  /** Bytes of the model; 0 where it was here already. */
   readonly bytesDown: number;
-  /** ε of everything sent so far, this round included. */
-  readonly epsilonSpent: number;
+  /** ε of everything sent so far, this round included; null in a task without noise. */
+  readonly epsilonSpent: number | null;
 }
 
 /** The ledger changed. */

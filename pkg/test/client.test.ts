@@ -192,7 +192,27 @@ test("a worker that fails again while it restarts is reported by the next call, 
   assert.equal(opens, 3);
 });
 
-test("closing rejects what is pending and what comes after", async () => {
+test("closing stops a run, then ends the worker", async () => {
+  const order: string[] = [];
+  const { client: c, workers } = await client({
+    run: (_, signal) =>
+      new Promise((resolve) => {
+        signal.addEventListener("abort", () => {
+          order.push("run stopped");
+          resolve({ rounds: 0, reason: "aborted", backend: "none" });
+        });
+      }),
+    close: () => void order.push("session closed"),
+  });
+  const run = c.join();
+  await tick();
+  await c.close();
+  assert.equal((await run).reason, "aborted");
+  assert.deepEqual(order, ["run stopped", "session closed"]);
+  assert.equal(workers[0]?.terminated, true);
+});
+
+test("closing does not wait forever: what does not end is rejected, as is what comes after", async () => {
   const { client: c, workers } = await client({ run: never });
   const run = c.join();
   await tick();

@@ -17,7 +17,7 @@ export interface Scope {
 export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): void {
   let session: WasmSession | null = null;
   let dead = false;
-  const running = new Map<number, AbortController>();
+  const running = new Map<number, { readonly controller: AbortController; readonly ended: Promise<void> }>();
 
   const post = (message: FromWorker, transfer: Transferable[] = []): void => {
     if (!dead) scope.postMessage(message, transfer);
@@ -69,6 +69,10 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
       case "close": {
         const closing = session;
         session = null;
+        // A session in use must not be closed: stop what runs, and wait for it.
+        const others = [...running].filter(([id]) => id !== message.id).map(([, call]) => call);
+        for (const { controller } of others) controller.abort();
+        await Promise.all(others.map(({ ended }) => ended));
         await closing?.close();
         return null;
       }
@@ -78,27 +82,32 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
     }
   };
 
-  const answer = async (message: CallMessage): Promise<void> => {
+  const answer = async (message: CallMessage, signal: AbortSignal): Promise<void> => {
     const { id, kind } = message;
-    const controller = new AbortController();
-    running.set(id, controller);
     try {
-      const value = await call(message, controller.signal);
+      const value = await call(message, signal);
       // The cast ties the value to its kind again: `call` returned what `kind` promises.
       post({ type: "result", id, kind, value } as FromWorker, transferables(value));
     } catch (thrown) {
       const error = toWireError(thrown);
       if (error) post({ type: "error", id, error });
       else crash(thrown);
-    } finally {
-      running.delete(id);
     }
   };
 
   scope.onMessage((message) => {
     if (dead) return;
-    if (message.type === "abort") running.get(message.id)?.abort();
-    else void answer(message);
+    if (message.type === "abort") {
+      running.get(message.id)?.controller.abort();
+      return;
+    }
+    const { id } = message;
+    const controller = new AbortController();
+    // Deferred, so that the call is registered before it begins.
+    const ended = Promise.resolve()
+      .then(() => answer(message, controller.signal))
+      .finally(() => running.delete(id));
+    running.set(id, { controller, ended });
   });
 }
 

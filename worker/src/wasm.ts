@@ -20,7 +20,7 @@ export interface WasmSession {
   predict(x: Float32Array): Promise<Float32Array>;
   budget(): Promise<BudgetView>;
   setBudget(epsilon: number, delta: number): Promise<BudgetView>;
-  close(): Promise<void>;
+  close(): Promise<void> | void;
 }
 
 /** The module that wasm-bindgen generates. */

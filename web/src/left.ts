@@ -1,0 +1,101 @@
+// What left this device, and on what terms.
+
+import type { ManifestView } from "unsaid";
+
+import { byId, element, fact, row, say } from "./dom.js";
+import * as format from "./format.js";
+import { readFrame } from "./frame.js";
+import { drawHistogram } from "./histogram.js";
+import type { View } from "./view.js";
+
+let drawnUpdate: unknown = null;
+let drawnManifest: unknown = null;
+let drawnTransfers = "";
+
+export function drawLeft(view: View): void {
+  drawUpdate(view);
+  if (view.manifest && view.manifest !== drawnManifest) {
+    drawnManifest = view.manifest;
+    drawTerms(view.manifest);
+  }
+  const key = view.transfers.map(({ outcome }) => outcome).join();
+  if (key === drawnTransfers) return;
+  drawnTransfers = key;
+  say(element("transfers-count"), String(view.transfers.length));
+  byId("transfers", HTMLTableSectionElement).replaceChildren(
+    ...view.transfers
+      .slice(-200)
+      .reverse()
+      .map(({ at, what, bytes, outcome }) => row([format.clock(at), what, format.bytes(bytes), outcomes[outcome] ?? outcome])),
+  );
+}
+
+const outcomes: Readonly<Record<string, string>> = {
+  sending: "sending …",
+  accepted: "counted",
+  duplicate: "had been counted before",
+  retrying: "will be sent again, unchanged",
+  late: "came too late, not counted",
+};
+
+function drawUpdate({ update, manifest }: View): void {
+  element("left-none").hidden = update !== null;
+  element("left-some").hidden = update === null;
+  if (!update || update === drawnUpdate) return;
+  drawnUpdate = update;
+  const noisy = update.sigmaSteps > 0;
+  const pill = element("left-noise");
+  pill.hidden = false;
+  pill.dataset["tone"] = noisy ? "good" : "bad";
+  say(pill, noisy ? "noised before sending" : "not noised");
+  const clip = manifest?.update.clipL2;
+  const norm = format.number(update.normBeforeClip);
+  const sigma = manifest ? format.number(update.sigmaSteps * manifest.update.gridStep) : null;
+  element("left-facts").replaceChildren(
+    fact("Update", `round ${update.round}`),
+    fact("Size", format.bytes(update.bytes)),
+    fact("To", `${location.host}, the relay`),
+    fact("Holds", `${format.count(update.coordinates)} coordinates of ${format.plural(update.widthBytes, "byte")}`),
+    fact("Length of the change", update.clipped ? `${norm}, shortened to ${clip === undefined ? "the limit" : format.number(clip)}` : `${norm}, within the limit`),
+    fact("Noise", noisy ? `σ = ${sigma === null ? `${format.number(update.sigmaSteps)} grid steps` : `${sigma} on each coordinate`}` : "none"),
+  );
+  drawHistogram(update.histogram, noisy);
+  byId("frame", HTMLTableSectionElement).replaceChildren(
+    ...readFrame(update.headHex).map(({ name, hex, meaning }) => {
+      const tr = row([name, hex, meaning]);
+      tr.dataset["field"] = name;
+      return tr;
+    }),
+  );
+}
+
+function drawTerms(manifest: ManifestView): void {
+  const { privacy, rounds, update, training } = manifest;
+  const model = `It trains a model of ${format.count(manifest.parameters)} numbers: “${manifest.title}”.`;
+  const epochs = typeof training["epochs"] === "number" ? `${format.plural(training["epochs"], "pass", "passes")} over your data, then o` : "O";
+  const clip = `${epochs}ne change is sent, shortened to a length of ${format.number(update.clipL2)} at most.`;
+  const noise =
+    privacy.mode === "local"
+      ? `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. The relay need not be trusted.`
+      : "No noise is added: the relay sees your clipped change.";
+  const group = `A round joins at least ${format.plural(rounds.minClients, "browser")}, at best ${rounds.targetClients}, and lasts ${format.seconds(rounds.deadlineMs)} at most.`;
+  element("terms").replaceChildren(
+    ...[model, clip, noise, group].map((text) => {
+      const item = document.createElement("li");
+      item.textContent = text;
+      return item;
+    }),
+  );
+  element("manifest-details").hidden = false;
+  say(element("manifest-hash"), manifest.hash);
+  say(element("manifest-json"), pretty(manifest.json));
+}
+
+// Word for word but for line breaks, so that it can be read on a phone; the hash is of the bytes as served.
+function pretty(json: string): string {
+  try {
+    return JSON.stringify(JSON.parse(json), null, 2);
+  } catch {
+    return json;
+  }
+}

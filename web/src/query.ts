@@ -1,0 +1,41 @@
+// What the address asks for: ?task=&backend=&partition=&shard=&examples=&autojoin=1&rounds=&epsilon=&delta=
+
+export type Partition = "iid" | "shards";
+
+export interface Query {
+  readonly task: string;
+  readonly backend: "auto" | "cpu" | "webgpu";
+  readonly partition: Partition;
+  /** Load this shard instead of asking for the next one. */
+  readonly shard: number | null;
+  /** Use only so many examples of a shard. */
+  readonly examples: number | null;
+  readonly autojoin: boolean;
+  readonly rounds: number | null;
+  readonly epsilon: number | null;
+  readonly delta: number;
+}
+
+export function readQuery(search: string): Query {
+  const given = new URLSearchParams(search);
+  const whole = (name: string, least: number): number | null => {
+    const value = Number(given.get(name) ?? Number.NaN);
+    return Number.isInteger(value) && value >= least ? value : null;
+  };
+  const positive = (name: string): number | null => {
+    const value = Number(given.get(name) ?? Number.NaN);
+    return Number.isFinite(value) && value > 0 ? value : null;
+  };
+  const backend = given.get("backend");
+  return {
+    task: given.get("task") ?? "mnist",
+    backend: backend === "cpu" || backend === "webgpu" ? backend : "auto",
+    partition: given.get("partition") === "shards" ? "shards" : "iid",
+    shard: whole("shard", 0),
+    examples: whole("examples", 1),
+    autojoin: given.get("autojoin") === "1",
+    rounds: whole("rounds", 1),
+    epsilon: positive("epsilon"),
+    delta: positive("delta") ?? 1e-5,
+  };
+}
