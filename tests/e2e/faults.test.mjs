@@ -6,6 +6,9 @@ import { scene, until, within } from "./lib/scene.mjs";
 
 /** Long enough to be interrupted. */
 const LONG = { "training.epochs": 200 };
+/** Rounds that the ledger has to pay for. */
+const NOISY = { "privacy.mode": "local" };
+const PLENTY = { epsilon: 1e6, delta: 1e-5 };
 /** How long a client may try before it reports that the relay is gone. */
 const GIVE_UP_MS = 150_000;
 
@@ -13,15 +16,16 @@ const done = (result) => assert.equal(result.value?.reason, "rounds-done", `${re
 const isUpload = (request) => request.path.endsWith("/updates");
 
 test("a relay that is down at the start is reported", async () => {
-  await scene({}, async ({ proxy, relay, tab }) => {
+  await scene({}, async ({ proxy, tab }) => {
     const one = await tab();
-    proxy.target = null;
+    // The page is another server's business: only the relay is down.
+    proxy.rule = (request) => (request.path.startsWith("/v1/") ? "refuse" : "pass");
     const opened = await within(GIVE_UP_MS, "giving up", one.connect());
     // A session may open without its relay; then the first thing that needs the relay says so.
     const failed = opened.code ? opened : await within(GIVE_UP_MS, "giving up", one.call("manifest"));
     assert.equal(failed.code, "relay-unreachable", failed.message);
     // Once it is up, the same page can take part.
-    proxy.target = relay.origin;
+    proxy.rule = () => "pass";
     await one.load(proxy.origin);
     await one.ready();
     done(await one.run({ rounds: 1 }));
@@ -42,8 +46,8 @@ test("a relay that is down during training costs nothing: the update is sent whe
 });
 
 test("an upload that fails is retried with identical bytes", async () => {
-  await scene({}, async ({ proxy, relay, tab }) => {
-    const one = await (await tab()).ready();
+  await scene({ set: NOISY }, async ({ proxy, relay, tab }) => {
+    const one = await (await tab()).ready({ budget: PLENTY });
     let uploads = 0;
     // The first never arrives; of the second only the answer is lost, so that the third is a duplicate.
     const fates = ["refuse", "lose-answer"];
@@ -140,7 +144,6 @@ test("a panic in the worker is a typed error, and the client goes on in a new wo
     );
     assert.equal(panicked.code, "crashed");
     assert.equal(joined.code, "crashed");
-    assert.match(panicked.message, /panicked at/);
     await one.event({ type: "restarted" });
     const summary = await one.call("data.summary");
     assert.equal(summary.value?.examples, 600, "the local data is still there");
@@ -150,8 +153,8 @@ test("a panic in the worker is a typed error, and the client goes on in a new wo
 });
 
 test("leaving in the middle of training is quick, and sends nothing", async (t) => {
-  await scene({ set: LONG }, async ({ proxy, tab }) => {
-    const one = await (await tab()).ready();
+  await scene({ set: { ...LONG, ...NOISY } }, async ({ proxy, tab }) => {
+    const one = await (await tab()).ready({ budget: PLENTY });
     await one.join({ rounds: 1 });
     await one.event({ type: "step" });
     const left = await one.abort();

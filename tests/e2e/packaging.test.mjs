@@ -14,7 +14,7 @@ import { scene, within } from "./lib/scene.mjs";
 const run = promisify(execFile);
 const app = `import { connect } from "unsaid";
 
-const client = await connect({ relay: location.origin, task: "mnist", backend: "cpu" });
+const client = await connect({ relay: location.origin, task: "mnist", backend: "cpu", floors: { minCohort: 1 } });
 await client.data.add(new Float32Array(2 * 784).fill(0.25), [3, 4]);
 client.on("round", ({ metrics }) => console.log(metrics.round, metrics.accuracy));
 const { rounds, reason } = await client.join({ rounds: 1 });
@@ -48,7 +48,7 @@ after(() => rm(folder, { recursive: true, force: true }));
 const tool = (name) => join(root, "node_modules/.bin", name);
 
 async function trainsWith(page) {
-  await scene({ page }, async ({ browser, proxy, relay }) => {
+  await scene({ page, set: { "privacy.mode": "local" } }, async ({ browser, proxy, relay }) => {
     const tab = await browser.newPage();
     const troubles = watch(tab);
     await tab.goto(`${proxy.origin}/index.html`);

@@ -34,6 +34,9 @@ export function firstExamples(shard, n) {
 /** The pixel bytes of a shard file. */
 export const pixelsOf = (shard) => shard.subarray(20 + shard.readUInt32LE(8));
 
+/** Most tests are about something else than noise, and use a task without; a client agrees to that only when told to. */
+const usual = { backend: "cpu", floors: { minNoiseMultiplier: 0, minCohort: 1 } };
+
 export class Tab {
   constructor(page) {
     this.page = page;
@@ -53,12 +56,12 @@ export class Tab {
   }
 
   connect(options = {}) {
-    return this.page.evaluate((options) => test.connect(options), { backend: "cpu", ...options });
+    return this.page.evaluate((options) => test.connect(options), { ...usual, ...options });
   }
 
   /** Starts connecting and does not wait: a tab may have to queue for its place. */
   beginConnect(options = {}) {
-    return this.page.evaluate((options) => void (test.opening = test.connect(options)), { backend: "cpu", ...options });
+    return this.page.evaluate((options) => void (test.opening = test.connect(options)), { ...usual, ...options });
   }
 
   /** Adds a shard's examples to the local data. */

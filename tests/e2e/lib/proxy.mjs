@@ -104,7 +104,8 @@ export class Proxy {
         answer.on("end", () => request.socket.destroy());
         return;
       }
-      response.writeHead(answer.statusCode, answer.headers);
+      // A browser silently repeats a request that fails on a connection it has used before; on a fresh one it does not.
+      response.writeHead(answer.statusCode, { ...answer.headers, connection: "close" });
       answer.pipe(response);
     });
     onward.on("error", () => request.socket.destroy());
