@@ -98,6 +98,7 @@ function honesty(epsilon: number): string | null {
 export function drawBudget({ budget, manifest }: View): void {
   const none = manifest?.privacy.mode === "none";
   element("no-noise").hidden = !none;
+  element("join-alarm").hidden = !none;
   if (!budget) return;
   say(element("spent"), format.epsilon(budget.spent));
   say(element("limit"), format.epsilon(budget.epsilon));
@@ -126,5 +127,5 @@ export function drawBudget({ budget, manifest }: View): void {
 function perRound(manifest: ManifestView | null): string {
   if (!manifest) return "–";
   const { privacy } = manifest;
-  return privacy.mode === "local" ? `ε ${format.epsilon(privacy.epsilonPerRound)}` : "nothing is promised";
+  return privacy.mode === "local" ? `ε ${format.epsilon(privacy.epsilonPerRound)}` : "no promise";
 }

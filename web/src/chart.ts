@@ -32,7 +32,8 @@ export function createChart(): Chart {
         cursor: { drag: { x: false, y: false }, y: false, points: { size: 9 } },
         padding: [12, 16, 0, 0],
         scales: {
-          x: { time: false, range: (_, min, max) => [min, Math.max(max, min + 5)] },
+          // uPlot widens a single point to a hundred rounds; five are enough to begin with.
+          x: { time: false, range: (self) => [self.data[0][0] ?? 0, Math.max(self.data[0].at(-1) ?? 0, (self.data[0][0] ?? 0) + 5)] },
           y: { range: (_, min) => [Math.min(min, 0.8) < 0.5 ? 0 : 0.5, 1] },
         },
         axes: [

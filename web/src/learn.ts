@@ -47,9 +47,8 @@ function drawStatus(view: View): void {
   const round = openRound(view);
   const finished = view.open?.phase === "finished";
   say(element("status-round"), finished ? `${view.open?.round}, the last` : round === null ? "–" : String(round));
-  const counted = view.contributions > 0 ? `, ${format.plural(view.contributions, "update")} sent` : "";
   const mine = view.joined ? doing[view.state] : manifest ? "not taking part" : doing[view.state];
-  say(element("status-you"), mine + counted);
+  say(element("status-you"), mine);
 }
 
 function sentence(view: View): string {

@@ -52,7 +52,7 @@ function drawUpdate({ update, manifest }: View): void {
   const norm = format.number(update.normBeforeClip);
   const sigma = manifest ? format.number(update.sigmaSteps * manifest.update.gridStep) : null;
   element("left-facts").replaceChildren(
-    fact("Update", `round ${update.round}`),
+    fact("Update", `for round ${update.round}`),
     fact("Size", format.bytes(update.bytes)),
     fact("To", `${location.host}, the relay`),
     fact("Holds", `${format.count(update.coordinates)} coordinates of ${format.plural(update.widthBytes, "byte")}`),
@@ -62,11 +62,16 @@ function drawUpdate({ update, manifest }: View): void {
   drawHistogram(update.histogram, noisy);
   byId("frame", HTMLTableSectionElement).replaceChildren(
     ...readFrame(update.headHex).map(({ name, hex, meaning }) => {
-      const tr = row([name, hex, meaning]);
+      const tr = row([name, hex]);
       tr.dataset["field"] = name;
+      const small = document.createElement("small");
+      small.textContent = meaning;
+      tr.firstElementChild?.append(small);
       return tr;
     }),
   );
+  const shown = Math.floor(update.headHex.length / 2);
+  say(element("frame-title"), `The first ${shown} of ${format.count(update.bytes)} bytes, read`);
 }
 
 function drawTerms(manifest: ManifestView): void {

@@ -21,6 +21,8 @@ export interface Local {
   load(partition: Partition): Promise<void>;
 }
 
+let loading = false;
+
 export function createLocal(host: Host, pad: Pad, query: Query): Local {
   const said = element("data-said");
   const partition = byId("partition", HTMLSelectElement);
@@ -42,8 +44,8 @@ export function createLocal(host: Host, pad: Pad, query: Query): Local {
 
   byId("load", HTMLFormElement).addEventListener("submit", (event) => {
     event.preventDefault();
-    const go = button("load-go");
-    go.disabled = true;
+    loading = true;
+    host.redraw();
     say(said, "Loading digits …");
     load(partition.value === "shards" ? "shards" : "iid")
       .catch((error: unknown) => {
@@ -51,7 +53,8 @@ export function createLocal(host: Host, pad: Pad, query: Query): Local {
         showError(error);
       })
       .finally(() => {
-        go.disabled = false;
+        loading = false;
+        host.redraw();
       });
   });
 
@@ -148,5 +151,5 @@ export function drawLocal({ data, manifest }: View): void {
   chart.setAttribute("aria-label", examples > 0 ? `Examples of each digit. ${counts}` : "No examples yet");
   button("data-clear").hidden = examples === 0;
   button("teach-add").disabled = !manifest;
-  button("load-go").disabled ||= !manifest;
+  button("load-go").disabled = loading || !manifest;
 }

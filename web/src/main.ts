@@ -35,6 +35,12 @@ const RETRY_MS = 5000;
 /** Tabs of one browser that may take part at once: each has data and an id of its own, and all share one ledger. */
 const PARTICIPANTS = 16;
 
+/**
+ * The package's own floors refuse a task without noise and a round of one. This page takes both: it exists to show what they
+ * mean, names the lack of noise in red beside the button, and lets the person decide.
+ */
+const FLOORS = { minNoiseMultiplier: 0, minCohort: 1 };
+
 const query = readQuery(location.search);
 const view = emptyView();
 const demo: Demo = { client: null, events: [], done: null };
@@ -167,6 +173,7 @@ async function open(): Promise<void> {
       task: query.task,
       backend: query.backend,
       budget: { epsilon, delta: query.delta },
+      floors: FLOORS,
       participants: PARTICIPANTS,
       onEvent: hear,
     }));

@@ -102,8 +102,8 @@ export function createPad(onChange: () => void): Pad {
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!drawing || keyboard || !event.isPrimary) return;
-    for (const part of event.getCoalescedEvents?.() ?? [event]) drawing.push(at(part));
-    drawing.push(at(event));
+    const parts = event.getCoalescedEvents?.() ?? [];
+    for (const part of parts.length > 0 ? parts : [event]) drawing.push(at(part));
     changed();
   });
   for (const type of ["pointerup", "pointercancel"] as const) canvas.addEventListener(type, () => !keyboard && end());

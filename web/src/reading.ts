@@ -3,7 +3,6 @@
 import type { Client } from "unsaid";
 
 import { element, say } from "./dom.js";
-import * as format from "./format.js";
 
 export interface Reading {
   /** Asks the model anew: about `example`, or about nothing. */
@@ -34,7 +33,7 @@ export function createReading(): Reading {
       say(value, probabilities ? `${Math.round(100 * share)} %` : "");
       item.classList.toggle("best", digit === best);
     });
-    say(line, probabilities ? `It reads a ${best}, ${format.percent(probabilities[best] ?? 0)} sure.` : idle);
+    say(line, probabilities ? `It reads a ${best}, ${sureness(probabilities[best] ?? 0)}.` : idle);
   };
   show(null);
 
@@ -69,3 +68,5 @@ export function createReading(): Reading {
     },
   };
 }
+
+const sureness = (share: number): string => (share > 0.99 ? "over 99 % sure" : `${Math.round(100 * share)} % sure`);
