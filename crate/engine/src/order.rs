@@ -1,13 +1,13 @@
 //! In which order examples are visited. Seeded, and the same on every back end and every platform.
 
-use rand_chacha::ChaCha8Rng;
+use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 /// The order of the examples in `epoch` (from 0): a Fisher–Yates shuffle (Knuth, TAOCP 2, algorithm 3.4.2 P) driven by
-/// ChaCha8 seeded with `seed`, stream `epoch`. Each epoch's order can be had without the ones before it, so an epoch can be
+/// ChaCha20 seeded with `seed`, stream `epoch`. Each epoch's order can be had without the ones before it, so an epoch can be
 /// repeated after a fault.
 pub(crate) fn epoch_order(examples: usize, seed: u64, epoch: u32) -> Vec<u32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
     rng.set_stream(u64::from(epoch));
     let mut order: Vec<u32> = (0..examples as u32).collect();
     for last in (1..examples).rev() {
@@ -33,8 +33,8 @@ pub(crate) fn signed_unit(rng: &mut impl Rng) -> f32 {
 }
 
 /// A generator for initial weights.
-pub(crate) fn weight_rng(seed: u64) -> ChaCha8Rng {
-    ChaCha8Rng::seed_from_u64(seed)
+pub(crate) fn weight_rng(seed: u64) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(seed)
 }
 
 #[cfg(test)]

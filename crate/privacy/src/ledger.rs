@@ -2,7 +2,7 @@
 //!
 //! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,9 @@ pub enum LedgerError {
 /// How much the person is willing to spend. Only the person sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Budget {
+    #[serde(with = "crate::bits")]
     epsilon: f64,
+    #[serde(with = "crate::bits")]
     delta: f64,
 }
 
@@ -305,7 +307,9 @@ impl Ledger {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Limits {
+            #[serde(with = "crate::bits")]
             epsilon: f64,
+            #[serde(with = "crate::bits")]
             delta: f64,
         }
         #[derive(Deserialize)]
@@ -319,7 +323,8 @@ impl Ledger {
         }
         let damaged = |error: serde_json::Error| LedgerError::Damaged(error.to_string());
         // The version first, so that a later form is called that, and not damaged.
-        let Header { version } = serde_json::from_str(json).map_err(damaged)?;
+        let document: serde_json::Value = serde_json::from_str(json).map_err(damaged)?;
+        let Header { version } = Header::deserialize(&document).map_err(damaged)?;
         if version > VERSION {
             return Err(LedgerError::Version {
                 found: version,
@@ -329,7 +334,7 @@ impl Ledger {
         if version == 0 {
             return Err(LedgerError::Damaged("there is no version 0".into()));
         }
-        let body: Body = serde_json::from_str(json).map_err(damaged)?;
+        let body = Body::deserialize(&document).map_err(damaged)?;
         let ledger = Self {
             version,
             budget: Budget::new(body.budget.epsilon, body.budget.delta)?,
@@ -346,12 +351,18 @@ impl Ledger {
                 "the folded total does not fit the entries".into(),
             ));
         }
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         for entry in &ledger.entries {
             entry.check()?;
             if !seen.insert(entry.update.as_str()) {
                 return Err(LedgerError::Damaged("an update is booked twice".into()));
             }
+        }
+        // There is one way to write a ledger. This finds whatever the parser passes over, such as a field that is there twice.
+        if ledger.to_json() != json {
+            return Err(LedgerError::Damaged(
+                "it is not in the form in which it is written".into(),
+            ));
         }
         Ok(ledger)
     }

@@ -52,6 +52,7 @@
 //! rounded integers on, all that decides what is sent is integer arithmetic.
 
 mod accounting;
+mod bits;
 mod encoding;
 mod floors;
 mod histogram;

@@ -133,14 +133,17 @@ impl Manifest {
             protocol: u16,
         }
         let json = |error: serde_json::Error| ManifestError::Json(error.to_string());
-        let Version { protocol } = serde_json::from_slice(bytes).map_err(json)?;
+        let text = std::str::from_utf8(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
+        // Documents go through `Value` everywhere: one parser instead of one for each type, which shows in the wasm's size.
+        let document: serde_json::Value = serde_json::from_str(text).map_err(json)?;
+        let Version { protocol } = Version::deserialize(&document).map_err(json)?;
         if protocol != crate::VERSION {
             return Err(ManifestError::Version {
                 found: protocol,
                 expected: crate::VERSION,
             });
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
+        let manifest = Self::deserialize(&document).map_err(json)?;
         manifest.check()?;
         Ok(manifest)
     }

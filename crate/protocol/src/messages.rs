@@ -155,11 +155,14 @@ impl Event {
     /// # Errors
     /// The JSON error where the payload is not what the name promises.
     pub fn read(name: &str, data: &str) -> Result<Option<Self>, serde_json::Error> {
+        if !["round", "published", "evaluated"].contains(&name) {
+            return Ok(None);
+        }
+        let data: serde_json::Value = serde_json::from_str(data)?;
         Ok(Some(match name {
-            "round" => Self::Round(serde_json::from_str(data)?),
-            "published" => Self::Published(serde_json::from_str(data)?),
-            "evaluated" => Self::Evaluated(serde_json::from_str(data)?),
-            _ => return Ok(None),
+            "round" => Self::Round(RoundState::deserialize(&data)?),
+            "published" => Self::Published(RoundMetrics::deserialize(&data)?),
+            _ => Self::Evaluated(RoundMetrics::deserialize(&data)?),
         }))
     }
 }

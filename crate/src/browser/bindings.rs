@@ -1,8 +1,9 @@
 //! The surface that JavaScript sees, used only by the worker in `worker/`. `pkg/src/protocol.ts` has its types.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, pin::Pin, rc::Rc};
 
-use serde::{Deserialize, Serialize};
+use js_sys::Promise;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use unsaid_engine::Examples;
 use unsaid_privacy::{Adjacency, Budget, ClientFloors};
 use unsaid_protocol::{DataSchema, Privacy, Shard, TaskId};
@@ -138,9 +139,21 @@ fn throw(error: &ClientError) -> JsValue {
     js.into()
 }
 
-fn options<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, ClientError> {
-    serde_wasm_bindgen::from_value(value)
-        .map_err(|error| ClientError::BadOptions(format!("options: {error}")))
+fn options<T: DeserializeOwned>(value: JsValue) -> Result<T, ClientError> {
+    let bad = |error: &dyn std::fmt::Display| ClientError::BadOptions(format!("options: {error}"));
+    let text = js_sys::JSON::stringify(&value)
+        .ok()
+        .and_then(|text| text.as_string());
+    let text = text.ok_or_else(|| bad(&"not a plain object"))?;
+    let document: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
+    T::deserialize(&document).map_err(|error| bad(&error))
+}
+
+/// A promise of `work`'s result. One executor for every method: each `async fn` of an exported type would bring its own.
+fn promise(work: impl Future<Output = Result<JsValue, ClientError>> + 'static) -> Promise {
+    let work: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>> =
+        Box::pin(async move { work.await.map_err(|error| throw(&error)) });
+    wasm_bindgen_futures::future_to_promise(work)
 }
 
 /// An [`Abort`] that follows a JavaScript `AbortSignal`.
@@ -156,7 +169,8 @@ fn abort_of(signal: &web_sys::AbortSignal) -> Abort {
     abort
 }
 
-/// A client of one task, in a worker.
+/// A client of one task, in a worker. Every method that takes time returns a promise; it rejects with an `Error` that has a
+/// stable `code`.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct Session {
@@ -167,249 +181,88 @@ pub struct Session {
 
 #[wasm_bindgen]
 impl Session {
-    /// Takes a place among this browser's tabs, opens the storage, and fetches and checks the manifest.
-    pub async fn open(options_value: JsValue, on_event: js_sys::Function) -> Result<Session, JsValue> {
-        Self::open_session(options_value, Callback(on_event))
-            .await
-            .map_err(|error| throw(&error))
-    }
-
-    async fn open_session(options_value: JsValue, listener: Callback) -> Result<Self, ClientError> {
-        let given: OpenOptions = options(options_value)?;
-        let task: TaskId = given
-            .task
-            .parse()
-            .map_err(|error| ClientError::BadOptions(format!("task: {error}")))?;
-        if !(1..=256).contains(&given.participants) {
-            return Err(ClientError::BadOptions(
-                "participants must be from 1 to 256".into(),
-            ));
-        }
-        let default = Patience::default();
-        let patience = Patience {
-            attempts: given.attempts.unwrap_or(default.attempts).max(1),
-            first_wait_ms: given.first_wait_ms.map_or(default.first_wait_ms, u64::from),
-        };
-        let limit = given.budget.unwrap_or(DEFAULT_BUDGET);
-        let budget = Budget::new(limit.epsilon, limit.delta)?;
-        let closing = Abort::default();
-        let say = |state| listener.hear(SessionEvent::State { state, round: None });
-        say(State::Opening);
-        let waiting = || say(State::WaitingForOtherTab);
-        let place = locks::take_place(task.as_str(), given.participants, waiting, &closing).await?;
-        let store = IndexedDb::open(task.as_str(), place.number, budget).await?;
-        let relay = HttpRelay::new(&given.relay, task);
-        let events_url = relay.url("events");
-        let ports = BrowserPorts {
-            relay,
-            store,
-            clock: WorkerClock,
-            listener: listener.clone(),
-        };
-        let fetched = session::ask(&ports, patience, &closing, |ports: &BrowserPorts| {
-            ports.relay().manifest()
-        })
-        .await;
-        let task = fetched.and_then(|(bytes, hash)| Task::new(&bytes, hash, &given.floors));
-        let task = task.inspect_err(|_| ports.store.close())?;
-        let feed = Feed::default();
-        let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);
-        // The chart begins with what was before.
-        if let Ok(rounds) = inner.ports.relay().rounds().await {
-            for metrics in rounds {
-                listener.hear(SessionEvent::Round {
-                    metrics: metrics.into(),
-                });
-            }
-        }
-        wasm_bindgen_futures::spawn_local(events::follow(
-            events_url,
-            feed,
-            listener.clone(),
-            closing.clone(),
-        ));
-        let budget = inner.budget().await?;
-        listener.hear(SessionEvent::Budget(budget));
-        listener.hear(SessionEvent::State {
-            state: State::Ready,
-            round: None,
-        });
-        Ok(Self {
-            inner: Rc::new(inner),
-            closing,
-            place: RefCell::new(Some(place)),
-        })
+    /// Takes a place among this browser's tabs, opens the storage, and fetches and checks the manifest: a promise of a `Session`.
+    pub fn open(given: JsValue, on_event: js_sys::Function) -> Promise {
+        promise(async move { open(options(given)?, Callback(on_event)).await.map(JsValue::from) })
     }
 
     /// The manifest that the client agreed to.
-    pub async fn manifest(&self) -> Result<JsValue, JsValue> {
-        self.manifest_view().await.map_err(|error| throw(&error))
-    }
-
-    async fn manifest_view(&self) -> Result<JsValue, ClientError> {
-        let task = &self.inner.task;
-        let manifest = &task.manifest;
-        let DataSchema::Classification { features, classes } = manifest.data else {
-            return Err(ClientError::Internal(
-                "a kind of data that was checked is unknown".into(),
-            ));
-        };
-        let privacy = match (manifest.privacy, &task.noise) {
-            (Privacy::Local { noise_multiplier }, Some(noise)) => {
-                let delta = self.inner.budget().await?.delta;
-                let cost = noise.rho(Adjacency::ReplaceOne);
-                let epsilon_per_round = cost
-                    .epsilon(delta)
-                    .map_err(|error| ClientError::Internal(error.to_string()))?;
-                PrivacyView::Local {
-                    noise_multiplier,
-                    sigma: noise.sigma_steps() * manifest.update.grid_step,
-                    epsilon_per_round,
-                    delta,
-                }
-            }
-            _ => PrivacyView::None,
-        };
-        Ok(to_js(&ManifestView {
-            hash: task.hash.to_string(),
-            task: manifest.task.as_str(),
-            title: &manifest.title,
-            description: &manifest.description,
-            parameters: manifest.parameters,
-            features,
-            classes,
-            training: &manifest.training,
-            model: &manifest.model,
-            update: UpdateView {
-                clip_l2: manifest.update.clip_l2,
-                grid_step: manifest.update.grid_step,
-            },
-            privacy,
-            rounds: RoundsView {
-                min_clients: manifest.rounds.min_clients,
-                target_clients: manifest.rounds.target_clients,
-                deadline_ms: manifest.rounds.deadline_ms,
-            },
-            json: &task.json,
-        }))
+    pub fn manifest(&self) -> Promise {
+        self.promise(async |session| manifest_view(&session).await)
     }
 
     /// Adds examples: features row after row, and one label each.
     #[wasm_bindgen(js_name = addExamples)]
-    pub async fn add_examples(&self, x: Vec<f32>, y: Vec<u32>) -> Result<JsValue, JsValue> {
-        self.add(x, y).await.map_err(|error| throw(&error))
+    pub fn add_examples(&self, x: Vec<f32>, y: Vec<u32>) -> Promise {
+        self.promise(async move |session| add(&session, x, y).await)
     }
 
     /// Adds the examples of a shard file.
     #[wasm_bindgen(js_name = importShard)]
-    pub async fn import_shard(&self, bytes: Vec<u8>) -> Result<JsValue, JsValue> {
-        let import = async {
+    pub fn import_shard(&self, bytes: Vec<u8>) -> Promise {
+        self.promise(async move |session| {
             let shard = Shard::decode(&bytes)?;
-            self.add(
-                shard.features_f32(),
-                shard.labels.iter().map(|&label| label.into()).collect(),
-            )
-            .await
-        };
-        import.await.map_err(|error: ClientError| throw(&error))
-    }
-
-    async fn add(&self, x: Vec<f32>, y: Vec<u32>) -> Result<JsValue, ClientError> {
-        let model = &self.inner.task.model;
-        let examples = Examples::new(x, y, model.features(), model.classes())?;
-        self.inner
-            .ports
-            .store()
-            .add_examples(examples.x(), examples.y())
-            .await?;
-        self.summary().await
-    }
-
-    async fn summary(&self) -> Result<JsValue, ClientError> {
-        let (x, y) = self.inner.ports.store().examples().await?;
-        let mut per_class = vec![0; self.inner.task.model.classes()];
-        for &label in &y {
-            if let Some(count) = per_class.get_mut(label as usize) {
-                *count += 1;
-            }
-        }
-        Ok(to_js(&DataSummary {
-            examples: y.len(),
-            per_class,
-            bytes: 4 * (x.len() + y.len()),
-        }))
+            let labels = shard.labels.iter().map(|&label| label.into()).collect();
+            add(&session, shard.features_f32(), labels).await
+        })
     }
 
     /// How much local data there is.
     #[wasm_bindgen(js_name = dataSummary)]
-    pub async fn data_summary(&self) -> Result<JsValue, JsValue> {
-        self.summary().await.map_err(|error| throw(&error))
+    pub fn data_summary(&self) -> Promise {
+        self.promise(async |session| summary(&session).await)
     }
 
     /// Forgets the local data.
     #[wasm_bindgen(js_name = clearData)]
-    pub async fn clear_data(&self) -> Result<JsValue, JsValue> {
-        let clear = async {
-            self.inner.ports.store().clear_examples().await?;
-            self.summary().await
-        };
-        clear.await.map_err(|error: ClientError| throw(&error))
+    pub fn clear_data(&self) -> Promise {
+        self.promise(async |session| {
+            session.ports.store().clear_examples().await?;
+            summary(&session).await
+        })
     }
 
     /// Takes part.
-    pub async fn run(
-        &self,
-        options_value: JsValue,
-        signal: web_sys::AbortSignal,
-    ) -> Result<JsValue, JsValue> {
-        let run = async {
-            let given: RunOptions = if options_value.is_undefined() {
+    pub fn run(&self, given: JsValue, signal: web_sys::AbortSignal) -> Promise {
+        self.promise(async move |session| {
+            let RunOptions { rounds } = if given.is_undefined() {
                 RunOptions::default()
             } else {
-                options(options_value)?
+                options(given)?
             };
-            self.inner.run(given.rounds, &abort_of(&signal)).await
-        };
-        run.await
-            .map(|summary| to_js(&summary))
-            .map_err(|error: ClientError| throw(&error))
+            let summary = session.run(rounds, &abort_of(&signal)).await?;
+            Ok(to_js(&summary))
+        })
     }
 
     /// The newest shared model's probabilities for each row of `x`.
-    pub async fn predict(&self, x: Vec<f32>) -> Result<Vec<f32>, JsValue> {
-        self.inner
-            .predict(&x, &self.closing)
-            .await
-            .map_err(|error| throw(&error))
+    pub fn predict(&self, x: Vec<f32>) -> Promise {
+        let closing = self.closing.clone();
+        self.promise(async move |session| {
+            let probabilities = session.predict(&x, &closing).await?;
+            Ok(js_sys::Float32Array::from(probabilities.as_slice()).into())
+        })
     }
 
     /// The budget as it stands.
-    pub async fn budget(&self) -> Result<JsValue, JsValue> {
-        self.inner
-            .budget()
-            .await
-            .map(|view| to_js(&view))
-            .map_err(|error| throw(&error))
+    pub fn budget(&self) -> Promise {
+        self.promise(async |session| Ok(to_js(&session.budget().await?)))
     }
 
     /// Sets the person's limit.
     #[wasm_bindgen(js_name = setBudget)]
-    pub async fn set_budget(&self, epsilon: f64, delta: f64) -> Result<JsValue, JsValue> {
-        let set = async {
+    pub fn set_budget(&self, epsilon: f64, delta: f64) -> Promise {
+        self.promise(async move |session| {
             let limit = Budget::new(epsilon, delta)?;
             let change = |ledger: &mut unsaid_privacy::Ledger| {
                 ledger.set_budget(limit);
                 Ok(())
             };
-            self.inner.ports.store().change_ledger(None, change).await?;
-            let view = self.inner.budget().await?;
-            self.inner
-                .ports
-                .listener()
-                .hear(SessionEvent::Budget(view.clone()));
+            session.ports.store().change_ledger(None, change).await?;
+            let view = session.budget().await?;
+            session.ports.listener().hear(SessionEvent::Budget(view.clone()));
             Ok(to_js(&view))
-        };
-        set.await.map_err(|error: ClientError| throw(&error))
+        })
     }
 
     /// Ends the session: the event stream, the storage, and the tab's place. A run in progress must be stopped first.
@@ -418,6 +271,159 @@ impl Session {
         self.inner.ports.store().close();
         self.place.take();
     }
+
+    fn promise(
+        &self,
+        work: impl AsyncFnOnce(Rc<session::Session<BrowserPorts>>) -> Result<JsValue, ClientError> + 'static,
+    ) -> Promise {
+        let session = Rc::clone(&self.inner);
+        promise(async move { work(session).await })
+    }
+}
+
+async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientError> {
+    let task: TaskId = given
+        .task
+        .parse()
+        .map_err(|error| ClientError::BadOptions(format!("task: {error}")))?;
+    if !(1..=256).contains(&given.participants) {
+        return Err(ClientError::BadOptions(
+            "participants must be from 1 to 256".into(),
+        ));
+    }
+    let default = Patience::default();
+    let patience = Patience {
+        attempts: given.attempts.unwrap_or(default.attempts).max(1),
+        first_wait_ms: given.first_wait_ms.map_or(default.first_wait_ms, u64::from),
+    };
+    let limit = given.budget.unwrap_or(DEFAULT_BUDGET);
+    let budget = Budget::new(limit.epsilon, limit.delta)?;
+    let closing = Abort::default();
+    let say = |state| listener.hear(SessionEvent::State { state, round: None });
+    say(State::Opening);
+    let waiting = || say(State::WaitingForOtherTab);
+    let place = locks::take_place(task.as_str(), given.participants, waiting, &closing).await?;
+    let store = IndexedDb::open(task.as_str(), place.number, budget).await?;
+    let relay = HttpRelay::new(&given.relay, task);
+    let events_url = relay.url("events");
+    let ports = BrowserPorts {
+        relay,
+        store,
+        clock: WorkerClock,
+        listener: listener.clone(),
+    };
+    let fetched = session::ask(&ports, patience, &closing, |ports: &BrowserPorts| {
+        ports.relay().manifest()
+    })
+    .await;
+    let task = fetched.and_then(|(bytes, hash)| Task::new(&bytes, hash, &given.floors));
+    let task = task.inspect_err(|_| ports.store.close())?;
+    let feed = Feed::default();
+    let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);
+    // The chart begins with what was before.
+    if let Ok(rounds) = inner.ports.relay().rounds().await {
+        for metrics in rounds {
+            listener.hear(SessionEvent::Round {
+                metrics: metrics.into(),
+            });
+        }
+    }
+    wasm_bindgen_futures::spawn_local(events::follow(
+        events_url,
+        feed,
+        listener.clone(),
+        closing.clone(),
+    ));
+    let budget = inner.budget().await?;
+    listener.hear(SessionEvent::Budget(budget));
+    listener.hear(SessionEvent::State {
+        state: State::Ready,
+        round: None,
+    });
+    Ok(Session {
+        inner: Rc::new(inner),
+        closing,
+        place: RefCell::new(Some(place)),
+    })
+}
+
+async fn manifest_view(session: &session::Session<BrowserPorts>) -> Result<JsValue, ClientError> {
+    let task = &session.task;
+    let manifest = &task.manifest;
+    let DataSchema::Classification { features, classes } = manifest.data else {
+        return Err(ClientError::Internal(
+            "a kind of data that was checked is unknown".into(),
+        ));
+    };
+    let privacy = match (manifest.privacy, &task.noise) {
+        (Privacy::Local { noise_multiplier }, Some(noise)) => {
+            let delta = session.budget().await?.delta;
+            let cost = noise.rho(Adjacency::ReplaceOne);
+            let epsilon_per_round = cost
+                .epsilon(delta)
+                .map_err(|error| ClientError::Internal(error.to_string()))?;
+            let sigma = noise.sigma_steps() * manifest.update.grid_step;
+            PrivacyView::Local {
+                noise_multiplier,
+                sigma,
+                epsilon_per_round,
+                delta,
+            }
+        }
+        _ => PrivacyView::None,
+    };
+    Ok(to_js(&ManifestView {
+        hash: task.hash.to_string(),
+        task: manifest.task.as_str(),
+        title: &manifest.title,
+        description: &manifest.description,
+        parameters: manifest.parameters,
+        features,
+        classes,
+        training: &manifest.training,
+        model: &manifest.model,
+        update: UpdateView {
+            clip_l2: manifest.update.clip_l2,
+            grid_step: manifest.update.grid_step,
+        },
+        privacy,
+        rounds: RoundsView {
+            min_clients: manifest.rounds.min_clients,
+            target_clients: manifest.rounds.target_clients,
+            deadline_ms: manifest.rounds.deadline_ms,
+        },
+        json: &task.json,
+    }))
+}
+
+async fn add(
+    session: &session::Session<BrowserPorts>,
+    x: Vec<f32>,
+    y: Vec<u32>,
+) -> Result<JsValue, ClientError> {
+    let model = &session.task.model;
+    let examples = Examples::new(x, y, model.features(), model.classes())?;
+    session
+        .ports
+        .store()
+        .add_examples(examples.x(), examples.y())
+        .await?;
+    summary(session).await
+}
+
+async fn summary(session: &session::Session<BrowserPorts>) -> Result<JsValue, ClientError> {
+    let (x, y) = session.ports.store().examples().await?;
+    let mut per_class = vec![0; session.task.model.classes()];
+    for &label in &y {
+        if let Some(count) = per_class.get_mut(label as usize) {
+            *count += 1;
+        }
+    }
+    Ok(to_js(&DataSummary {
+        examples: y.len(),
+        per_class,
+        bytes: 4 * (x.len() + y.len()),
+    }))
 }
 
 /// Panics, so that whoever embeds the client can test what happens then.

@@ -53,7 +53,7 @@ async fn refusal(response: &Response) -> RelayFault {
         .headers()
         .get("retry-after")
         .and_then(|seconds| seconds.parse::<u64>().ok());
-    match response.json::<Problem>().await {
+    match read::<Problem>(response).await {
         Ok(problem) if problem.kind().is_some() => RelayFault::Refused {
             problem,
             retry_after_ms: retry_after.map(|seconds| seconds.saturating_mul(1000)),
@@ -67,8 +67,14 @@ async fn refusal(response: &Response) -> RelayFault {
     }
 }
 
-async fn json<T: DeserializeOwned>(response: Response) -> Result<T, RelayFault> {
-    response.json().await.map_err(unreachable)
+/// The body as JSON. Through [`serde_json::Value`], like every document of the client: one parser for all types keeps the wasm
+/// small.
+async fn read<T: DeserializeOwned>(response: &Response) -> Result<T, RelayFault> {
+    let garbled =
+        |error: serde_json::Error| RelayFault::Unreachable(format!("the answer is not a relay's: {error}"));
+    let text = response.text().await.map_err(unreachable)?;
+    let document: serde_json::Value = serde_json::from_str(&text).map_err(garbled)?;
+    T::deserialize(&document).map_err(garbled)
 }
 
 impl HttpRelay {
@@ -86,7 +92,7 @@ impl HttpRelay {
     }
 
     async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, RelayFault> {
-        json(fetch(Request::get(&self.url(what)), RequestBuilder::build).await?).await
+        read(&fetch(Request::get(&self.url(what)), RequestBuilder::build).await?).await
     }
 }
 
@@ -111,13 +117,10 @@ impl Relay for HttpRelay {
     }
 
     async fn check_in(&self, message: &CheckIn) -> Result<CheckInReply, RelayFault> {
-        json(
-            fetch(Request::post(&self.url("check-in")), |request| {
-                request.json(message)
-            })
-            .await?,
-        )
-        .await
+        let body =
+            serde_json::to_string(message).map_err(|error| RelayFault::Unreachable(error.to_string()))?;
+        let request = Request::post(&self.url("check-in")).header("content-type", "application/json");
+        read(&fetch(request, |request| request.body(body)).await?).await
     }
 
     async fn model(&self, hash: ContentHash) -> Result<Vec<u8>, RelayFault> {
@@ -132,6 +135,6 @@ impl Relay for HttpRelay {
     async fn send(&self, frame: &[u8]) -> Result<UpdateReply, RelayFault> {
         let request = Request::post(&format!("{}{}", self.origin, UpdateFrame::path(&self.task)))
             .header("content-type", "application/vnd.unsaid.update");
-        json(fetch(request, |request| request.body(js_sys::Uint8Array::from(frame))).await?).await
+        read(&fetch(request, |request| request.body(js_sys::Uint8Array::from(frame))).await?).await
     }
 }

@@ -19,8 +19,26 @@ use super::{AccountingError, Adjacency};
 /// # Ok::<(), unsaid_privacy::AccountingError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
+#[serde(try_from = "StoredRho", into = "StoredRho")]
 pub struct Rho(f64);
+
+/// A [`Rho`] as it is stored: the bits of the number.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct StoredRho(#[serde(with = "crate::bits")] f64);
+
+impl From<Rho> for StoredRho {
+    fn from(rho: Rho) -> Self {
+        Self(rho.0)
+    }
+}
+
+impl TryFrom<StoredRho> for Rho {
+    type Error = AccountingError;
+    fn try_from(stored: StoredRho) -> Result<Self, AccountingError> {
+        Self::new(stored.0)
+    }
+}
 
 impl Rho {
     /// Nothing spent.

@@ -258,10 +258,10 @@ fn the_stored_form_is_the_documented_one() {
     let mut ledger = ledger(8.0);
     ledger.debit(charge(1, 0.125)).unwrap();
     let expected = concat!(
-        r#"{"version":1,"budget":{"epsilon":8.0,"delta":0.00001},"folded":{"count":0,"rho":0.0},"entries":["#,
+        r#"{"version":1,"budget":{"epsilon":"4020000000000000","delta":"3ee4f8b588e368f1"},"folded":{"count":0,"rho":"0000000000000000"},"entries":["#,
         r#"{"task":"digits","round":1,"update":"00000000000000000000000000000001","#,
         r#""frame_sha256":"0000000000000000000000000000000000000000000000000000000000000001","#,
-        r#""rho":0.125,"at_ms":1700000000001}]}"#,
+        r#""rho":"3fc0000000000000","at_ms":1700000000001}]}"#,
     );
     assert_eq!(ledger.to_json(), expected);
 }
@@ -278,12 +278,14 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
         Ledger::from_json(&good.replacen(from, to, 1))
     };
     let damaged = [
-        (r#""rho":0.125"#, r#""rho":-0.125"#),
-        (r#""rho":0.125"#, r#""rho":NaN"#),
-        (r#""rho":0.125"#, r#""rho":null"#),
-        (r#""rho":0.125"#, r#""rho":1e999"#),
-        (r#""rho":0.125"#, r#""rho":"0.125""#),
-        (r#""rho":0.0"#, r#""rho":1.0"#),
+        (r#""rho":"3fc0000000000000""#, r#""rho":"bfc0000000000000""#), // −0.125
+        (r#""rho":"3fc0000000000000""#, r#""rho":"7ff8000000000000""#), // NaN
+        (r#""rho":"3fc0000000000000""#, r#""rho":"7ff0000000000000""#), // infinity
+        (r#""rho":"3fc0000000000000""#, r#""rho":null"#),
+        (r#""rho":"3fc0000000000000""#, r#""rho":0.125"#),
+        (r#""rho":"3fc0000000000000""#, r#""rho":"0.125""#),
+        (r#""rho":"3fc0000000000000""#, r#""rho":"3FC0000000000000""#),
+        (r#""rho":"0000000000000000""#, r#""rho":"3ff0000000000000""#),
         (r#""count":0"#, r#""count":1"#),
         (r#""count":0"#, r#""count":-1"#),
         (r#""round":1,"#, ""),
@@ -295,6 +297,7 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
         ("00000000000000000002\"", "00000000000000000001\""),
         ("]}", "]"),
         ("]}", "]}x"),
+        ("{\"version\"", "{ \"version\""),
     ];
     for (from, to) in damaged {
         let read = replaced(from, to);
@@ -312,11 +315,14 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
         Err(LedgerError::Field { .. })
     ));
     assert!(matches!(
-        replaced(r#""epsilon":8.0"#, r#""epsilon":-8.0"#),
+        replaced(
+            r#""epsilon":"4020000000000000""#,
+            r#""epsilon":"c020000000000000""#
+        ),
         Err(LedgerError::Budget(_))
     ));
     assert!(matches!(
-        replaced(r#""delta":0.00001"#, r#""delta":1.5"#),
+        replaced(r#""delta":"3ee4f8b588e368f1""#, r#""delta":"3ff8000000000000""#),
         Err(LedgerError::Budget(_))
     ));
     assert_eq!(
@@ -336,8 +342,7 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
     // More entries than are ever kept.
     let entry = serde_json::to_string(&charge(1, 0.1)).unwrap();
     let many = vec![entry; Ledger::KEPT + 1].join(",");
-    let head =
-        r#"{"version":1,"budget":{"epsilon":8.0,"delta":1e-5},"folded":{"count":0,"rho":0.0},"entries":["#;
+    let head = r#"{"version":1,"budget":{"epsilon":"4020000000000000","delta":"3ee4f8b588e368f1"},"folded":{"count":0,"rho":"0000000000000000"},"entries":["#;
     assert!(matches!(
         Ledger::from_json(&format!("{head}{many}]}}")),
         Err(LedgerError::Damaged(_))

@@ -1,7 +1,7 @@
 //! The device: asking for one, noticing that it is lost, and moving numbers to and from it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use crate::EngineError;
 pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    pub(super) pipelines: Arc<Mutex<HashMap<(&'static str, &'static str), Pipeline>>>,
+    pub(super) pipelines: Arc<Mutex<BTreeMap<(&'static str, &'static str), Pipeline>>>,
     faults: Arc<Mutex<Faults>>,
     name: String,
     software: bool,
