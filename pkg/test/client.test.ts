@@ -153,7 +153,10 @@ test("a panic rejects every pending call, and a new worker takes over with the s
   await assert.rejects(run, code("crashed"));
   await assert.rejects(Promise.resolve(crash), code("crashed"));
   assert.equal((await c.data.summary()).examples, 0);
-  assert.deepEqual(await restarted, { type: "restarted", message: "unreachable" });
+  assert.deepEqual(await restarted, {
+    type: "restarted",
+    message: "panicked at lib.rs:1:1: a panic was asked for",
+  });
   assert.equal(workers.length, 2);
   assert.equal(workers[0]?.terminated, true);
   // The limit that the person set last is the one replayed.

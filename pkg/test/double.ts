@@ -19,6 +19,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
   readonly #channel = new MessageChannel();
   readonly opened: OpenOptions[] = [];
   terminated = false;
+  panicText: string | null = null;
   /** Stands for an uncaught error in the worker's scope. */
   fault: (thrown: unknown) => void = () => {};
   emit: (event: SessionEvent) => void = () => {};
@@ -51,6 +52,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         },
       },
       panic_for_test: () => {
+        this.panicText = "panicked at lib.rs:1:1: a panic was asked for";
         throw new WebAssembly.RuntimeError("unreachable");
       },
     };
@@ -63,6 +65,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         onFault: (listener) => {
           this.fault = listener;
         },
+        panicText: () => this.panicText,
       },
       wasm,
       "unused.wasm",

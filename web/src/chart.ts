@@ -7,6 +7,7 @@ import type { RoundMetrics } from "unsaid";
 
 import { byId, element, row } from "./dom.js";
 import * as format from "./format.js";
+import { whileOpen } from "./lazy.js";
 
 export interface Chart {
   draw(rounds: readonly RoundMetrics[]): void;
@@ -63,18 +64,20 @@ export function createChart(): Chart {
     if (key === drawn) return;
     drawn = key;
     const measured = rounds.filter((metrics) => metrics.accuracy !== null);
-    table.replaceChildren(
-      ...rounds.toReversed().map((metrics) =>
-        row([
-          String(metrics.round),
-          metrics.accuracy === null ? "–" : format.percent(metrics.accuracy),
-          metrics.loss === null ? "–" : format.number(metrics.loss),
-          String(metrics.clients),
-          format.bytes(metrics.bytesUp),
-          metrics.round === 0 ? "–" : format.seconds(metrics.durationMs),
-        ]),
-      ),
-    );
+    whileOpen(table, () => {
+      table.replaceChildren(
+        ...rounds.toReversed().map((metrics) =>
+          row([
+            String(metrics.round),
+            metrics.accuracy === null ? "–" : format.percent(metrics.accuracy),
+            metrics.loss === null ? "–" : format.number(metrics.loss),
+            String(metrics.clients),
+            format.bytes(metrics.bytesUp),
+            metrics.round === 0 ? "–" : format.seconds(metrics.durationMs),
+          ]),
+        ),
+      );
+    });
     const first = measured[0];
     const last = measured.at(-1);
     if (!first || !last) return;

@@ -4,6 +4,7 @@ import type { Histogram } from "unsaid";
 
 import { byId, element, row, say } from "./dom.js";
 import * as format from "./format.js";
+import { whileOpen } from "./lazy.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
@@ -19,11 +20,14 @@ export function drawHistogram({ edges, before, after }: Histogram, noisy: boolea
       ? `Middle 90 % of the coordinates: from ${span(edges, before)} before to ${span(edges, after)} after.`
       : `Middle 90 % of the coordinates: ${span(edges, before)}. The task asks for no noise, so what is sent is the clipped change.`,
   );
-  byId("hist-rows", HTMLTableSectionElement).replaceChildren(
-    ...before.map((count, index) =>
-      row([edge(edges[index]), edge(edges[index + 1]), format.count(count), format.count(after[index] ?? 0)]),
-    ),
-  );
+  const table = byId("hist-rows", HTMLTableSectionElement);
+  whileOpen(table, () => {
+    table.replaceChildren(
+      ...before.map((count, index) =>
+        row([edge(edges[index]), edge(edges[index + 1]), format.count(count), format.count(after[index] ?? 0)]),
+      ),
+    );
+  });
 }
 
 const edge = (value: number | undefined): string => (value === undefined ? "–" : format.number(value).replace("-", "−"));
@@ -51,11 +55,13 @@ function draw(id: string, edges: readonly number[], counts: readonly number[], k
     node.textContent = text;
     svg.append(node);
   };
-  counts.forEach((count, index) => {
-    if (count === 0) return;
+  const bars = counts.map((count, index) => {
+    if (count === 0) return "";
     const height = Math.max(1.5, (count / most) * HEIGHT);
-    add("rect", { class: kind, x: index * step + 0.4, y: HEIGHT - height, width: Math.max(0.8, step - 0.8), height });
+    const width = Math.max(0.8, step - 0.8);
+    return `M${(index * step + 0.4).toFixed(2)} ${HEIGHT}v${(-height).toFixed(2)}h${width.toFixed(2)}V${HEIGHT}z`;
   });
+  add("path", { class: kind, d: bars.join("") });
   add("line", { class: "base", x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
   const labels = [
     [0, "start", edges[0]],

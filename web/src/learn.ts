@@ -53,6 +53,10 @@ function drawStatus(view: View): void {
 
 function sentence(view: View): string {
   const { state, manifest, data, open } = view;
+  if (view.upload?.status === "retrying") {
+    const wait = format.seconds(view.upload.retryInMs ?? 0);
+    return `The relay does not take the update now. The very same bytes are sent again in ${wait}.`;
+  }
   if (view.relay === "unreachable") return "The relay does not answer. It is tried again by itself.";
   if (!manifest) return "Opening the session.";
   if (!view.joined) {

@@ -6,6 +6,7 @@ import { byId, element, fact, row, say } from "./dom.js";
 import * as format from "./format.js";
 import { readFrame } from "./frame.js";
 import { drawHistogram } from "./histogram.js";
+import { whileOpen } from "./lazy.js";
 import type { View } from "./view.js";
 
 let drawnUpdate: unknown = null;
@@ -18,16 +19,17 @@ export function drawLeft(view: View): void {
     drawnManifest = view.manifest;
     drawTerms(view.manifest);
   }
-  const key = view.transfers.map(({ outcome }) => outcome).join();
+  const key = `${view.transfers.length} ${view.transfers.at(-1)?.outcome}`;
   if (key === drawnTransfers) return;
   drawnTransfers = key;
   say(element("transfers-count"), String(view.transfers.length));
-  byId("transfers", HTMLTableSectionElement).replaceChildren(
-    ...view.transfers
-      .slice(-200)
-      .reverse()
-      .map(({ at, what, bytes, outcome }) => row([format.clock(at), what, format.bytes(bytes), outcomes[outcome] ?? outcome])),
-  );
+  const table = byId("transfers", HTMLTableSectionElement);
+  whileOpen(table, () => {
+    const rows = view.transfers.slice(-200).reverse();
+    table.replaceChildren(
+      ...rows.map(({ at, what, bytes, outcome }) => row([format.clock(at), what, format.bytes(bytes), outcomes[outcome] ?? outcome])),
+    );
+  });
 }
 
 const outcomes: Readonly<Record<string, string>> = {

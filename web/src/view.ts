@@ -11,6 +11,7 @@ import type {
   SessionState,
   StepEvent,
   UpdateEvent,
+  UploadEvent,
 } from "unsaid";
 
 export interface Transfer {
@@ -33,6 +34,7 @@ export interface View {
   readonly rounds: Map<number, RoundMetrics>;
   open: (RoundStateEvent & { readonly at: number }) | null;
   update: UpdateEvent | null;
+  upload: UploadEvent | null;
   contributions: number;
   readonly transfers: Transfer[];
   budget: BudgetView | null;
@@ -53,6 +55,7 @@ export function emptyView(): View {
     rounds: new Map(),
     open: null,
     update: null,
+    upload: null,
     contributions: 0,
     transfers: [],
     budget: null,
@@ -75,6 +78,7 @@ export function apply(view: View, event: ClientEvent): void {
     case "state":
       view.state = event.state;
       if (event.state !== "training") view.step = null;
+      if (event.state !== "uploading") view.upload = null;
       break;
     case "backend":
       view.backend = event;
@@ -89,6 +93,9 @@ export function apply(view: View, event: ClientEvent): void {
       view.update = event;
       break;
     case "upload": {
+      view.upload = event;
+      if (event.status === "retrying") view.relay = "unreachable";
+      else if (event.status !== "sending") view.relay = "connected";
       const last = view.transfers.at(-1);
       const what = `update for round ${event.round}${event.attempt > 1 ? `, try ${event.attempt}` : ""}`;
       if (last?.what === what && last.outcome === "sending") last.outcome = event.status;

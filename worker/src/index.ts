@@ -4,11 +4,11 @@
 import init, { panic_for_test, Session } from "unsaid-wasm";
 
 import type { FromWorker, ToWorker } from "./messages.js";
-import { serve, watchPanics } from "./shell.js";
+import { serve } from "./shell.js";
 
-declare const self: DedicatedWorkerGlobalScope;
+/** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
+declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
 
-watchPanics(console);
 serve(
   {
     postMessage: (message: FromWorker, transfer) => self.postMessage(message, transfer),
@@ -17,6 +17,7 @@ serve(
       self.addEventListener("error", (event) => listener(event.error ?? event.message));
       self.addEventListener("unhandledrejection", (event) => listener(event.reason));
     },
+    panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
   },
   { default: init, Session, panic_for_test },
   new URL("./unsaid_bg.wasm", import.meta.url),

@@ -11,6 +11,8 @@ export interface Scope {
   onMessage(listener: (message: ToWorker) => void): void;
   /** Calls back on each uncaught error and unhandled rejection. */
   onFault(listener: (thrown: unknown) => void): void;
+  /** What the last Rust panic said, if there was one: the trap that follows it says no more than “unreachable”. */
+  panicText(): string | null;
 }
 
 /** Runs the wasm module behind `scope` until the page terminates the worker. */
@@ -25,7 +27,7 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
 
   // A panic leaves the wasm instance in an unknown state: say so once, then say nothing more.
   const crash = (thrown: unknown): void => {
-    post({ type: "crashed", message: takePanicMessage() ?? messageOf(thrown) });
+    post({ type: "crashed", message: scope.panicText() ?? messageOf(thrown) });
     dead = true;
   };
   scope.onFault(crash);
@@ -115,24 +117,4 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
 function transferables(value: unknown): Transferable[] {
   if (!(value instanceof Float32Array) || !(value.buffer instanceof ArrayBuffer)) return [];
   return value.byteLength > 0 && value.byteLength === value.buffer.byteLength ? [value.buffer] : [];
-}
-
-let panicMessage: string | null = null;
-
-/** Remembers what a Rust panic hook writes to the console: the trap that follows says no more than “unreachable”. */
-export function watchPanics(target: { error(...data: unknown[]): void }): void {
-  const original = target.error;
-  target.error = (...data: unknown[]) => {
-    const [first] = data;
-    if (typeof first === "string" && first.includes("panicked at")) {
-      panicMessage = first.split(/\n\s*Stack:/)[0]?.trim() ?? first;
-    }
-    original.apply(target, data);
-  };
-}
-
-function takePanicMessage(): string | null {
-  const message = panicMessage;
-  panicMessage = null;
-  return message;
 }
