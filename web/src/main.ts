@@ -54,17 +54,25 @@ createTheme(() => {
   pad.redraw();
 });
 
+/** Drawing more often shows a person no more, and laying out the page is what its thread has to do. */
+const BETWEEN_DRAWINGS_MS = 100;
+
 let scheduled = false;
+let drawnAt = 0;
 function redraw(): void {
   if (scheduled) return;
   scheduled = true;
-  requestAnimationFrame(() => {
-    scheduled = false;
-    drawLearn(view, chart);
-    drawLocal(view);
-    drawLeft(view);
-    drawBudget(view);
-  });
+  const wait = Math.max(0, drawnAt + BETWEEN_DRAWINGS_MS - performance.now());
+  setTimeout(() => requestAnimationFrame(draw), wait);
+}
+
+function draw(): void {
+  scheduled = false;
+  drawnAt = performance.now();
+  drawLearn(view, chart);
+  drawLocal(view);
+  drawLeft(view);
+  drawBudget(view);
 }
 // The deadline counts down.
 setInterval(() => {
