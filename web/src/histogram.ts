@@ -13,7 +13,8 @@ const HEIGHT = 96;
 export function drawHistogram({ edges, before, after }: Histogram, noisy: boolean): void {
   draw("hist-before", edges, before, "before");
   draw("hist-after", edges, after, "after");
-  say(element("hist-after-title"), noisy ? "After noise: what is sent" : "What is sent: the same, no noise");
+  say(element("hist-before-title"), noisy ? "Before noise: never leaves" : "Your clipped change");
+  say(element("hist-after-title"), noisy ? "After noise: what is sent" : "What is sent: the same");
   say(
     element("hist-say"),
     noisy
