@@ -48,7 +48,9 @@ after(() => rm(folder, { recursive: true, force: true }));
 const tool = (name) => join(root, "node_modules/.bin", name);
 
 async function trainsWith(page) {
-  await scene({ page, set: { "privacy.mode": "local" } }, async ({ browser, proxy, relay }) => {
+  // Noise that leaves room for a round in the default budget.
+  const set = { "privacy.mode": "local", "privacy.noise_multiplier": 4 };
+  await scene({ page, set }, async ({ browser, proxy, relay }) => {
     const tab = await browser.newPage();
     const troubles = watch(tab);
     await tab.goto(`${proxy.origin}/index.html`);

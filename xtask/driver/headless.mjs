@@ -13,8 +13,6 @@ const BUDGET = { epsilon: 1e6, delta: 1e-5 };
 
 class Tab {
   events = [];
-  troubles = [];
-  #read = 0;
 
   constructor(number, page) {
     this.number = number;
@@ -24,7 +22,7 @@ class Tab {
 
   /** Fetches what the page's client has reported since the last time; throws where taking part has failed. */
   async update() {
-    const report = await this.page.evaluate((from) => {
+    const report = await this.page.evaluate(() => {
       const demo = window.unsaidDemo;
       if (!demo) return null;
       if (demo.done && !window.headlessEnd) {
@@ -34,15 +32,15 @@ class Tab {
           (error) => void (window.headlessEnd = { kind: "failed", code: error.code, message: error.message }),
         );
       }
+      // The page forgets its oldest events, so a count of those read would not do.
+      const fresh = demo.events.slice(demo.events.lastIndexOf(window.headlessLast) + 1);
+      window.headlessLast = fresh.at(-1) ?? window.headlessLast;
       const wanted = ["state", "backend", "upload", "relay", "contribution"];
-      const events = demo.events.slice(from).filter((event) => wanted.includes(event.type));
-      return { events, read: demo.events.length, end: window.headlessEnd ?? null, error: demo.error ?? null };
-    }, this.#read);
+      return { events: fresh.filter((event) => wanted.includes(event.type)), end: window.headlessEnd ?? null };
+    });
     if (!report) return;
-    this.#read = report.read;
     this.events.push(...report.events);
-    const { end, error } = report;
-    if (error) throw new Error(`tab ${this.number} failed: ${error.code}: ${error.message}`);
+    const { end } = report;
     if (end?.kind === "failed") throw new Error(`tab ${this.number} failed: ${end.code}: ${end.message}`);
     if (end?.kind === "ended" && !["rounds-done", "finished"].includes(end.reason)) {
       throw new Error(`tab ${this.number} left early: ${end.reason}`);
@@ -57,10 +55,14 @@ class Tab {
     return this.events.findLast((event) => event.type === "backend")?.backend ?? null;
   }
 
-  /** For error messages: what it did last. */
-  describe() {
+  /** For error messages: what it did last, and what it tells the person. */
+  async describe() {
     const last = this.events.slice(-3).map((event) => JSON.stringify(event).slice(0, 160));
-    return [`tab ${this.number}: ${last.join(" ") || "has reported nothing"}`, ...this.troubles.slice(-3)].join("\n  ");
+    const notice = await this.page
+      .evaluate(() => [...document.querySelectorAll("[role=alert], [role=status]")].map((element) => element.innerText))
+      .catch((error) => [error.message]);
+    const words = [...this.troubles.slice(-3), ...notice.map((text) => text.trim().replaceAll("\n", " ")).filter(Boolean)];
+    return [`tab ${this.number}: ${last.join(" ") || "has reported nothing"}`, ...words].join("\n  ");
   }
 }
 
@@ -95,7 +97,8 @@ export async function runTabs(config, onRound) {
 
     const stalled = async (reason) => {
       const state = JSON.stringify(await get("round").catch((error) => error.message));
-      return new Error(`${reason}; the relay says ${state}\n${tabs.map((tab) => tab.describe()).join("\n")}`);
+      const words = await Promise.all(tabs.map((tab) => tab.describe()));
+      return new Error(`${reason}; the relay says ${state}\n${words.join("\n")}`);
     };
     let next = first;
     let progress = Date.now();
