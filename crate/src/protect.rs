@@ -12,8 +12,8 @@ use crate::{
 
 /// Bins of the histogram that the page draws.
 const HISTOGRAM_BINS: usize = 41;
-/// Bytes of the frame that the page shows.
-const HEAD_BYTES: usize = 64;
+/// Bytes of the frame that the page shows: the header and the first few coordinates.
+const HEAD_BYTES: usize = 132;
 
 /// An update that is ready to be paid for and sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,4 +97,175 @@ pub fn protect(
         frame: bytes,
         report,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::task::tests::{NO_FLOORS, read, terms};
+
+    /// A task of `4·units + units` parameters, with noise of `multiplier` or without.
+    fn task(units: u32, multiplier: Option<f64>) -> Task {
+        let mut terms = terms();
+        terms["model"]["layers"][0]["units"] = units.into();
+        terms["data"]["classes"] = units.into();
+        terms["parameters"] = (5 * units).into();
+        terms["privacy"] = match multiplier {
+            Some(multiplier) => json!({"mode": "local", "noise_multiplier": multiplier}),
+            None => json!({"mode": "none"}),
+        };
+        read(&terms, &NO_FLOORS).unwrap()
+    }
+
+    fn protected(
+        task: &Task,
+        before: &[f32],
+        after: &[f32],
+    ) -> Result<(Protected, UpdateFrame), ClientError> {
+        let client = ClientId::from_bytes([3; 16]);
+        let model = ContentHash::of(b"model");
+        let made = protect(task, client, 7, model, before, after, &mut Random::default())?;
+        let frame = UpdateFrame::decode(&made.frame).unwrap();
+        assert_eq!((frame.client, frame.model, frame.round), (client, model, 7));
+        assert_eq!((frame.manifest, frame.update), (task.hash, made.update));
+        Ok((made, frame))
+    }
+
+    fn norm_squared(coordinates: &[i32]) -> u64 {
+        coordinates
+            .iter()
+            .map(|c| u64::from(c.unsigned_abs()).pow(2))
+            .sum()
+    }
+
+    /// A start, and an end `norm` away from it.
+    fn change(parameters: usize, norm: f32) -> (Vec<f32>, Vec<f32>) {
+        let raw: Vec<f32> = (0..parameters).map(|i| (i as f32 * 1.618).sin()).collect();
+        let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+        (
+            vec![0.0; parameters],
+            raw.iter().map(|x| x / length * norm).collect(),
+        )
+    }
+
+    #[test]
+    fn without_noise_each_coordinate_is_the_change_rounded_to_the_grid() {
+        let task = task(40, None);
+        let (before, after) = change(200, 0.5);
+        let (made, frame) = protected(&task, &before, &after).unwrap();
+        for (sent, after) in frame.coordinates.iter().zip(&after) {
+            let steps = f64::from(*after) * 1024.0;
+            assert!((f64::from(*sent) - steps).abs() < 1.0, "{sent} {steps}");
+        }
+        assert!(!made.report.clipped && (made.report.norm_before_clip - 0.5).abs() < 1e-6);
+        assert_eq!(made.report.sigma_steps, 0.0);
+        assert_eq!(made.report.histogram.before, made.report.histogram.after);
+    }
+
+    #[test]
+    fn whatever_the_change_the_integers_obey_the_bound() {
+        let task = task(40, None);
+        for norm in [0.0, 1e-9, 0.999, 1.0, 1.001, 50.0, 1e18, 1e30] {
+            let (before, after) = change(200, 1.0);
+            let after: Vec<f32> = after.iter().map(|x| x * norm).collect();
+            let (made, frame) = protected(&task, &before, &after).unwrap();
+            assert!(
+                norm_squared(&frame.coordinates) <= task.encoding.bound_squared(),
+                "{norm}"
+            );
+            assert_eq!(made.report.clipped, made.report.norm_before_clip > 1.0, "{norm}");
+        }
+    }
+
+    #[test]
+    fn with_noise_the_frame_lies_as_far_from_the_change_as_the_noise_says() {
+        // Σ(noise/σ)² of d coordinates has mean d and standard deviation √(2d): beyond eight of them with probability below 10⁻¹³.
+        const D: usize = 10_000;
+        let off = 8.0 * (2.0 / D as f64).sqrt();
+        let spread = |multiplier| {
+            let task = task(D as u32 / 5, multiplier);
+            let (before, after) = change(D, 1.0);
+            let (made, frame) = protected(&task, &before, &after).unwrap();
+            let sigma = 4.0 * task.encoding.bound_steps();
+            let squares = frame.coordinates.iter().zip(&after).map(|(sent, after)| {
+                let clear = f64::from(*after) * 1024.0;
+                ((f64::from(*sent) - clear) / sigma).powi(2)
+            });
+            (squares.sum::<f64>() / D as f64, made)
+        };
+        let (with, made) = spread(Some(4.0));
+        assert!((with - 1.0).abs() < off, "{with}");
+        assert_ne!(made.report.histogram.before, made.report.histogram.after);
+        // The control: without noise this measure is next to nothing.
+        let (without, _) = spread(None);
+        assert!(without < 1e-6, "{without}");
+    }
+
+    #[test]
+    fn the_same_change_is_never_protected_alike_twice() {
+        let task = task(40, Some(4.0));
+        let (before, after) = change(200, 1.0);
+        let (one, one_frame) = protected(&task, &before, &after).unwrap();
+        let (other, other_frame) = protected(&task, &before, &after).unwrap();
+        assert_ne!(one.update, other.update);
+        assert_ne!(one_frame.coordinates, other_frame.coordinates);
+        // One generator that goes on, too.
+        let mut random = Random::default();
+        let mut next = || {
+            let client = ClientId::from_bytes([3; 16]);
+            let model = ContentHash::of(b"model");
+            protect(&task, client, 7, model, &before, &after, &mut random).unwrap()
+        };
+        let (one, other) = (next(), next());
+        assert!(one.update != other.update && one.frame != other.frame);
+    }
+
+    #[test]
+    fn a_change_that_is_not_a_number_is_refused() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for multiplier in [None, Some(4.0)] {
+                let task = task(40, multiplier);
+                let (before, mut after) = change(200, 1.0);
+                after[199] = bad;
+                let result = protected(&task, &before, &after);
+                assert!(
+                    matches!(result, Err(ClientError::NonFinite(_))),
+                    "{bad} {result:?}"
+                );
+            }
+        }
+        // Two numbers whose difference is none.
+        let task = task(40, None);
+        let result = protected(&task, &[f32::MIN; 200], &[f32::MAX; 200]);
+        assert!(matches!(result, Err(ClientError::NonFinite(_))), "{result:?}");
+    }
+
+    #[test]
+    fn a_change_of_another_length_is_refused() {
+        let task = task(40, None);
+        assert!(protected(&task, &[0.0; 199], &[0.0; 199]).is_err());
+    }
+
+    #[test]
+    fn the_report_describes_the_very_bytes() {
+        let task = task(40, Some(4.0));
+        let (before, after) = change(200, 3.0);
+        let (made, frame) = protected(&task, &before, &after).unwrap();
+        let report = &made.report;
+        let head: String = made.frame[..64]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!((report.bytes, &report.head_hex), (made.frame.len(), &head));
+        assert_eq!(report.update_id, frame.update.to_string());
+        assert_eq!(report.coordinates, 200);
+        assert_eq!(report.bytes, UpdateFrame::HEADER_LEN + 200 * report.width_bytes);
+        assert!(report.clipped && (report.norm_before_clip - 3.0).abs() < 1e-5);
+        for counts in [&report.histogram.before, &report.histogram.after] {
+            assert_eq!(counts.iter().sum::<u32>(), 200);
+            assert_eq!(report.histogram.edges.len(), counts.len() + 1);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
     abort::Abort,
     backend::{self, Backend, BackendChoice},
     events::{BudgetView, RelayStatus, State, UploadStatus},
-    feed::Feed,
+    feed::{Feed, is_after},
     ports::{Clock, Listener, Pending, Ports, Relay, RelayFault, Store},
     protect::{Protected, protect},
     random::Random,
@@ -43,6 +43,9 @@ impl Default for Patience {
 }
 
 const LONGEST_WAIT_MS: u64 = 15_000;
+/// The longest wait that a relay can ask for: a wrong `Retry-After` must not park a client for good, and a browser's timer that is
+/// set for more than 2³¹ ms fires at once.
+const LONGEST_RETRY_AFTER_MS: u64 = 600_000;
 /// Time between two reports, and two breaths, of a training run: a stop is heard within this.
 const BREATH_MS: f64 = 40.0;
 
@@ -99,6 +102,15 @@ struct SharedModel {
     parameters: Rc<[f32]>,
 }
 
+/// Frees the session for the next run, however this one ends: a run that is dropped half-way too.
+struct Running<'a>(&'a Cell<bool>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// How one round ended for this client.
 enum RoundEnd {
     Counted,
@@ -130,9 +142,10 @@ impl<P: Ports> Session<P> {
         if self.running.replace(true) {
             return Err(ClientError::Busy);
         }
+        let running = Running(&self.running);
         let mut done = 0;
         let result = self.rounds(rounds, &mut done, abort).await;
-        self.running.set(false);
+        drop(running);
         self.say(State::Stopped, None);
         let reason = match result {
             Ok(reason) => reason,
@@ -166,6 +179,7 @@ impl<P: Ports> Session<P> {
         while rounds.is_none_or(|rounds| *done < rounds) {
             self.can_afford().await?;
             self.say(State::CheckingIn, None);
+            let heard = self.feed.newest();
             match self.check_in(client, abort).await? {
                 CheckInReply::Train { round, model, .. } => {
                     if let RoundEnd::Counted = self.round(client, round, model, &examples, abort).await? {
@@ -180,7 +194,18 @@ impl<P: Ports> Session<P> {
                     round,
                     retry_after_ms,
                 } => {
-                    self.wait_after(round, retry_after_ms, abort).await?;
+                    // The answer is newer than what the feed had said before the question. A feed that was ahead of it then has
+                    // lost its relay (which began again from an older state), and believing it would mean asking without end.
+                    if heard.is_some_and(|state| is_after(&state, round)) {
+                        self.say(State::Waiting, Some(round));
+                        let wait = self
+                            .ports
+                            .clock()
+                            .sleep(retry_after_ms.clamp(50, LONGEST_WAIT_MS));
+                        abort.guard(wait).await?;
+                    } else {
+                        self.wait_after(round, retry_after_ms, abort).await?;
+                    }
                 }
                 CheckInReply::Finished { .. } => return Ok(Ending::Finished),
                 _ => {
@@ -365,6 +390,12 @@ impl<P: Ports> Session<P> {
                         checked_in_again = true;
                         self.check_in(client, abort).await?;
                         continue;
+                    }
+                    // One that was kept from before the manifest changed, where the client has agreed to the new one since.
+                    Some(ProblemKind::WrongManifest) if read_pending(pending)?.manifest != self.task.hash => {
+                        let detail = Some(problem.detail.clone());
+                        self.hear(upload(attempt, UploadStatus::Late, None, detail));
+                        break Ok(RoundEnd::NotCounted);
                     }
                     Some(ProblemKind::WrongManifest) => break Err(ClientError::ManifestChanged),
                     Some(kind) if kind.is_temporary() => {}
@@ -562,7 +593,8 @@ fn wait_for(
     // The clock's low digits spread clients that failed at the same moment; nothing secret depends on them.
     let spread = backoff / 4;
     let jitter = (clock.now_ms() * 1000.0) as u64 % (2 * spread + 1);
-    Ok((told.unwrap_or(0).max(backoff - spread + jitter), detail))
+    let told = told.unwrap_or(0).min(LONGEST_RETRY_AFTER_MS);
+    Ok((told.max(backoff - spread + jitter), detail))
 }
 
 /// The budget as a person reads it.
@@ -612,18 +644,16 @@ impl<P: Ports> Observer for Watch<'_, P> {
                 epochs,
                 step,
                 steps,
-            } => {
-                if now - self.breath >= BREATH_MS || step == steps {
-                    self.ports.listener().hear(SessionEvent::Step {
-                        round,
-                        epoch,
-                        epochs,
-                        step,
-                        steps,
-                    });
-                    clock.give_way().await;
-                    self.breath = clock.now_ms();
-                }
+            } if now - self.breath >= BREATH_MS || step == steps => {
+                self.ports.listener().hear(SessionEvent::Step {
+                    round,
+                    epoch,
+                    epochs,
+                    step,
+                    steps,
+                });
+                clock.give_way().await;
+                self.breath = clock.now_ms();
             }
             Progress::Epoch { epoch, epochs, loss } => {
                 let seconds = (now - self.epoch_start) / 1000.0;

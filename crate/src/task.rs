@@ -94,3 +94,162 @@ impl Task {
         self.noise.as_ref().map(|noise| noise.rho(Adjacency::ReplaceOne))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    pub(crate) const NO_FLOORS: ClientFloors = ClientFloors {
+        min_noise_multiplier: 0.0,
+        max_clip_l2: 1e9,
+        min_cohort: 1,
+    };
+
+    pub(crate) fn terms() -> Value {
+        json!({
+            "protocol": 1,
+            "task": "flowers",
+            "title": "Flowers",
+            "model": {
+                "input": [4],
+                "layers": [{"type": "dense", "units": 3}],
+                "loss": "softmax-cross-entropy",
+            },
+            "parameters": 15,
+            "training": {
+                "epochs": 1,
+                "batch_size": 8,
+                "optimizer": {"type": "sgd", "learning_rate": 0.1},
+            },
+            "data": {"kind": "classification", "features": 4, "classes": 3},
+            "update": {"clip_l2": 1.0, "grid_step": 0.0009765625},
+            "privacy": {"mode": "local", "noise_multiplier": 4.0},
+            "rounds": {"min_clients": 2, "target_clients": 4, "deadline_ms": 60000},
+        })
+    }
+
+    pub(crate) fn read(terms: &Value, floors: &ClientFloors) -> Result<Task, ClientError> {
+        let bytes = serde_json::to_vec(terms).unwrap();
+        Task::new(&bytes, ContentHash::of(&bytes), floors)
+    }
+
+    /// The terms with the value at `path` changed.
+    pub(crate) fn with(path: &str, value: Value) -> Value {
+        let mut terms = terms();
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        terms.pointer_mut(parent).unwrap()[field] = value;
+        terms
+    }
+
+    #[test]
+    fn a_good_manifest_is_read_and_its_bytes_are_kept() {
+        let bytes = serde_json::to_vec_pretty(&terms()).unwrap();
+        let task = Task::new(&bytes, ContentHash::of(&bytes), &ClientFloors::default()).unwrap();
+        assert_eq!(task.json.as_bytes(), bytes);
+        assert_eq!(task.hash, ContentHash::of(&bytes));
+        assert_eq!(task.encoding.dimension(), 15);
+    }
+
+    #[test]
+    fn a_round_costs_two_over_the_squared_multiplier_and_nothing_without_noise() {
+        for multiplier in [0.5, 1.0, 4.0, 16.0] {
+            let task = read(&with("/privacy/noise_multiplier", multiplier.into()), &NO_FLOORS).unwrap();
+            let rho = task.round_cost().unwrap().get();
+            let exact = 2.0 / (multiplier * multiplier);
+            // σ is rounded up to what the sampler can draw, and ρ is never rounded down.
+            assert!((rho / exact - 1.0).abs() < 1e-3, "{multiplier}: {rho}");
+        }
+        let task = read(&with("/privacy", json!({"mode": "none"})), &NO_FLOORS).unwrap();
+        assert_eq!(task.round_cost(), None);
+    }
+
+    #[test]
+    fn terms_below_the_floors_are_told_apart_from_a_bad_manifest() {
+        let floors = ClientFloors::default();
+        for (what, terms) in [
+            ("adds no noise", with("/privacy", json!({"mode": "none"}))),
+            (
+                "noise multiplier is 0.49",
+                with("/privacy/noise_multiplier", json!(0.49)),
+            ),
+            (
+                "clips updates to 101",
+                with("/update", json!({"clip_l2": 101.0, "grid_step": 0.1})),
+            ),
+            ("publishes with 1 updates", with("/rounds/min_clients", json!(1))),
+        ] {
+            match read(&terms, &floors) {
+                Err(ClientError::BelowFloor(reason)) => assert!(reason.contains(what), "{reason}"),
+                other => panic!("{what}: {other:?}"),
+            }
+            assert!(read(&terms, &NO_FLOORS).is_ok(), "{what}");
+        }
+    }
+
+    #[test]
+    fn each_manifest_that_cannot_be_followed_names_what_is_wrong() {
+        let two_inputs = json!({"kind": "classification", "features": 2, "classes": 3});
+        let four_labels = json!({"kind": "classification", "features": 4, "classes": 4});
+        let misspelt =
+            json!({"epochs": 1, "batch_siz": 8, "optimizer": {"type": "sgd", "learning_rate": 0.1}});
+        for (what, terms) in [
+            ("protocol version 2", with("/protocol", json!(2))),
+            ("surprise", with("/surprise", json!(true))),
+            ("surprise", with("/rounds/surprise", json!(true))),
+            ("surprise", with("/update/surprise", json!(true))),
+            ("surprise", with("/privacy/surprise", json!(true))),
+            ("surprise", with("/model/surprise", json!(true))),
+            ("batch_siz", with("/training", misspelt)),
+            (
+                "parameters: the model has 15, the manifest says 16",
+                with("/parameters", json!(16)),
+            ),
+            ("2 features", with("/data", two_inputs)),
+            ("4 classes", with("/data", four_labels)),
+            ("telepathy", with("/data/kind", json!("telepathy"))),
+            ("telepathy", with("/privacy/mode", json!("telepathy"))),
+            ("telepathy", with("/model/layers", json!([{"type": "telepathy"}]))),
+            ("layer 0", with("/model/layers/0/units", json!(0))),
+            ("noise_multiplier", with("/privacy/noise_multiplier", json!(0.0))),
+            ("noise_multiplier", with("/privacy/noise_multiplier", json!(-1.0))),
+            ("clip_l2", with("/update/clip_l2", json!(0.0))),
+            ("grid_step", with("/update/grid_step", json!(1e-12))),
+            ("rounds.target_clients", with("/rounds/target_clients", json!(1))),
+            ("a-z", with("/task", json!("../../other"))),
+        ] {
+            match read(&terms, &NO_FLOORS) {
+                Err(ClientError::BadManifest(reason)) => assert!(reason.contains(what), "{what}: {reason}"),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_under_another_hash_is_refused() {
+        let bytes = serde_json::to_vec(&terms()).unwrap();
+        let result = Task::new(&bytes, ContentHash::of(b"other"), &NO_FLOORS);
+        assert!(matches!(result, Err(ClientError::BadManifest(reason)) if reason.contains("was announced")));
+    }
+
+    #[test]
+    fn untrusted_bytes_are_an_error_and_never_a_panic() {
+        let good = serde_json::to_vec(&terms()).unwrap();
+        for length in 0..good.len() {
+            let cut = &good[..length];
+            let result = Task::new(cut, ContentHash::of(cut), &NO_FLOORS);
+            assert!(matches!(result, Err(ClientError::BadManifest(_))), "{length}");
+        }
+        let deep = "[".repeat(100_000);
+        for bad in [&b"\xff\xfe"[..], b"null", b"[]", b"<html>", deep.as_bytes()] {
+            let result = Task::new(bad, ContentHash::of(bad), &NO_FLOORS);
+            assert!(matches!(result, Err(ClientError::BadManifest(_))));
+        }
+        let huge = with("/model/layers", json!([{"type": "dense", "units": 1_u64 << 62}]));
+        assert!(matches!(
+            read(&huge, &NO_FLOORS),
+            Err(ClientError::BadManifest(_))
+        ));
+    }
+}

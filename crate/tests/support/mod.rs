@@ -95,7 +95,6 @@ pub enum Upload {
 /// A relay. A round closes with one update.
 pub struct MemoryRelay {
     log: Log,
-    turns: Cell<bool>,
     /// Events go here where there is someone to hear them.
     pub feed: RefCell<Option<Feed>>,
     pub state: RefCell<RelayState>,
@@ -253,9 +252,7 @@ impl RelayState {
 impl MemoryRelay {
     async fn hear(&self, op: Op) {
         self.log.push(op);
-        if self.turns.get() {
-            turn().await;
-        }
+        turn().await;
     }
 
     /// Closes the open round, opens the next, and says so to whoever listens.
@@ -680,7 +677,10 @@ pub fn task(manifest: &Manifest) -> Task {
 /// Examples whose numbers are like no others.
 fn examples() -> (Vec<f32>, Vec<u32>) {
     let feature = |i: u32| (i as f32 * 0.739_085_1).sin();
-    ((0..24 * 4).map(feature).collect(), (0..24).map(|i| i % 3).collect())
+    (
+        (0..24 * 4).map(feature).collect(),
+        (0..24).map(|i| i % 3).collect(),
+    )
 }
 
 impl World {
@@ -691,7 +691,6 @@ impl World {
             manifest,
             relay: MemoryRelay {
                 log: log.clone(),
-                turns: Cell::new(true),
                 feed: RefCell::new(None),
                 state: RefCell::new(RelayState::new(&task)),
             },
