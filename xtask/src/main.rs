@@ -49,6 +49,9 @@ enum Command {
 fn main() -> ExitCode {
     match process::stop_children_on_signals().and_then(|()| run(Cli::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) if process::interrupted() => loop {
+            std::thread::park();
+        },
         Err(error) => {
             process::stop_all_children();
             eprintln!("error: {error:#}");

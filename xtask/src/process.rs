@@ -5,7 +5,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +22,7 @@ use nix::{
 /// How long a child has between being asked to stop and being killed.
 const GRACE: Duration = Duration::from_secs(4);
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static GROUPS: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 fn groups() -> MutexGuard<'static, Vec<i32>> {
@@ -28,11 +32,20 @@ fn groups() -> MutexGuard<'static, Vec<i32>> {
 /// From now on Ctrl-C, SIGTERM and SIGHUP stop the children first.
 pub(crate) fn stop_children_on_signals() -> Result<()> {
     ctrlc::set_handler(|| {
+        INTERRUPTED.store(true, Ordering::SeqCst);
         eprintln!("\n==> stopping");
+        stop_all_children();
+        // One that was being started just then.
+        thread::sleep(Duration::from_millis(100));
         stop_all_children();
         std::process::exit(130);
     })
     .context("signals cannot be handled")
+}
+
+/// Whether this program is being stopped: then children that end are no news. The signal's own thread ends the program.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 /// Stops every process group that is still alive.
@@ -64,6 +77,9 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `command` without standard input unless one was asked for.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        while interrupted() {
+            thread::park();
+        }
         command.process_group(0);
         let line = describe(command);
         let child = command
