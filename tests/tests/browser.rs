@@ -1,0 +1,60 @@
+//! The device-generic tests in a browser's dedicated worker: the CPU (SIMD128) and WebGPU. There is no skip here: a browser
+//! without WebGPU fails.
+#![cfg(target_arch = "wasm32")]
+#![allow(missing_docs)]
+
+use unsaid_engine::{Device, GpuDevice};
+use unsaid_tests as body;
+use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
+
+wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+async fn webgpu() -> GpuDevice {
+    GpuDevice::request()
+        .await
+        .expect("the tests need a browser with WebGPU")
+}
+
+macro_rules! on_every_device {
+    ($($name:ident),* $(,)?) => {
+        mod cpu {
+            $(#[wasm_bindgen_test::wasm_bindgen_test] async fn $name() { super::body::$name(&super::Device::Cpu).await; })*
+        }
+        mod webgpu {
+            $(#[wasm_bindgen_test::wasm_bindgen_test] async fn $name() {
+                super::body::$name(&super::Device::Gpu(super::webgpu().await)).await;
+            })*
+        }
+    };
+}
+
+on_every_device! {
+    agrees_with_the_cpu,
+    learns_like_the_cpu,
+    same_seed_same_bits,
+    tiny_data_sets_train,
+    a_loss_that_is_not_finite_stops,
+    the_observer_can_stop,
+}
+
+#[wasm_bindgen_test]
+async fn a_lost_gpu_goes_on_on_the_cpu() {
+    body::a_lost_gpu_goes_on_on_the_cpu(webgpu().await).await;
+}
+
+/// These tests mean what they say only in a worker: a window has a document.
+#[wasm_bindgen_test]
+fn this_is_a_dedicated_worker() {
+    let scope = js_sys::Reflect::get(&js_sys::global(), &"DedicatedWorkerGlobalScope".into()).unwrap();
+    assert!(!scope.is_undefined());
+}
+
+/// The browser's own generator feeds the noise, and every call gives other bytes.
+#[wasm_bindgen_test]
+fn randomness_comes_from_the_browser() {
+    let mut first = unsaid::random::Random::default();
+    let mut second = unsaid::random::Random::default();
+    let (a, b): ([u8; 32], [u8; 32]) = (first.bytes().unwrap(), second.bytes().unwrap());
+    assert_ne!(a, b);
+    assert_ne!(a, first.bytes().unwrap());
+}
