@@ -254,7 +254,7 @@ mod tests {
         let (before, after) = change(200, 3.0);
         let (made, frame) = protected(&task, &before, &after).unwrap();
         let report = &made.report;
-        let head: String = made.frame[..64]
+        let head: String = made.frame[..HEAD_BYTES]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
