@@ -1,6 +1,6 @@
 // The relay goes away, tabs go away, workers crash: each has its outcome.
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 
 import { scene, until, within } from "./lib/scene.mjs";
 
@@ -15,20 +15,35 @@ const GIVE_UP_MS = 150_000;
 const done = (result) => assert.equal(result.value?.reason, "rounds-done", `${result.code}: ${result.message}`);
 const isUpload = (request) => request.path.endsWith("/updates");
 
-test("a relay that is down at the start is reported", async () => {
-  await scene({}, async ({ proxy, tab }) => {
-    const one = await tab();
-    // The page is another server's business: only the relay is down.
-    proxy.rule = (request) => (request.path.startsWith("/v1/") ? "refuse" : "pass");
-    const opened = await within(GIVE_UP_MS, "giving up", one.connect());
-    // A session may open without its relay; then the first thing that needs the relay says so.
-    const failed = opened.code ? opened : await within(GIVE_UP_MS, "giving up", one.call("manifest"));
-    assert.equal(failed.code, "relay-unreachable", failed.message);
-    // Once it is up, the same page can take part.
-    proxy.rule = () => "pass";
-    await one.load(proxy.origin);
-    await one.ready();
-    done(await one.run({ rounds: 1 }));
+// These mostly wait, so they wait together.
+describe("giving up", { concurrency: true }, () => {
+  test("a relay that is down at the start is reported", async () => {
+    await scene({}, async ({ proxy, tab }) => {
+      const one = await tab();
+      // The page is another server's business: only the relay is down.
+      proxy.rule = (request) => (request.path.startsWith("/v1/") ? "refuse" : "pass");
+      const opened = await within(GIVE_UP_MS, "giving up", one.connect());
+      // A session may open without its relay; then the first thing that needs the relay says so.
+      const failed = opened.code ? opened : await within(GIVE_UP_MS, "giving up", one.call("manifest"));
+      assert.equal(failed.code, "relay-unreachable", failed.message);
+      // Once it is up, the same page can take part.
+      proxy.rule = () => "pass";
+      await one.load(proxy.origin);
+      await one.ready();
+      done(await one.run({ rounds: 1 }));
+    });
+  });
+
+  test("a relay that stays away is reported after a bounded number of identical attempts", async () => {
+    await scene({}, async ({ proxy, tab }) => {
+      const one = await (await tab()).ready();
+      proxy.rule = (request) => (isUpload(request) ? "refuse" : "pass");
+      const result = await within(GIVE_UP_MS, "giving up", one.run({ rounds: 1 }));
+      assert.equal(result.code, "relay-unreachable", JSON.stringify(result));
+      const sent = proxy.updates();
+      assert.ok(sent.length > 1 && sent.length < 50, `${sent.length} attempts`);
+      assert.equal(new Set(sent.map((request) => request.sha256)).size, 1);
+    });
   });
 });
 
@@ -62,18 +77,6 @@ test("an upload that fails is retried with identical bytes", async () => {
     assert.equal((await relay.published(1)).clients, 1, "it is counted once");
     const budget = await one.call("budget.get");
     assert.equal(budget.value.rounds, 1, "it is debited once");
-  });
-});
-
-test("a relay that stays away is reported after a bounded number of identical attempts", async () => {
-  await scene({}, async ({ proxy, tab }) => {
-    const one = await (await tab()).ready();
-    proxy.rule = (request) => (isUpload(request) ? "refuse" : "pass");
-    const result = await within(GIVE_UP_MS, "giving up", one.run({ rounds: 1 }));
-    assert.equal(result.code, "relay-unreachable", JSON.stringify(result));
-    const sent = proxy.updates();
-    assert.ok(sent.length > 1 && sent.length < 50, `${sent.length} attempts`);
-    assert.equal(new Set(sent.map((request) => request.sha256)).size, 1);
   });
 });
 

@@ -280,7 +280,7 @@ impl Runner<'_> {
                 let mut command = Command::new(&wasm_pack);
                 command.args(["test", "--headless", "--chrome", "--chromedriver"]);
                 command.arg(&browser.chromedriver).arg(place.root.join(package));
-                command.args(["--", "--locked", "--test", &test]);
+                command.args(["--locked", "--test", &test]);
                 toolchain.set(place, &mut command);
                 command.env("PATH", &path);
                 command.env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", &capabilities);
