@@ -35,8 +35,9 @@ pub trait Relay {
     fn rounds(&self) -> impl Future<Output = Result<Vec<RoundMetrics>, RelayFault>>;
     /// Asks for work.
     fn check_in(&self, message: &CheckIn) -> impl Future<Output = Result<CheckInReply, RelayFault>>;
-    /// A model's bytes.
-    fn model(&self, hash: ContentHash) -> impl Future<Output = Result<Vec<u8>, RelayFault>>;
+    /// A model's bytes, at most `max_bytes` of them.
+    fn model(&self, hash: ContentHash, max_bytes: usize)
+    -> impl Future<Output = Result<Vec<u8>, RelayFault>>;
     /// Sends an update frame.
     fn send(&self, frame: &[u8]) -> impl Future<Output = Result<UpdateReply, RelayFault>>;
 }

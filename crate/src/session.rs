@@ -429,8 +429,12 @@ impl<P: Ports> Session<P> {
         if let Some(current) = current.filter(|current| current.hash == hash) {
             return Ok((current, 0));
         }
+        // Four bytes a parameter, and room for the header.
+        let max_bytes = 4 * self.task.model.parameter_count() + (1 << 20);
         let bytes = self
-            .ask(abort, |ports| async move { ports.relay().model(hash).await })
+            .ask(abort, |ports| async move {
+                ports.relay().model(hash, max_bytes).await
+            })
             .await?;
         let found = ContentHash::of(&bytes);
         if found != hash {

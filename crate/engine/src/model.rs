@@ -219,7 +219,7 @@ impl Model {
     pub fn predict(&self, parameters: &[f32], x: &[f32]) -> Result<Vec<f32>, EngineError> {
         self.check_count(parameters)?;
         let features = self.features();
-        if x.is_empty() || x.len() % features != 0 {
+        if x.is_empty() || !x.len().is_multiple_of(features) {
             return Err(crate::DataError::Length {
                 values: x.len(),
                 labels: x.len() / features,

@@ -1,8 +1,19 @@
 //! Parameters as safetensors files, with the layout's tensor names.
+//!
+//! The format: the length of the header as a little-endian `u64`, the header as JSON (`name → {dtype, shape, data_offsets}`),
+//! then the tensors' bytes. It is read and written here, and not by the `safetensors` crate, because that doubles what a
+//! browser downloads for it; the tests compare with that crate, byte for byte.
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::{fmt::Write, ops::Range};
 
-use crate::{Model, WeightsError};
+use serde_json::Value;
+
+use crate::{Model, ParameterTensor, WeightsError};
+
+/// The header's length comes in this many bytes.
+const LENGTH_BYTES: usize = 8;
+/// Headers are padded with spaces to a multiple of this.
+const ALIGNMENT: usize = 8;
 
 impl Model {
     /// The parameters as a safetensors file of little-endian `f32`. Equal parameters give equal bytes, so that a model can
@@ -12,48 +23,84 @@ impl Model {
     /// [`WeightsError::Count`] where `parameters` are not this model's.
     pub fn to_safetensors(&self, parameters: &[f32]) -> Result<Vec<u8>, WeightsError> {
         self.check_count(parameters)?;
-        let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let format = |error: safetensors::SafeTensorError| WeightsError::Format(error.to_string());
-        let tensors = self.layout().tensors().iter().map(|tensor| {
-            let range = tensor.range();
-            let data = &bytes[4 * range.start..4 * range.end];
-            Ok((
-                tensor.name.as_str(),
-                TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(format)?,
-            ))
-        });
-        let tensors = tensors.collect::<Result<Vec<_>, WeightsError>>()?;
-        safetensors::serialize(tensors, None).map_err(format)
+        let mut tensors: Vec<&ParameterTensor> = self.layout().tensors().iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut header = String::from("{");
+        let mut offset = 0;
+        for ParameterTensor { name, shape, .. } in tensors.iter().copied() {
+            let end = offset + 4 * shape.iter().product::<usize>();
+            let comma = if offset == 0 { "" } else { "," };
+            let shape = shape
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",");
+            // Names are made of letters, digits and dots, so they need no escapes. Writing to a string cannot fail.
+            let _ = write!(
+                header,
+                r#"{comma}"{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{offset},{end}]}}"#
+            );
+            offset = end;
+        }
+        header.push('}');
+        let padded = header.len().next_multiple_of(ALIGNMENT);
+        let mut file = Vec::with_capacity(LENGTH_BYTES + padded + offset);
+        file.extend_from_slice(&(padded as u64).to_le_bytes());
+        file.extend_from_slice(header.as_bytes());
+        file.resize(LENGTH_BYTES + padded, b' ');
+        for tensor in tensors {
+            file.extend(
+                parameters[tensor.range()]
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes()),
+            );
+        }
+        Ok(file)
     }
 
     /// The flat parameter vector of a safetensors file. The file is untrusted: every tensor must be there with its shape and
-    /// type, none may be there besides, and every number must be finite.
+    /// type, none may be there besides, their bytes must fill the file without gaps, and every number must be finite.
     ///
     /// # Errors
     /// [`WeightsError`] with the tensor that is wrong.
     pub fn from_safetensors(&self, file: &[u8]) -> Result<Vec<f32>, WeightsError> {
-        let file = SafeTensors::deserialize(file).map_err(|error| WeightsError::Format(error.to_string()))?;
+        let (header, data) = split(file)?;
         let expected = self.layout().tensors();
-        if file.len() != expected.len() {
-            let counts = format!("{} tensors, but the model has {}", file.len(), expected.len());
+        let entries = header
+            .as_object()
+            .ok_or_else(|| format_error("the header is no object"))?;
+        let found = entries.keys().filter(|name| *name != METADATA).count();
+        if found != expected.len() {
+            let counts = format!("{found} tensors, but the model has {}", expected.len());
             return Err(WeightsError::Tensors(counts));
         }
-        let mut parameters = vec![0.0; self.parameter_count()];
+        // Nothing is allocated before the file has been found to hold all the parameters.
+        if data.len() != 4 * self.parameter_count() {
+            let found = format!(
+                "{} bytes, but the model has {}",
+                data.len(),
+                4 * self.parameter_count()
+            );
+            return Err(WeightsError::Tensors(found));
+        }
+        let mut places = Vec::with_capacity(expected.len());
         for tensor in expected {
-            let name = &tensor.name;
-            let view = file
-                .tensor(name)
-                .map_err(|_| WeightsError::Tensors(format!("{name} is missing")))?;
-            if view.dtype() != Dtype::F32 || view.shape() != tensor.shape {
-                return Err(WeightsError::Tensors(format!(
-                    "{name} is {:?} {:?}, but must be F32 {:?}",
-                    view.dtype(),
-                    view.shape(),
-                    tensor.shape
-                )));
-            }
-            let values = view
-                .data()
+            let entry = entries.get(&tensor.name);
+            let entry = entry.ok_or_else(|| WeightsError::Tensors(format!("{} is missing", tensor.name)))?;
+            places.push(place(tensor, entry)?);
+        }
+        // As many bytes as the tensors need, no two of them overlapping: then there are no gaps.
+        let mut sorted = places.clone();
+        sorted.sort_by_key(|place| place.start);
+        if sorted.windows(2).any(|pair| pair[0].end > pair[1].start) {
+            return Err(format_error("two tensors overlap"));
+        }
+        let mut parameters = vec![0.0; self.parameter_count()];
+        for (tensor, place) in expected.iter().zip(places) {
+            let bytes = data
+                .get(place)
+                .ok_or_else(|| format_error("a tensor lies outside the file"))?;
+            let values = bytes
                 .as_chunks::<4>()
                 .0
                 .iter()
@@ -61,7 +108,7 @@ impl Model {
             for (index, (slot, value)) in parameters[tensor.range()].iter_mut().zip(values).enumerate() {
                 if !value.is_finite() {
                     return Err(WeightsError::NonFinite {
-                        tensor: name.clone(),
+                        tensor: tensor.name.clone(),
                         index,
                     });
                 }
@@ -69,6 +116,48 @@ impl Model {
             }
         }
         Ok(parameters)
+    }
+}
+
+/// The one entry of a header that is no tensor.
+const METADATA: &str = "__metadata__";
+
+fn format_error(reason: &str) -> WeightsError {
+    WeightsError::Format(reason.to_owned())
+}
+
+/// The header and the bytes behind it.
+fn split(file: &[u8]) -> Result<(Value, &[u8]), WeightsError> {
+    let truncated = || format_error("it ends before its header does");
+    let (length, rest) = file.split_first_chunk::<LENGTH_BYTES>().ok_or_else(truncated)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| truncated())?;
+    let (header, data) = rest.split_at_checked(length).ok_or_else(truncated)?;
+    let header = std::str::from_utf8(header).map_err(|_| format_error("the header is no text"))?;
+    let header = serde_json::from_str(header).map_err(|error| WeightsError::Format(error.to_string()))?;
+    Ok((header, data))
+}
+
+/// Where the bytes of `tensor` lie, by its entry in a header.
+fn place(tensor: &ParameterTensor, entry: &Value) -> Result<Range<usize>, WeightsError> {
+    let numbers = |field: &str| -> Option<Vec<usize>> {
+        let list = entry.get(field)?.as_array()?;
+        list.iter()
+            .map(|number| usize::try_from(number.as_u64()?).ok())
+            .collect()
+    };
+    let is_f32 = entry.get("dtype").and_then(Value::as_str) == Some("F32");
+    let name = &tensor.name;
+    if !is_f32 || numbers("shape").as_deref() != Some(&tensor.shape) {
+        return Err(WeightsError::Tensors(format!(
+            "{name} must be F32 {:?}",
+            tensor.shape
+        )));
+    }
+    match numbers("data_offsets").as_deref() {
+        Some(&[start, end]) if end.checked_sub(start) == Some(4 * tensor.len()) => Ok(start..end),
+        _ => Err(WeightsError::Tensors(format!(
+            "{name} does not have the bytes that its shape needs"
+        ))),
     }
 }
 
@@ -91,6 +180,69 @@ mod tests {
         let file = model.to_safetensors(&parameters).unwrap();
         assert_eq!(model.from_safetensors(&file).unwrap(), parameters);
         assert_eq!(model.to_safetensors(&parameters).unwrap(), file);
+    }
+
+    /// The `safetensors` crate is the independent reference: it writes the same bytes, and reads ours.
+    #[test]
+    fn files_are_those_of_the_safetensors_crate() {
+        use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+        let json = r#"{"input": [3], "layers": [{"type": "dense", "units": 5}, {"type": "relu"}, {"type": "dense", "units": 2}],
+            "loss": "softmax-cross-entropy"}"#;
+        let model = Model::new(&serde_json::from_str(json).unwrap()).unwrap();
+        let parameters = model.initial_parameters(3);
+        let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensors = model.layout().tensors().iter().map(|tensor| {
+            let data = &bytes[4 * tensor.offset..4 * tensor.range().end];
+            (
+                tensor.name.clone(),
+                TensorView::new(Dtype::F32, tensor.shape.clone(), data).unwrap(),
+            )
+        });
+        let file = model.to_safetensors(&parameters).unwrap();
+        assert_eq!(safetensors::serialize(tensors, None).unwrap(), file);
+        let read = SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(read.tensor("layers.2.kernel").unwrap().shape(), [5, 2]);
+    }
+
+    #[test]
+    fn each_wrong_header_is_refused() {
+        let model = model(2);
+        let file = |header: &str| {
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend_from_slice(header.as_bytes());
+            file.resize(file.len() + 32, 0);
+            model.from_safetensors(&file)
+        };
+        let kernel = r#""layers.0.kernel":{"dtype":"F32","shape":[3,2],"data_offsets":[8,32]}"#;
+        let bias = r#""layers.0.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+        let both = |kernel: &str, bias: &str| file(&format!("{{{kernel},{bias}}}"));
+        assert_eq!(both(kernel, bias), Ok(vec![0.0; 8]));
+        assert_eq!(
+            file(&format!(
+                r#"{{"__metadata__":{{"format":"pt"}},{kernel},{bias}}}"#
+            )),
+            Ok(vec![0.0; 8])
+        );
+        for (from, to) in [
+            ("F32", "F16"),
+            ("[3,2]", "[2,3]"),
+            ("[3,2]", "[6]"),
+            ("[3,2]", "[3,-2]"),
+            ("[8,32]", "[8,31]"),
+            ("[8,32]", "[32,8]"),
+            ("[8,32]", "[4,28]"),
+            ("[8,32]", "[16,40]"),
+            ("[8,32]", "[18446744073709551608,16]"),
+            ("[8,32]", "[8]"),
+            ("kernel", "kernels"),
+        ] {
+            assert!(both(&kernel.replace(from, to), bias).is_err(), "{from} → {to}");
+        }
+        for header in ["", "[]", "null", "{", "{}", "\u{0}"] {
+            assert!(file(header).is_err(), "{header}");
+        }
+        assert!(file(&format!("{{{kernel}}}")).is_err());
+        assert!(model.from_safetensors(&u64::MAX.to_le_bytes()).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The surface that JavaScript sees, used only by the worker in `worker/`. `pkg/src/protocol.ts` has its types.
+//! The surface that JavaScript sees, used only by the worker in `worker/`. `pkg/src/types.ts` has its types.
 
 use std::{cell::RefCell, pin::Pin, rc::Rc};
 

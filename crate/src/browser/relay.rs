@@ -1,12 +1,16 @@
 //! The relay over HTTP.
 
-use gloo_net::http::{Request, RequestBuilder, Response};
+use gloo_net::http::{Headers, Request, RequestBuilder, Response};
+use js_sys::{Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use unsaid_protocol::{
     CheckIn, CheckInReply, ContentHash, Problem, RoundMetrics, RoundState, TaskId, UpdateFrame, UpdateReply,
 };
-use web_sys::AbortController;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AbortController, ReadableStreamDefaultReader};
 
+use super::describe;
 use crate::ports::{Relay, RelayFault};
 
 /// The relay at an address, for one task.
@@ -31,50 +35,87 @@ fn unreachable(error: gloo_net::Error) -> RelayFault {
     RelayFault::Unreachable(error.to_string())
 }
 
-/// The answer, where it is one; a problem document as a refusal.
-async fn fetch(
+/// A relay's answer, read to its end.
+struct Answer {
+    headers: Headers,
+    body: Vec<u8>,
+}
+
+/// The most bytes that a control message or a manifest may have.
+const MAX_MESSAGE: usize = 1 << 20;
+/// The most bytes that the list of published rounds may have (some 300 a round).
+const MAX_ROUNDS: usize = 1 << 24;
+
+/// Sends a request and reads the answer, of at most `max_bytes`; a problem document is a refusal.
+async fn exchange(
     request: RequestBuilder,
     body: impl FnOnce(RequestBuilder) -> Result<Request, gloo_net::Error>,
-) -> Result<Response, RelayFault> {
+    max_bytes: usize,
+) -> Result<Answer, RelayFault> {
     let guard = AbortOnDrop(AbortController::new().ok());
     let signal = guard.0.as_ref().map(AbortController::signal);
     let request = body(request.abort_signal(signal.as_ref())).map_err(unreachable)?;
     let response = request.send().await.map_err(unreachable)?;
-    if !response.ok() {
-        return Err(refusal(&response).await);
+    let body = read_body(&response, max_bytes).await?;
+    let headers = response.headers();
+    if response.ok() {
+        return Ok(Answer { headers, body });
     }
-    // The body is still to come; the request must live for it. Bodies are bounded by what the relay serves.
-    std::mem::forget(guard);
-    Ok(response)
-}
-
-async fn refusal(response: &Response) -> RelayFault {
-    let retry_after = response
-        .headers()
+    let retry_after = headers
         .get("retry-after")
         .and_then(|seconds| seconds.parse::<u64>().ok());
-    match read::<Problem>(response).await {
-        Ok(problem) if problem.kind().is_some() => RelayFault::Refused {
-            problem,
-            retry_after_ms: retry_after.map(|seconds| seconds.saturating_mul(1000)),
-        },
+    Err(match json::<Problem>(&body) {
+        Ok(problem) if problem.kind().is_some() => {
+            let retry_after_ms = retry_after.map(|seconds| seconds.saturating_mul(1000));
+            RelayFault::Refused {
+                problem,
+                retry_after_ms,
+            }
+        }
         // A proxy in between, or something that is no relay at all.
         _ => RelayFault::Unreachable(format!(
             "the answer was {} {}",
             response.status(),
             response.status_text()
         )),
+    })
+}
+
+/// Reads a body piece by piece, and no more of it than `max_bytes`: what the other side says of its length binds nobody.
+async fn read_body(response: &Response, max_bytes: usize) -> Result<Vec<u8>, RelayFault> {
+    let broken = |error: JsValue| RelayFault::Unreachable(describe(&error));
+    let mut bytes = Vec::new();
+    let Some(stream) = response.body() else {
+        return Ok(bytes);
+    };
+    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    loop {
+        let piece = JsFuture::from(reader.read()).await.map_err(broken)?;
+        if Reflect::get(&piece, &"done".into()).map_err(broken)?.is_truthy() {
+            return Ok(bytes);
+        }
+        let piece: Uint8Array = Reflect::get(&piece, &"value".into())
+            .map_err(broken)?
+            .unchecked_into();
+        if bytes.len() + piece.length() as usize > max_bytes {
+            let _ = reader.cancel();
+            return Err(RelayFault::Unreachable(format!(
+                "the answer is longer than {max_bytes} bytes"
+            )));
+        }
+        bytes.extend(piece.to_vec());
     }
 }
 
-/// The body as JSON. Through [`serde_json::Value`], like every document of the client: one parser for all types keeps the wasm
+/// A body as JSON. Through [`serde_json::Value`], like every document of the client: one parser for all types keeps the wasm
 /// small.
-async fn read<T: DeserializeOwned>(response: &Response) -> Result<T, RelayFault> {
-    let garbled =
-        |error: serde_json::Error| RelayFault::Unreachable(format!("the answer is not a relay's: {error}"));
-    let text = response.text().await.map_err(unreachable)?;
-    let document: serde_json::Value = serde_json::from_str(&text).map_err(garbled)?;
-    T::deserialize(&document).map_err(garbled)
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, RelayFault> {
+    let garbled = |error: &dyn std::fmt::Display| {
+        RelayFault::Unreachable(format!("the answer is not a relay's: {error}"))
+    };
+    let text = std::str::from_utf8(body).map_err(|error| garbled(&error))?;
+    let document: serde_json::Value = serde_json::from_str(text).map_err(|error| garbled(&error))?;
+    T::deserialize(&document).map_err(|error| garbled(&error))
 }
 
 impl HttpRelay {
@@ -91,50 +132,53 @@ impl HttpRelay {
         format!("{}/v1/tasks/{}/{what}", self.origin, self.task)
     }
 
-    async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, RelayFault> {
-        read(&fetch(Request::get(&self.url(what)), RequestBuilder::build).await?).await
+    async fn get(&self, what: &str, max_bytes: usize) -> Result<Answer, RelayFault> {
+        exchange(Request::get(&self.url(what)), RequestBuilder::build, max_bytes).await
     }
 }
 
 impl Relay for HttpRelay {
     async fn manifest(&self) -> Result<(Vec<u8>, ContentHash), RelayFault> {
-        let response = fetch(Request::get(&self.url("manifest")), RequestBuilder::build).await?;
-        let announced = response
-            .headers()
+        let Answer { headers, body } = self.get("manifest", MAX_MESSAGE).await?;
+        let announced = headers
             .get("unsaid-content-hash")
             .and_then(|hash| hash.parse().ok());
         let announced =
             announced.ok_or_else(|| RelayFault::Unreachable("no manifest hash was announced".into()))?;
-        Ok((response.binary().await.map_err(unreachable)?, announced))
+        Ok((body, announced))
     }
 
     async fn round(&self) -> Result<RoundState, RelayFault> {
-        self.get("round").await
+        json(&self.get("round", MAX_MESSAGE).await?.body)
     }
 
     async fn rounds(&self) -> Result<Vec<RoundMetrics>, RelayFault> {
-        self.get("rounds").await
+        json(&self.get("rounds", MAX_ROUNDS).await?.body)
     }
 
     async fn check_in(&self, message: &CheckIn) -> Result<CheckInReply, RelayFault> {
         let body =
             serde_json::to_string(message).map_err(|error| RelayFault::Unreachable(error.to_string()))?;
         let request = Request::post(&self.url("check-in")).header("content-type", "application/json");
-        read(&fetch(request, |request| request.body(body)).await?).await
+        json(
+            &exchange(request, |request| request.body(body), MAX_MESSAGE)
+                .await?
+                .body,
+        )
     }
 
-    async fn model(&self, hash: ContentHash) -> Result<Vec<u8>, RelayFault> {
-        let request = Request::get(&self.url(&format!("models/{hash}")));
-        fetch(request, RequestBuilder::build)
-            .await?
-            .binary()
-            .await
-            .map_err(unreachable)
+    async fn model(&self, hash: ContentHash, max_bytes: usize) -> Result<Vec<u8>, RelayFault> {
+        Ok(self.get(&format!("models/{hash}"), max_bytes).await?.body)
     }
 
     async fn send(&self, frame: &[u8]) -> Result<UpdateReply, RelayFault> {
         let request = Request::post(&format!("{}{}", self.origin, UpdateFrame::path(&self.task)))
             .header("content-type", "application/vnd.unsaid.update");
-        read(&fetch(request, |request| request.body(js_sys::Uint8Array::from(frame))).await?).await
+        let frame = Uint8Array::from(frame);
+        json(
+            &exchange(request, |request| request.body(frame), MAX_MESSAGE)
+                .await?
+                .body,
+        )
     }
 }

@@ -229,8 +229,13 @@ impl Store for IndexedDb {
         transact!(self, &[LEDGER, PENDING], ReadWrite, |transaction| {
             let store = transaction.object_store(LEDGER).map_err(failed)?;
             let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
-            let mut ledger = match json.and_then(|json| json.as_string()) {
-                Some(json) => Ledger::from_json(&json)?,
+            let mut ledger = match json {
+                Some(json) => {
+                    let json = json.as_string();
+                    let json =
+                        json.ok_or_else(|| ClientError::Storage("the ledger is damaged: no text".into()))?;
+                    Ledger::from_json(&json)?
+                }
                 None => Ledger::new(self.first_budget),
             };
             let result = change(&mut ledger)?;

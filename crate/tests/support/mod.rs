@@ -318,7 +318,7 @@ impl Relay for MemoryRelay {
         })
     }
 
-    async fn model(&self, hash: ContentHash) -> Result<Vec<u8>, RelayFault> {
+    async fn model(&self, hash: ContentHash, _: usize) -> Result<Vec<u8>, RelayFault> {
         self.hear(Op::Model).await;
         let mut state = self.state.borrow_mut();
         if let Some(fault) = state.model_faults.pop_front() {
