@@ -309,6 +309,16 @@ impl<'m> Job<'m> {
     }
 }
 
+/// The (upper) median of a few numbers: the one that has half of the others below it. Without sorting, which weighs 4 kB in wasm.
+fn median(values: &[f64]) -> f64 {
+    let rank = |value: &f64| values.iter().filter(|other| *other < value).count();
+    let below = |value: &&f64| rank(value) <= values.len() / 2;
+    values
+        .iter()
+        .filter(below)
+        .fold(f64::NEG_INFINITY, |median, value| median.max(*value))
+}
+
 /// Milliseconds per step of this very job on `device`: the median of `samples` timed pieces after one that is not timed (it
 /// compiles the kernels). `now_ms` is the caller's clock. The parameters are left as they are.
 ///
@@ -360,6 +370,18 @@ pub async fn time_steps(
             times.push((now_ms() - start) / steps as f64);
         }
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(median(&times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        assert_eq!(median(&[3.0]), 3.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[5.0, 5.0, 1.0]), 5.0);
+        assert_eq!(median(&[1.0, 4.0, 2.0, 3.0]), 3.0);
+    }
 }

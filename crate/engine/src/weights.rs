@@ -90,9 +90,8 @@ impl Model {
             places.push(place(tensor, entry)?);
         }
         // As many bytes as the tensors need, no two of them overlapping: then there are no gaps.
-        let mut sorted = places.clone();
-        sorted.sort_by_key(|place| place.start);
-        if sorted.windows(2).any(|pair| pair[0].end > pair[1].start) {
+        let overlap = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+        if (1..places.len()).any(|i| places[..i].iter().any(|earlier| overlap(earlier, &places[i]))) {
             return Err(format_error("two tensors overlap"));
         }
         let mut parameters = vec![0.0; self.parameter_count()];

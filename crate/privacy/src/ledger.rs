@@ -2,8 +2,6 @@
 //!
 //! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::accounting::check_delta;
@@ -351,12 +349,13 @@ impl Ledger {
                 "the folded total does not fit the entries".into(),
             ));
         }
-        let mut seen = BTreeSet::new();
         for entry in &ledger.entries {
             entry.check()?;
-            if !seen.insert(entry.update.as_str()) {
-                return Err(LedgerError::Damaged("an update is booked twice".into()));
-            }
+        }
+        let mut updates: Vec<&str> = ledger.entries.iter().map(|entry| entry.update.as_str()).collect();
+        updates.sort_unstable();
+        if updates.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(LedgerError::Damaged("an update is booked twice".into()));
         }
         // There is one way to write a ledger. This finds whatever the parser passes over, such as a field that is there twice.
         if ledger.to_json() != json {

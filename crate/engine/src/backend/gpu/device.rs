@@ -1,9 +1,6 @@
 //! The device: asking for one, noticing that it is lost, and moving numbers to and from it.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
@@ -14,11 +11,15 @@ use crate::EngineError;
 pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    pub(super) pipelines: Arc<Mutex<BTreeMap<(&'static str, &'static str), Pipeline>>>,
+    /// By shader and entry point. A dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
+    pub(super) pipelines: Arc<Mutex<Vec<PipelineEntry>>>,
     faults: Arc<Mutex<Faults>>,
     name: String,
     software: bool,
 }
+
+/// A pipeline under the names of its shader and entry point.
+pub(super) type PipelineEntry = ((&'static str, &'static str), Pipeline);
 
 /// A compiled kernel and what it binds.
 #[derive(Clone)]

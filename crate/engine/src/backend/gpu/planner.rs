@@ -193,15 +193,21 @@ impl<'a> Planner<'a> {
     ) -> Dispatch {
         let device = &self.gpu.device;
         let mut pipelines = lock(&self.gpu.pipelines);
-        let Pipeline { pipeline, bindings } = pipelines.entry((name, entry)).or_insert_with(|| {
-            compile(
+        let known = pipelines
+            .iter()
+            .find(|(key, _)| *key == (name, entry))
+            .map(|(_, known)| known.clone());
+        let Pipeline { pipeline, bindings } = known.unwrap_or_else(|| {
+            let fresh = compile(
                 device,
                 (name, source),
                 entry,
                 access,
                 uniform.is_some(),
                 self.batch_layout,
-            )
+            );
+            pipelines.push(((name, entry), fresh.clone()));
+            fresh
         });
         let entries: Vec<_> = (0..)
             .zip(buffers.iter().copied().chain(uniform))
@@ -212,11 +218,11 @@ impl<'a> Planner<'a> {
             .collect();
         let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(entry),
-            layout: bindings,
+            layout: &bindings,
             entries: &entries,
         });
         Dispatch {
-            pipeline: pipeline.clone(),
+            pipeline,
             bindings,
             grid,
         }

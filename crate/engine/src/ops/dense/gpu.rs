@@ -6,7 +6,7 @@ use crate::{
     backend::gpu::{Access, Grid, OpBuffers, Planner},
 };
 
-const SHADER: &str = include_str!("dense.wgsl");
+const SHADER: &str = include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl"));
 /// Elements that one workgroup covers in each direction: 8 invocations of 4.
 const TILE: usize = 32;
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];

@@ -2,7 +2,7 @@
 
 use crate::backend::gpu::{Access, Grid, Planner};
 
-const SHADER: (&str, &str) = ("gather", include_str!("gather.wgsl"));
+const SHADER: (&str, &str) = ("gather", include_str!(concat!(env!("OUT_DIR"), "/gather.wgsl")));
 const ACCESS: [Access; 5] = [
     Access::Read,
     Access::Read,

@@ -6,7 +6,7 @@ use crate::{
     backend::gpu::{Access, Grid, OpBuffers, Planner},
 };
 
-const SHADER: &str = include_str!("relu.wgsl");
+const SHADER: &str = include_str!(concat!(env!("OUT_DIR"), "/relu.wgsl"));
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
 
 impl Relu {

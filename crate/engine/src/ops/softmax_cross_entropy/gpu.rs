@@ -5,7 +5,7 @@ use crate::backend::gpu::{Access, Grid, Planner};
 
 const SHADER: (&str, &str) = (
     "softmax_cross_entropy",
-    include_str!("softmax_cross_entropy.wgsl"),
+    include_str!(concat!(env!("OUT_DIR"), "/softmax_cross_entropy.wgsl")),
 );
 const ACCESS: [Access; 5] = [
     Access::Read,

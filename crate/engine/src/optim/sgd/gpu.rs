@@ -3,7 +3,7 @@
 use super::Sgd;
 use crate::backend::gpu::{Access, Grid, Planner};
 
-const SHADER: (&str, &str) = ("sgd", include_str!("sgd.wgsl"));
+const SHADER: (&str, &str) = ("sgd", include_str!(concat!(env!("OUT_DIR"), "/sgd.wgsl")));
 const ACCESS: [Access; 3] = [Access::Read, Access::Write, Access::Write];
 
 impl Sgd {
