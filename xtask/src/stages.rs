@@ -202,7 +202,14 @@ impl Runner<'_> {
             if on_path("cargo-nextest").is_some() {
                 tests(cargo(
                     place,
-                    &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"],
+                    &[
+                        "nextest",
+                        "run",
+                        "--workspace",
+                        "--locked",
+                        "--failure-output=immediate-final",
+                        "--no-fail-fast",
+                    ],
                 ))
             } else {
                 let words = [
@@ -357,6 +364,8 @@ fn cargo(place: &Place, words: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(words).current_dir(&place.root);
     command.env("CARGO_TERM_PROGRESS_WHEN", "never");
+    // A failure's message would drown in the frames of its runtime.
+    command.env("RUST_BACKTRACE", "0");
     command
 }
 
