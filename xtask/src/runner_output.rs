@@ -20,10 +20,15 @@ impl AddAssign for Counts {
 
 /// Adds up the closing lines of cargo test, cargo nextest, wasm-bindgen's runner and Node's runner.
 pub(crate) fn counts<'a>(lines: impl IntoIterator<Item = &'a str>) -> Counts {
+    let lines: Vec<String> = lines.into_iter().map(without_colours).collect();
+    // nextest runs each test in a process of its own, and repeats what those that failed have printed.
+    let nextest = lines.iter().any(|line| line.trim().starts_with("Summary ["));
     let mut total = Counts::default();
-    for line in lines {
-        let line = without_colours(line);
+    for line in &lines {
         let line = line.trim();
+        if nextest && line.starts_with("test result:") {
+            continue;
+        }
         if let Some(rest) = line.strip_prefix("test result:") {
             total += labelled(rest.split(['.', ';']));
         } else if let Some((_, rest)) = line
@@ -101,6 +106,8 @@ mod tests {
         assert_eq!(of(cargo), (6, 2, 1));
         let nextest = "     Summary [   0.123s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped";
         assert_eq!(of(nextest), (11, 1, 3));
+        let repeated = format!("test result: FAILED. 0 passed; 1 failed; 0 ignored\n{nextest}");
+        assert_eq!(of(&repeated), (11, 1, 3));
         let one = "\u{1b}[32;1m     Summary\u{1b}[0m [   0.005s] \u{1b}[1m1\u{1b}[0m test run: \u{1b}[1m1\u{1b}[0m passed, 0 skipped";
         assert_eq!(of(one), (1, 0, 0));
         assert_eq!(
