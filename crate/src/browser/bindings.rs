@@ -328,6 +328,11 @@ async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientE
             });
         }
     }
+    // Events are told when something changes; what is the case now has to be asked.
+    if let Ok(state) = inner.ports.relay().round().await {
+        listener.hear((&state).into());
+        feed.set(state);
+    }
     wasm_bindgen_futures::spawn_local(events::follow(
         events_url,
         feed,

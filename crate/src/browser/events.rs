@@ -4,8 +4,10 @@ use futures_util::StreamExt;
 use gloo_net::eventsource::futures::EventSource;
 use serde::Serialize;
 use unsaid_protocol::Event;
-use wasm_bindgen::JsValue;
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
+use web_sys::{BroadcastChannel, MessageEvent};
 
+use super::locks;
 use crate::{ClientError, SessionEvent, abort::Abort, feed::Feed, ports::Listener};
 
 /// The function that JavaScript gave to hear events.
@@ -26,23 +28,71 @@ impl Listener for Callback {
     }
 }
 
-/// Follows the relay's events of a task until `abort`. The browser reconnects by itself after a break; where it gives up (the
-/// relay answered something that is no event stream), the stream is opened again every few seconds.
+/// Follows the relay's events of a task until `abort`.
+///
+/// A browser keeps at most six connections to a server over HTTP/1.1, and an event stream holds one for good: with a stream for
+/// every tab the seventh tab could not even load. So one tab, the one that holds a Web Lock, reads the stream and passes each
+/// event on to the others over a broadcast channel; when it closes, another takes over.
 pub(crate) async fn follow(url: String, feed: Feed, listener: Callback, abort: Abort) {
-    loop {
-        let followed = abort.guard(stream(&url, &feed, &listener)).await;
-        if followed.is_err()
-            || abort
-                .guard(gloo_timers::future::TimeoutFuture::new(3_000))
+    let hearer = Hearer { feed, listener };
+    let channel = BroadcastChannel::new(&format!("unsaid/events/{url}")).ok();
+    let from_others = {
+        let hearer = hearer.clone();
+        Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
+            let text = message.data().as_string().unwrap_or_default();
+            if let Some((name, data)) = text.split_once('\n') {
+                hearer.hear(name, data);
+            }
+        })
+    };
+    if let Some(channel) = &channel {
+        channel.set_onmessage(Some(from_others.as_ref().unchecked_ref()));
+    }
+    let reading = async {
+        loop {
+            // Without Web Locks every tab reads for itself.
+            let _reader = locks::hold(&format!("unsaid/events/{url}"), false)
                 .await
-                .is_err()
-        {
-            return;
+                .ok()
+                .flatten();
+            let _ = stream(&url, &hearer, channel.as_ref()).await;
+            // The browser reconnects by itself after a break; here it gave up (the answer was no event stream).
+            gloo_timers::future::TimeoutFuture::new(3_000).await;
+        }
+    };
+    let _: Result<(), ClientError> = abort.guard(reading).await;
+    if let Some(channel) = &channel {
+        channel.close();
+    }
+}
+
+/// Takes the relay's events, from wherever they come.
+#[derive(Clone)]
+struct Hearer {
+    feed: Feed,
+    listener: Callback,
+}
+
+impl Hearer {
+    fn hear(&self, name: &str, data: &str) {
+        match Event::read(name, data) {
+            Ok(Some(Event::Round(state))) => {
+                self.listener.hear((&state).into());
+                self.feed.set(state);
+            }
+            Ok(Some(Event::Published(metrics) | Event::Evaluated(metrics))) => {
+                self.listener.hear(SessionEvent::Round {
+                    metrics: metrics.into(),
+                });
+            }
+            // What a later relay may send, or a broken payload: the next event tells the state anew.
+            _ => {}
         }
     }
 }
 
-async fn stream(url: &str, feed: &Feed, listener: &Callback) -> Result<(), ClientError> {
+/// Reads the stream until the browser gives it up, and passes every event on.
+async fn stream(url: &str, hearer: &Hearer, others: Option<&BroadcastChannel>) -> Result<(), ClientError> {
     let failed = |_| ClientError::RelayUnreachable("no event stream".into());
     let mut source = EventSource::new(url).map_err(failed)?;
     let round = source.subscribe("round").map_err(failed)?;
@@ -51,19 +101,10 @@ async fn stream(url: &str, feed: &Feed, listener: &Callback) -> Result<(), Clien
     let mut events = futures_util::stream::select(round, futures_util::stream::select(published, evaluated));
     while let Some(Ok((name, message))) = events.next().await {
         let data = message.data().as_string().unwrap_or_default();
-        match Event::read(&name, &data) {
-            Ok(Some(Event::Round(state))) => {
-                listener.hear((&state).into());
-                feed.set(state);
-            }
-            Ok(Some(Event::Published(metrics) | Event::Evaluated(metrics))) => {
-                listener.hear(SessionEvent::Round {
-                    metrics: metrics.into(),
-                });
-            }
-            // What a later relay may send, or a broken payload: the next event tells the state anew.
-            _ => {}
+        if let Some(others) = others {
+            let _ = others.post_message(&JsValue::from_str(&format!("{name}\n{data}")));
         }
+        hearer.hear(&name, &data);
     }
     Ok(())
 }

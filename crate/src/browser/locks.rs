@@ -1,7 +1,10 @@
-//! Places for tabs: each tab of one browser profile that takes part holds a numbered place under a Web Lock, which the browser
-//! frees when the tab closes, however it closes.
+//! What the tabs of one browser profile share out among themselves, by Web Locks, which the browser frees when a tab closes,
+//! however it closes: places to take part, and who reads the relay's events for all.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use js_sys::{Function, Object, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue, closure::Closure, prelude::wasm_bindgen};
@@ -17,25 +20,31 @@ extern "C" {
     fn request(name: &str, options: &JsValue, callback: &Function) -> Result<Promise, JsValue>;
 }
 
-/// A place, held until it is dropped.
-pub(crate) struct Place {
-    /// Its number, from 0.
-    pub number: u32,
+/// A lock, held until it is dropped.
+pub(crate) struct Lock {
     release: Rc<RefCell<Option<Function>>>,
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for Lock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Place({})", self.number)
+        f.write_str("Lock")
     }
 }
 
-impl Drop for Place {
+impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(release) = self.release.take() {
             let _ = release.call0(&JsValue::NULL);
         }
     }
+}
+
+/// A numbered place to take part in a task.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its number, from 0.
+    pub number: u32,
+    _lock: Lock,
 }
 
 /// Takes the first free of `places` places of `task`; waits for place 0 where all are taken, after calling `waiting`.
@@ -45,45 +54,54 @@ pub(crate) async fn take_place(
     waiting: impl FnOnce(),
     abort: &Abort,
 ) -> Result<Place, ClientError> {
+    let name = |number: u32| format!("unsaid/{task}/place/{number}");
     for number in 0..places {
-        if let Some(place) = hold(task, number, true).await? {
-            return Ok(place);
+        if let Some(_lock) = hold(&name(number), true).await? {
+            return Ok(Place { number, _lock });
         }
     }
     waiting();
-    let place = abort.guard(hold(task, 0, false)).await??;
-    place.ok_or_else(|| ClientError::Storage("the browser gave no lock".into()))
+    match abort.guard(hold(&name(0), false)).await?? {
+        Some(_lock) => Ok(Place { number: 0, _lock }),
+        None => Err(ClientError::Storage("the browser gave no lock".into())),
+    }
 }
 
-/// Holds a place; none where `only_if_free` and it is not.
-async fn hold(task: &str, number: u32, only_if_free: bool) -> Result<Option<Place>, ClientError> {
+/// Says that nobody waits any more, where the waiting future is dropped.
+struct Waiting(Rc<Cell<bool>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// Holds the lock `name`; none where `only_if_free` and it is not.
+pub(crate) async fn hold(name: &str, only_if_free: bool) -> Result<Option<Lock>, ClientError> {
     let failed = |error: JsValue| ClientError::Storage(format!("Web Locks: {}", describe(&error)));
     let release = Rc::new(RefCell::new(None::<Function>));
+    let waiting = Waiting(Rc::new(Cell::new(true)));
     let options = Object::new();
     Reflect::set(&options, &"ifAvailable".into(), &only_if_free.into()).map_err(failed)?;
-    let name = format!("unsaid/{task}/place/{number}");
     // Settled with whether the lock was given, as soon as that is known.
-    let mut asked: Option<Result<Promise, JsValue>> = None;
     let given = Promise::new(&mut |tell, refuse| {
-        let release = Rc::clone(&release);
+        let (release, waited_for) = (Rc::clone(&release), Rc::clone(&waiting.0));
         let callback = Closure::once_into_js(move |lock: JsValue| -> JsValue {
             let given = !lock.is_null();
             let _ = tell.call1(&JsValue::NULL, &given.into());
-            if !given {
-                return JsValue::UNDEFINED;
+            if !given || !waited_for.get() {
+                return JsValue::UNDEFINED; // which gives the lock back at once
             }
-            // The lock is held until this promise is resolved, which dropping the place does.
+            // The lock is held until this promise is resolved, which dropping the lock does.
             Promise::new(&mut |resolve, _| {
                 release.replace(Some(resolve));
             })
             .into()
         });
-        let request = request(&name, &options, callback.unchecked_ref());
-        if let Err(error) = &request {
-            let _ = refuse.call1(&JsValue::NULL, error);
+        if let Err(error) = request(name, &options, callback.unchecked_ref()) {
+            let _ = refuse.call1(&JsValue::NULL, &error);
         }
-        asked = Some(request);
     });
     let given = JsFuture::from(given).await.map_err(failed)?;
-    Ok(given.is_truthy().then_some(Place { number, release }))
+    Ok(given.is_truthy().then_some(Lock { release }))
 }
