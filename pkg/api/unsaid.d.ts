@@ -17,11 +17,14 @@ export interface ConnectOptions {
     readonly task: string;
     /** Where to train. Default `auto`: WebGPU or CPU, whichever is faster on this machine. */
     readonly backend?: Backend | undefined;
-    /** The person's privacy limit. */
+    /**
+     * The privacy limit of a browser that has no ledger for this origin yet. Where there is one, its own limit holds, and this
+     * option changes nothing: only {@link PrivacyBudget.set} does. Default ε = 8 at δ = 10⁻⁵.
+     */
     readonly budget?: Budget | undefined;
     /** The weakest terms that this client still agrees to. */
     readonly floors?: Floors | undefined;
-    /** The most tabs of one browser profile that may take part at once. Default 1. */
+    /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
     readonly participants?: number | undefined;
     /** Called with every event from the very first, those of opening included. */
     readonly onEvent?: ((event: ClientEvent) => void) | undefined;
@@ -59,7 +62,10 @@ export interface LocalData {
 /** The person's privacy limit and what has been spent of it. */
 export interface PrivacyBudget {
     get(options?: CallOptions): Promise<BudgetView>;
-    /** Sets the limit. What has been spent stays spent. */
+    /**
+     * Sets the limit, for all tasks of this origin and for later visits too. It is the person's to set: ask first. What has been
+     * spent stays spent.
+     */
     set(budget: Budget, options?: CallOptions): Promise<BudgetView>;
 }
 /** One participant of one task. All its work is done in a worker. */
@@ -95,18 +101,21 @@ export declare function connect(options: ConnectOptions): Promise<Client>;
 export type Backend = "auto" | "cpu" | "webgpu";
 /** A person's privacy limit: (ε, δ) in the sense of differential privacy. */
 export interface Budget {
-    /** The most ε that all rounds together may cost. */
+    /** The most ε that all rounds together may cost, in all tasks of this origin. 0: take no part in any task with noise. */
     readonly epsilon: number;
     /** The δ at which ε is read, above 0 and below 1. */
     readonly delta: number;
 }
-/** The weakest terms that this client still agrees to. A manifest below one of them is refused. */
+/** The weakest terms that this client still agrees to. A manifest below one of them is refused: `manifest-below-floor`. */
 export interface Floors {
-    /** Least σ of the noise, as a multiple of the clip norm. */
+    /**
+     * Least σ of the noise, as a multiple of the L2 bound Δ that an update obeys once it is rounded to the grid (a little above
+     * the clip norm). 0 allows tasks without noise. Default 0.5.
+     */
     readonly minNoiseMultiplier?: number;
-    /** Largest clip norm. */
+    /** Largest clip norm, in the model's units. Default 100. */
     readonly maxClipL2?: number;
-    /** Least number of updates that a round may publish with. */
+    /** Least number of updates that a round may publish with. Default 2. */
     readonly minCohort?: number;
 }
 /** What a session is opened with. */
@@ -117,11 +126,11 @@ export interface OpenOptions {
     readonly task: string;
     /** Where to train. */
     readonly backend: Backend;
-    /** The person's limit. */
+    /** The limit that a ledger begins with. A ledger that exists already keeps its own. Default ε = 8 at δ = 10⁻⁵. */
     readonly budget?: Budget;
     /** The weakest terms still agreed to. */
     readonly floors?: Floors;
-    /** The most tabs of one browser profile that may take part at once. Default 1. */
+    /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
     readonly participants?: number;
 }
 /** What a task asks of its clients: the manifest, read and checked. */
@@ -139,6 +148,8 @@ export interface ManifestView {
     readonly features: number;
     /** Number of labels. */
     readonly classes: number;
+    /** The model: input shape, layers, loss. */
+    readonly model: Readonly<Record<string, unknown>>;
     /** Local training: epochs, batch size, optimiser. */
     readonly training: Readonly<Record<string, unknown>>;
     readonly update: {
@@ -166,12 +177,13 @@ export type PrivacyTerms = {
 } | {
     /** Noise is added on this device; the relay need not be trusted. */
     readonly mode: "local";
-    /** σ as a multiple of the update's L2 bound. */
+    /** σ as a multiple of the L2 bound Δ of an update that is clipped and rounded to the grid. */
     readonly noiseMultiplier: number;
     /** σ in the model's units. */
     readonly sigma: number;
     /** ε of one round alone, at `delta`. */
     readonly epsilonPerRound: number;
+    /** The δ of the person's budget. */
     readonly delta: number;
 };
 /** How much local data there is. */
@@ -182,9 +194,9 @@ export interface DataSummary {
     /** Bytes stored in this browser. */
     readonly bytes: number;
 }
-/** The privacy ledger of this browser. */
+/** The privacy ledger of this browser: one for all tasks of this origin. */
 export interface BudgetView {
-    /** The limit. */
+    /** The person's limit, as it was set last. */
     readonly epsilon: number;
     readonly delta: number;
     /** ε of everything sent so far, composed. */
@@ -238,7 +250,7 @@ export interface BackendEvent {
     readonly adapter?: string;
     readonly cpuMsPerStep?: number;
     readonly gpuMsPerStep?: number;
-    /** True where WebGPU was lost and training went on on the CPU. */
+    /** True where WebGPU was lost. The epoch that was under way began again on the CPU, where all further training runs. */
     readonly fallback: boolean;
 }
 /** Training steps are done; reported a few times a second. */
@@ -353,8 +365,13 @@ export type ClientEventOf<T extends ClientEventType> = T extends "*" ? ClientEve
 }>;
 
 // errors.d.ts
-/** Every way in which a call can fail. A code never changes its meaning. */
-export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "non-finite", "webgpu-unavailable", "storage", "aborted", "refused", "update-conflict", "busy", "crashed", "load-failed", "closed"];
+/**
+ * Every way in which a call can fail. A code never changes its meaning.
+ *
+ * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
+ * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
+ */
+export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
 /** One of {@link errorCodes}. */
 export type ErrorCode = (typeof errorCodes)[number];
 /** A relay's refusal: a problem document (RFC 9457) with a stable `type`. */

@@ -1,4 +1,4 @@
-// Bundles every *.test.ts of a folder (default: ../test) and runs them with node:test.
+// Bundles every *.test.ts of a folder (default: ../test) and runs them with node:test, in that folder.
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -30,7 +30,7 @@ try {
   const files = tests.map((name) => resolve(out, name.replace(/\.ts$/, ".mjs")));
   // Forced, because open message ports of doubles would keep the process alive.
   const flags = ["--enable-source-maps", "--test", "--test-force-exit", "--test-timeout=20000"];
-  status = spawnSync(process.execPath, [...flags, ...files], { stdio: "inherit" }).status ?? 1;
+  status = spawnSync(process.execPath, [...flags, ...files], { stdio: "inherit", cwd: folder }).status ?? 1;
 } finally {
   rmSync(out, { recursive: true });
 }

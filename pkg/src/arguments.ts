@@ -4,6 +4,7 @@ import { UnsaidError } from "./errors.js";
 import type { Backend, Budget, Floors, OpenOptions } from "./types.js";
 
 const backends: readonly Backend[] = ["auto", "cpu", "webgpu"];
+const MOST_PARTICIPANTS = 256;
 
 function bad(message: string): UnsaidError {
   return new UnsaidError("bad-options", message);
@@ -11,8 +12,8 @@ function bad(message: string): UnsaidError {
 
 export function checkBudget(budget: Budget): Budget {
   const { epsilon, delta } = budget;
-  if (!(Number.isFinite(epsilon) && epsilon > 0)) {
-    throw bad(`budget.epsilon is ${epsilon}, but must be a finite number above 0`);
+  if (!(Number.isFinite(epsilon) && epsilon >= 0)) {
+    throw bad(`budget.epsilon is ${epsilon}, but must be a finite number of at least 0`);
   }
   if (!(delta > 0 && delta < 1)) throw bad(`budget.delta is ${delta}, but must be above 0 and below 1`);
   return { epsilon, delta };
@@ -22,7 +23,13 @@ function checkFloors(floors: Floors): Floors {
   const names = ["minNoiseMultiplier", "maxClipL2", "minCohort"] as const;
   for (const name of names) {
     const value = floors[name];
-    if (value !== undefined && !(value >= 0)) throw bad(`floors.${name} is ${value}, but must be a number of at least 0`);
+    if (value !== undefined && !(Number.isFinite(value) && value >= 0)) {
+      throw bad(`floors.${name} is ${value}, but must be a finite number of at least 0`);
+    }
+  }
+  const { minCohort } = floors;
+  if (minCohort !== undefined && !(Number.isInteger(minCohort) && minCohort < 2 ** 32)) {
+    throw bad(`floors.minCohort is ${minCohort}, but must be a whole number below 2³²`);
   }
   return Object.fromEntries(names.filter((name) => floors[name] !== undefined).map((name) => [name, floors[name]]));
 }
@@ -39,8 +46,8 @@ export function checkOpenOptions(
     throw bad(`task is “${task}”, but must be 1 to 64 characters, each one of a-z, 0-9 or -`);
   }
   if (!backends.includes(backend)) throw bad(`backend is “${backend}”, but must be ${backends.join(", ")}`);
-  if (participants !== undefined && !(Number.isInteger(participants) && participants > 0)) {
-    throw bad(`participants is ${participants}, but must be a whole number of at least 1`);
+  if (participants !== undefined && !(Number.isInteger(participants) && participants >= 1 && participants <= MOST_PARTICIPANTS)) {
+    throw bad(`participants is ${participants}, but must be a whole number from 1 to ${MOST_PARTICIPANTS}`);
   }
   return {
     relay: url.origin,

@@ -23,11 +23,14 @@ export interface ConnectOptions {
   readonly task: string;
   /** Where to train. Default `auto`: WebGPU or CPU, whichever is faster on this machine. */
   readonly backend?: Backend | undefined;
-  /** The person's privacy limit. */
+  /**
+   * The privacy limit of a browser that has no ledger for this origin yet. Where there is one, its own limit holds, and this
+   * option changes nothing: only {@link PrivacyBudget.set} does. Default ε = 8 at δ = 10⁻⁵.
+   */
   readonly budget?: Budget | undefined;
   /** The weakest terms that this client still agrees to. */
   readonly floors?: Floors | undefined;
-  /** The most tabs of one browser profile that may take part at once. Default 1. */
+  /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
   readonly participants?: number | undefined;
   /** Called with every event from the very first, those of opening included. */
   readonly onEvent?: ((event: ClientEvent) => void) | undefined;
@@ -69,7 +72,10 @@ export interface LocalData {
 /** The person's privacy limit and what has been spent of it. */
 export interface PrivacyBudget {
   get(options?: CallOptions): Promise<BudgetView>;
-  /** Sets the limit. What has been spent stays spent. */
+  /**
+   * Sets the limit, for all tasks of this origin and for later visits too. It is the person's to set: ask first. What has been
+   * spent stays spent.
+   */
   set(budget: Budget, options?: CallOptions): Promise<BudgetView>;
 }
 

@@ -1,4 +1,9 @@
-/** Every way in which a call can fail. A code never changes its meaning. */
+/**
+ * Every way in which a call can fail. A code never changes its meaning.
+ *
+ * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
+ * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
+ */
 export const errorCodes = [
   "bad-options",
   "relay-unreachable",
@@ -12,10 +17,11 @@ export const errorCodes = [
   "non-finite",
   "webgpu-unavailable",
   "storage",
+  "no-entropy",
   "aborted",
   "refused",
-  "update-conflict",
   "busy",
+  "internal",
   "crashed",
   "load-failed",
   "closed",

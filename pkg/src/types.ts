@@ -3,19 +3,22 @@ export type Backend = "auto" | "cpu" | "webgpu";
 
 /** A person's privacy limit: (ε, δ) in the sense of differential privacy. */
 export interface Budget {
-  /** The most ε that all rounds together may cost. */
+  /** The most ε that all rounds together may cost, in all tasks of this origin. 0: take no part in any task with noise. */
   readonly epsilon: number;
   /** The δ at which ε is read, above 0 and below 1. */
   readonly delta: number;
 }
 
-/** The weakest terms that this client still agrees to. A manifest below one of them is refused. */
+/** The weakest terms that this client still agrees to. A manifest below one of them is refused: `manifest-below-floor`. */
 export interface Floors {
-  /** Least σ of the noise, as a multiple of the clip norm. */
+  /**
+   * Least σ of the noise, as a multiple of the L2 bound Δ that an update obeys once it is rounded to the grid (a little above
+   * the clip norm). 0 allows tasks without noise. Default 0.5.
+   */
   readonly minNoiseMultiplier?: number;
-  /** Largest clip norm. */
+  /** Largest clip norm, in the model's units. Default 100. */
   readonly maxClipL2?: number;
-  /** Least number of updates that a round may publish with. */
+  /** Least number of updates that a round may publish with. Default 2. */
   readonly minCohort?: number;
 }
 
@@ -27,11 +30,11 @@ export interface OpenOptions {
   readonly task: string;
   /** Where to train. */
   readonly backend: Backend;
-  /** The person's limit. */
+  /** The limit that a ledger begins with. A ledger that exists already keeps its own. Default ε = 8 at δ = 10⁻⁵. */
   readonly budget?: Budget;
   /** The weakest terms still agreed to. */
   readonly floors?: Floors;
-  /** The most tabs of one browser profile that may take part at once. Default 1. */
+  /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
   readonly participants?: number;
 }
 
@@ -50,6 +53,8 @@ export interface ManifestView {
   readonly features: number;
   /** Number of labels. */
   readonly classes: number;
+  /** The model: input shape, layers, loss. */
+  readonly model: Readonly<Record<string, unknown>>;
   /** Local training: epochs, batch size, optimiser. */
   readonly training: Readonly<Record<string, unknown>>;
   readonly update: {
@@ -80,12 +85,13 @@ export type PrivacyTerms =
   | {
       /** Noise is added on this device; the relay need not be trusted. */
       readonly mode: "local";
-      /** σ as a multiple of the update's L2 bound. */
+      /** σ as a multiple of the L2 bound Δ of an update that is clipped and rounded to the grid. */
       readonly noiseMultiplier: number;
       /** σ in the model's units. */
       readonly sigma: number;
       /** ε of one round alone, at `delta`. */
       readonly epsilonPerRound: number;
+      /** The δ of the person's budget. */
       readonly delta: number;
     };
 
@@ -98,9 +104,9 @@ export interface DataSummary {
   readonly bytes: number;
 }
 
-/** The privacy ledger of this browser. */
+/** The privacy ledger of this browser: one for all tasks of this origin. */
 export interface BudgetView {
-  /** The limit. */
+  /** The person's limit, as it was set last. */
   readonly epsilon: number;
   readonly delta: number;
   /** ε of everything sent so far, composed. */
@@ -169,7 +175,7 @@ export interface BackendEvent {
   readonly adapter?: string;
   readonly cpuMsPerStep?: number;
   readonly gpuMsPerStep?: number;
-  /** True where WebGPU was lost and training went on on the CPU. */
+  /** True where WebGPU was lost. The epoch that was under way began again on the CPU, where all further training runs. */
   readonly fallback: boolean;
 }
 

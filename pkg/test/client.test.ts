@@ -36,11 +36,16 @@ test("options are checked before a worker starts", async () => {
     { relay: "ftp://relay.example" },
     { task: "A" },
     { backend: "gpu" as "cpu" },
-    { budget: { epsilon: 0, delta: 1e-5 } },
+    { budget: { epsilon: -1, delta: 1e-5 } },
+    { budget: { epsilon: Infinity, delta: 1e-5 } },
     { budget: { epsilon: Number.NaN, delta: 1e-5 } },
     { budget: { epsilon: 1, delta: 1 } },
     { floors: { minCohort: -1 } },
+    { floors: { minCohort: 1.5 } },
+    { floors: { maxClipL2: Infinity } },
     { participants: 0.5 },
+    { participants: 0 },
+    { participants: 257 },
   ];
   for (const options of cases) await assert.rejects(client({}, options), code("bad-options"), JSON.stringify(options));
 });
@@ -48,6 +53,13 @@ test("options are checked before a worker starts", async () => {
 test("the worker is opened with the checked options only", async () => {
   const { workers } = await client({}, { relay: "http://127.0.0.1:1/path", participants: 2 });
   assert.deepEqual(workers[0]?.opened, [{ relay: "http://127.0.0.1:1", task: "t", backend: "auto", participants: 2 }]);
+});
+
+test("a limit of 0 is a limit", async () => {
+  const none = { epsilon: 0, delta: 1e-5 };
+  const { client: c, workers } = await client({}, { budget: none, participants: 256 });
+  assert.deepEqual(workers[0]?.opened[0]?.budget, none);
+  assert.equal((await c.budget.set(none)).epsilon, 0);
 });
 
 test("answers reach the calls that asked, in whatever order they come", async () => {

@@ -3,31 +3,15 @@
 import type { Budget, BudgetView, ManifestView } from "unsaid";
 
 import { button, byId, element, say } from "./dom.js";
+import { limitFor, roundsWithin, type Spending } from "./epsilon.js";
 import * as format from "./format.js";
+import { warning, worthOf } from "./honesty.js";
 import type { View } from "./view.js";
 
-/** Above this, ε promises little: e¹⁰ is 22,000. */
-const LARGE = 10;
-const KEY = "unsaid-limit";
-const DEFAULT_LIMIT = 8;
-
-/** The limit that the person chose on this device, or the cautious default. */
-export function rememberedLimit(): number {
-  try {
-    const value = Number(localStorage.getItem(KEY));
-    return Number.isFinite(value) && value > 0 ? value : DEFAULT_LIMIT;
-  } catch {
-    return DEFAULT_LIMIT;
-  }
-}
-
-export function rememberLimit(epsilon: number): void {
-  try {
-    localStorage.setItem(KEY, String(epsilon));
-  } catch {
-    // Storage is blocked: the limit lasts until the page is left.
-  }
-}
+/** What the ledger begins with on a first visit; afterwards it keeps the person's own limit. */
+export const FIRST_LIMIT: Budget = { epsilon: 8, delta: 1e-5 };
+/** How many rounds the proposed limit pays for. */
+const PROPOSED_ROUNDS = 20;
 
 export interface BudgetHost {
   readonly view: View;
@@ -41,17 +25,18 @@ export function createBudget(host: BudgetHost): void {
   const change = async (input: HTMLInputElement): Promise<boolean> => {
     const delta = host.view.budget?.delta;
     const epsilon = input.valueAsNumber;
-    if (delta === undefined || !(epsilon > 0)) return false;
+    if (delta === undefined || !(epsilon >= 0)) return false;
     await host.setLimit({ epsilon, delta });
     return true;
   };
   byId("limit-form", HTMLFormElement).addEventListener("submit", (event) => {
     event.preventDefault();
     change(field).then(
-      (done) => say(element("limit-said"), done ? `Your limit is ε = ${format.epsilon(field.valueAsNumber)} now.` : "Give a number above 0."),
+      (done) => say(element("limit-said"), done ? `Your limit is ε = ${format.epsilon(field.valueAsNumber)} now, on later visits too.` : "Give a number of at least 0."),
       () => say(element("limit-said"), "The limit could not be set."),
     );
   });
+  byId("raise-value", HTMLInputElement).addEventListener("input", () => describeRaise(host.view));
   byId("raise-form", HTMLFormElement).addEventListener("submit", (event) => {
     event.preventDefault();
     change(byId("raise-value", HTMLInputElement)).then(
@@ -72,37 +57,68 @@ export function createBudget(host: BudgetHost): void {
 /** Whether the next round costs more than the person allows. */
 export const exceeds = (budget: BudgetView | null): boolean => budget?.ifOneMore != null && budget.ifOneMore > budget.epsilon;
 
-/** Explains what a round costs, and lets the person decide. */
-export function showRaise({ budget }: View): void {
-  if (budget?.ifOneMore == null) return;
+function spending({ budget, manifest }: View): Spending | null {
+  if (!budget || manifest?.privacy.mode !== "local") return null;
+  return { spent: budget.spent, delta: budget.delta, noiseMultiplier: manifest.privacy.noiseMultiplier };
+}
+
+/** Explains what a round costs, proposes a limit, and lets the person decide. */
+export function showRaise(view: View): void {
+  const { budget, manifest } = view;
+  const past = spending(view);
+  if (budget?.ifOneMore == null || !past) return;
   const after = format.epsilon(budget.ifOneMore);
-  const spent = budget.spent > 0 ? `You have spent ε = ${format.epsilon(budget.spent)}. ` : "";
-  say(element("raise-text"), `${spent}One more round takes you to ε = ${after}, at δ = ${format.delta(budget.delta)}. Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent.`);
-  say(element("raise-honest"), honesty(budget.ifOneMore) ?? "You can raise your limit if that is worth it to you. Staying out costs nothing.");
-  const value = byId("raise-value", HTMLInputElement);
-  value.value = String(Number(Number(budget.ifOneMore * 1.0001).toPrecision(4)));
-  if (value.valueAsNumber < budget.ifOneMore) value.value = String(Math.ceil(budget.ifOneMore));
+  const words = warning(manifest, budget);
+  const cost = budget.spent > 0 ? `You have spent ε = ${format.epsilon(budget.spent)}, and one more round takes you to ${after}` : `One round costs ε = ${after}`;
+  say(element("raise-text"), `${words && budget.spent === 0 ? words.cause : `${cost}.`} Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent unless you allow more.`);
+  say(element("raise-why"), words ? `${words.why} ${words.needed}` : "");
+  say(element("raise-honest"), words ? "So allow it for the demonstration only, with data that may be seen, such as the MNIST digits." : "Allow more if that is worth it to you. Staying out costs nothing.");
+  byId("raise-value", HTMLInputElement).value = String(limitFor(PROPOSED_ROUNDS, past));
+  describeRaise(view);
   element("raise").hidden = false;
-  element("raise-title").focus();
+  drawWarnings(view);
+  element("raise").scrollIntoView({ block: "nearest" });
+  element("raise-title").focus({ preventScroll: true });
+}
+
+/** Says on the button what is allowed, and below it what that pays for. */
+function describeRaise(view: View): void {
+  const past = spending(view);
+  const value = byId("raise-value", HTMLInputElement).valueAsNumber;
+  const rounds = past && value >= 0 ? roundsWithin(value, past) : 0;
+  const go = button("raise-go");
+  go.disabled = rounds === 0;
+  say(go, value >= 0 ? `Allow ε = ${format.epsilon(value)} and join` : "Allow and join");
+  const pays = rounds > 0 ? `It pays for about ${format.plural(rounds, "update")}, of all tabs of this browser together` : "It does not pay for one round";
+  say(element("raise-pays"), `${pays}. It is kept for later visits; lower it at any time under “Privacy budget”. What is spent stays spent.`);
 }
 
 export function hideRaise(): void {
   element("raise").hidden = true;
 }
 
-function honesty(epsilon: number): string | null {
-  if (epsilon <= LARGE) return null;
-  return `An ε above about ${LARGE} promises little. With so few participants, noise that still lets the model learn cannot hide one update well. Join for the demonstration, with data that may be seen.`;
+/** The alarms beside the button and in the card. */
+function drawWarnings({ manifest, budget }: View): void {
+  const words = warning(manifest, budget);
+  // The panel that asks for a higher limit says the same, and more.
+  element("join-alarm").hidden = !words || !element("raise").hidden;
+  element("budget-alarm").hidden = !words;
+  say(element("join-alarm-title"), words?.title ?? "");
+  say(element("join-alarm-text"), words?.short ?? "");
+  element("join-alarm-more").hidden = !words?.needed;
+  say(element("budget-alarm-title"), words?.title ?? "");
+  say(element("budget-alarm-text"), words?.short ?? "");
+  say(element("budget-alarm-why"), words?.why ?? "");
+  say(element("budget-alarm-needed"), words?.needed ?? "");
 }
 
-export function drawBudget({ budget, manifest }: View): void {
-  const none = manifest?.privacy.mode === "none";
-  element("no-noise").hidden = !none;
-  element("join-alarm").hidden = !none;
+export function drawBudget(view: View): void {
+  const { budget, manifest } = view;
+  drawWarnings(view);
   if (!budget) return;
   say(element("spent"), format.epsilon(budget.spent));
   say(element("limit"), format.epsilon(budget.epsilon));
-  const share = Math.min(1, budget.epsilon > 0 ? budget.spent / budget.epsilon : 0);
+  const share = Math.min(1, budget.epsilon > 0 ? budget.spent / budget.epsilon : Number(budget.spent > 0));
   const meter = element("meter");
   meter.setAttribute("aria-valuenow", String(Math.round(100 * share)));
   meter.setAttribute("aria-valuetext", `ε ${format.epsilon(budget.spent)} of ${format.epsilon(budget.epsilon)} spent`);
@@ -114,8 +130,8 @@ export function drawBudget({ budget, manifest }: View): void {
   say(element("one-more"), budget.ifOneMore === null ? "–" : `ε ${format.epsilon(budget.ifOneMore)}`);
   say(element("debits"), format.count(budget.rounds));
   const honest = element("budget-honest");
-  const words = honesty(Math.max(budget.epsilon, budget.spent));
-  honest.hidden = words === null || none;
+  const words = element("budget-alarm").hidden ? worthOf(budget.epsilon) : null;
+  honest.hidden = words === null;
   say(honest, words ?? "");
   const field = byId("limit-value", HTMLInputElement);
   if (document.activeElement !== field && field.dataset["from"] !== String(budget.epsilon)) {

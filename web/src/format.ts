@@ -25,6 +25,9 @@ export function epsilon(value: number): string {
 /** Three significant digits. */
 export const number = (value: number): string => (Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(3))));
 
+/** Two significant digits: for what is only known roughly. */
+export const about = (value: number): string => count(Number(value.toPrecision(2)));
+
 export function delta(value: number): string {
   const exponent = Math.round(Math.log10(value));
   return Math.abs(value - 10 ** exponent) < 1e-9 * value ? `10${superscript(exponent)}` : value.toExponential(1);

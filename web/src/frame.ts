@@ -19,7 +19,7 @@ const layout: readonly (readonly [name: string, length: number, meaning: Meaning
   ["width", 1, (bytes) => `${format.plural(little(bytes), "byte")} for each coordinate`],
   ["reserved", 1, () => "always zero"],
   ["update id", 16, () => "random; sending twice counts once"],
-  ["client id", 16, () => "random; says nothing about you"],
+  ["client id", 16, () => "random; the same in all your rounds"],
   ["manifest", 32, () => "hash of the terms you agreed to"],
   ["model", 32, () => "hash of the model it starts from"],
   ["round", 8, (bytes) => `round ${little(bytes)}`],
@@ -37,17 +37,17 @@ export function readFrame(hex: string): FrameField[] {
     const part = bytes.subarray(offset, offset + length);
     const cut = part.length < length;
     if (name === "width") width = little(part);
-    fields.push({ name, hex: pairs(part) + (cut ? " …" : ""), meaning: cut ? "(goes on)" : meaning(part) });
+    fields.push({ name, hex: pairs(part) + (cut ? "\u00a0…" : ""), meaning: cut ? "(goes on)" : meaning(part) });
     offset += length;
   }
   if (offset < bytes.length) {
     const part = bytes.subarray(offset);
     const values = [];
-    for (let at = 0; at + width <= part.length && values.length < 4; at += width) values.push(signed(part.subarray(at, at + width)));
+    for (let at = 0; at + width <= part.length; at += width) values.push(signed(part.subarray(at, at + width)));
     fields.push({
       name: "coordinates",
-      hex: `${pairs(part)} …`,
-      meaning: values.length > 0 ? `in grid steps: ${values.map((value) => String(value).replace("-", "−")).join(", ")} …` : "the change itself",
+      hex: `${pairs(part)}\u00a0…`,
+      meaning: values.length > 0 ? `in grid steps: ${values.map((value) => String(value).replace("-", "−")).join(", ")}\u00a0…` : "the change itself",
     });
   }
   return fields;

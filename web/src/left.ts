@@ -5,6 +5,7 @@ import type { ManifestView } from "unsaid";
 import { byId, element, fact, row, say } from "./dom.js";
 import * as format from "./format.js";
 import { readFrame } from "./frame.js";
+import { isWeak } from "./honesty.js";
 import { drawHistogram } from "./histogram.js";
 import { whileOpen } from "./lazy.js";
 import type { View } from "./view.js";
@@ -48,8 +49,9 @@ function drawUpdate({ update, manifest }: View): void {
   const noisy = update.sigmaSteps > 0;
   const pill = element("left-noise");
   pill.hidden = false;
-  pill.dataset["tone"] = noisy ? "good" : "bad";
-  say(pill, noisy ? "noised before sending" : "not noised");
+  const weak = manifest !== null && isWeak(manifest);
+  pill.dataset["tone"] = noisy && !weak ? "good" : "bad";
+  say(pill, !noisy ? "not noised" : weak ? "weakly noised before sending" : "noised before sending");
   const clip = manifest?.update.clipL2;
   const norm = format.number(update.normBeforeClip);
   const sigma = manifest ? format.number(update.sigmaSteps * manifest.update.gridStep) : null;
@@ -83,7 +85,7 @@ function drawTerms(manifest: ManifestView): void {
   const clip = `${epochs}ne change is sent, shortened to a length of ${format.number(update.clipL2)} at most.`;
   const noise =
     privacy.mode === "local"
-      ? `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. The relay need not be trusted.`
+      ? `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. ${isWeak(manifest) ? "That is too little to protect you from the relay." : "The relay need not be trusted."}`
       : "No noise is added: the relay sees your clipped change.";
   const group = `A round joins at least ${format.plural(rounds.minClients, "browser")}, at best ${rounds.targetClients}, and lasts ${format.seconds(rounds.deadlineMs)} at most.`;
   element("terms").replaceChildren(

@@ -1,11 +1,12 @@
 // The demo page. It uses the package as any page would; what it adds is drawing.
 
-import { connect, UnsaidError, type Client, type ClientEvent, type RunSummary } from "unsaid";
+import { connect, UnsaidError, type BudgetView, type Client, type ClientEvent, type RunSummary } from "unsaid";
 
 import "./style.css";
-import { createBudget, drawBudget, exceeds, hideRaise, rememberLimit, rememberedLimit, showRaise } from "./budget.js";
+import { createBudget, drawBudget, exceeds, FIRST_LIMIT, hideRaise, showRaise } from "./budget.js";
 import { createChart } from "./chart.js";
-import { button } from "./dom.js";
+import { button, element, say } from "./dom.js";
+import * as format from "./format.js";
 import { drawLearn } from "./learn.js";
 import { drawLeft } from "./left.js";
 import { createLocal, drawLocal } from "./local.js";
@@ -37,7 +38,7 @@ const PARTICIPANTS = 16;
 
 /**
  * The package's own floors refuse a task without noise and a round of one. This page takes both: it exists to show what they
- * mean, names the lack of noise in red beside the button, and lets the person decide.
+ * mean, names the weakness or lack of noise in red beside the button, and lets the person decide.
  */
 const FLOORS = { minNoiseMultiplier: 0, minCohort: 1 };
 
@@ -86,7 +87,6 @@ createBudget({
     const { client } = demo;
     if (!client) throw new Error("the session is not open");
     view.budget = await client.budget.set(budget);
-    rememberLimit(budget.epsilon);
     redraw();
   },
   join: () => void join().catch(() => {}),
@@ -102,7 +102,7 @@ function hear(event: ClientEvent): void {
       reading.ask(demo.client, pad.example());
       break;
     case "backend":
-      if (event.fallback) showNotice("WebGPU was lost.", "Training went on on the CPU, from the last finished step.", "info");
+      if (event.fallback) showNotice("WebGPU was lost.", "Training goes on on the CPU. The pass over your data that was under way began again from its start.", "info");
       break;
     case "restarted":
       showNotice("The training worker crashed and was restarted.", "Your data and your ledger are safe. Join again to go on.", "bad", {
@@ -153,7 +153,7 @@ function join(): Promise<RunSummary> {
 }
 
 const again = (error: unknown): { label: string; run: () => void } | undefined =>
-  error instanceof UnsaidError && ["relay-unreachable", "non-finite", "update-conflict", "refused"].includes(error.code)
+  error instanceof UnsaidError && ["relay-unreachable", "bad-model", "non-finite", "refused"].includes(error.code)
     ? { label: "Join again", run: () => void join().catch(() => {}) }
     : undefined;
 
@@ -173,24 +173,35 @@ button("join").addEventListener("click", () => {
 
 /** Opens the session and learns what the task asks. */
 async function open(): Promise<void> {
-  const epsilon = query.epsilon ?? rememberedLimit();
   const client =
     demo.client ??
     (await connect({
       relay: location.origin,
       task: query.task,
       backend: query.backend,
-      budget: { epsilon, delta: query.delta },
+      budget: FIRST_LIMIT,
       floors: FLOORS,
       participants: PARTICIPANTS,
       onEvent: hear,
     }));
   view.data = await client.data.summary();
+  view.budget = await limitOf(client);
+  // After the limit: what a round costs is read at its δ.
   view.manifest = await client.manifest();
   view.relay = "connected";
-  view.budget = await client.budget.get();
   demo.client = client;
   redraw();
+}
+
+/** The budget, after the limit that the address asks for, if any, was set: it holds whatever an earlier visit left. */
+async function limitOf(client: Client): Promise<BudgetView> {
+  const budget = await client.budget.get();
+  const epsilon = query.epsilon ?? budget.epsilon;
+  const delta = query.delta ?? budget.delta;
+  if (epsilon === budget.epsilon && delta === budget.delta) return budget;
+  const set = await client.budget.set({ epsilon, delta });
+  say(element("limit-said"), `This page’s address set your limit to ε = ${format.epsilon(epsilon)} at δ = ${format.delta(delta)}.`);
+  return set;
 }
 
 async function start(): Promise<void> {

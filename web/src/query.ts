@@ -12,8 +12,9 @@ export interface Query {
   readonly examples: number | null;
   readonly autojoin: boolean;
   readonly rounds: number | null;
+  /** Sets the person's limit, also where there is a ledger already. */
   readonly epsilon: number | null;
-  readonly delta: number;
+  readonly delta: number | null;
 }
 
 export function readQuery(search: string): Query {
@@ -22,9 +23,10 @@ export function readQuery(search: string): Query {
     const value = Number(given.get(name) ?? Number.NaN);
     return Number.isInteger(value) && value >= least ? value : null;
   };
-  const positive = (name: string): number | null => {
-    const value = Number(given.get(name) ?? Number.NaN);
-    return Number.isFinite(value) && value > 0 ? value : null;
+  const real = (name: string, fits: (value: number) => boolean): number | null => {
+    const text = given.get(name);
+    const value = text ? Number(text) : Number.NaN;
+    return Number.isFinite(value) && fits(value) ? value : null;
   };
   const backend = given.get("backend");
   return {
@@ -35,7 +37,7 @@ export function readQuery(search: string): Query {
     examples: whole("examples", 1),
     autojoin: given.get("autojoin") === "1",
     rounds: whole("rounds", 1),
-    epsilon: positive("epsilon"),
-    delta: positive("delta") ?? 1e-5,
+    epsilon: real("epsilon", (value) => value >= 0),
+    delta: real("delta", (value) => value > 0 && value < 1),
   };
 }

@@ -19,7 +19,7 @@ test("a frame's first bytes are read field by field", () => {
   assert.match(meaning("magic") ?? "", /UNSU/);
   assert.equal(meaning("round"), "round 7");
   assert.equal(meaning("count"), "2 coordinates follow");
-  assert.equal(meaning("coordinates"), "in grid steps: 1, −1 …");
+  assert.equal(meaning("coordinates"), "in grid steps: 1, −1\u00a0…");
 });
 
 test("bytes that end inside a field are shown as far as they go", () => {
