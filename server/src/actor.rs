@@ -1,5 +1,5 @@
-//! One thread per task, the only one that changes it. It takes all that waits in its mailbox, applies it, commits once,
-//! and only then answers (group commit). What it shows to readers is what it committed.
+//! One thread per task, the only one that changes it. It takes all that waits in its mailbox, applies it, commits once
+//! (group commit), shows readers what it committed, and only then answers: whoever was answered reads what was counted.
 
 use std::{
     sync::{
@@ -21,6 +21,9 @@ use crate::{
     snapshot::{Numbered, Snapshot},
     store::{Changes, Store},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The most commands that one commit takes together.
 const MAX_BATCH: usize = 256;
@@ -179,7 +182,7 @@ impl Actor {
         Duration::from_millis(wait_ms)
     }
 
-    /// Applies a batch, commits it, answers, announces.
+    /// Applies a batch, commits it, announces, answers: a client that asks again after its answer must not be told less.
     fn turn(&mut self, batch: Vec<Command>) {
         let now_ms = self.clock.now_ms();
         let task = &self.config.manifest.task;
@@ -216,12 +219,11 @@ impl Actor {
             }
         };
         self.healthy.store(committed, Ordering::Relaxed);
+        if committed {
+            self.announce(&live, &changes, reloaded, now_ms);
+            self.live = Some(live);
+        } // otherwise `live` holds what may not be on disk: it is dropped, and read again
         answers.into_iter().for_each(|answer| answer.send(committed));
-        if !committed {
-            return; // `live` holds what may not be on disk: it is dropped, and read again
-        }
-        self.announce(&live, &changes, reloaded, now_ms);
-        self.live = Some(live);
     }
 
     fn announce(&mut self, live: &Live, changes: &Changes, reloaded: bool, now_ms: u64) {

@@ -1,8 +1,12 @@
 //! What a relay keeps, as a port: [`Store`]. [`RedbStore`] is the embedded implementation.
 //!
 //! The rule that everything else rests on: whatever a relay acknowledges, it committed before. One [`Changes`] is one
-//! transaction, so a round's sum and the ids in it are never apart on disk. The coordinates of a single update are never
-//! written: they are in the sum, and nowhere else.
+//! transaction, so a round's sum and the ids in it are never apart on disk.
+//!
+//! No update is written as such: what is written is the sum of the open round. That does not hide an update from whoever
+//! reads the store, or copies of it over time: a round's first commit may hold the sum of one update, which is that update,
+//! and one sum less the one before it is what the commits between them added. With privacy mode `none` the store's reader
+//! must be trusted; with local noise, an update that is found this way is as noisy as it was when its client sent it.
 
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId};
 

@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -302,6 +302,8 @@ pub enum Fault {
     None,
     /// A commit fails, and nothing is written.
     BeforeCommit,
+    /// As [`Fault::BeforeCommit`], but only of a commit that publishes a round.
+    BeforePublication,
     /// A commit is written, and then reported as failed.
     AfterCommit,
     /// Nothing works.
@@ -311,6 +313,7 @@ pub enum Fault {
 pub struct FaultyStore {
     inner: RedbStore,
     fault: AtomicU8,
+    failed_publications: AtomicU32,
     _folder: TempDir,
 }
 
@@ -321,12 +324,18 @@ impl FaultyStore {
         Arc::new(Self {
             inner,
             fault: AtomicU8::new(0),
+            failed_publications: AtomicU32::new(0),
             _folder: folder,
         })
     }
 
     pub fn set(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    /// How often [`Fault::BeforePublication`] struck.
+    pub fn failed_publications(&self) -> u32 {
+        self.failed_publications.load(Ordering::SeqCst)
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -349,6 +358,10 @@ impl Store for FaultyStore {
 
     fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError> {
         if self.is(Fault::BeforeCommit) || self.is(Fault::Everything) {
+            return Err(StoreError("injected before".into()));
+        }
+        if self.is(Fault::BeforePublication) && !changes.rounds.is_empty() {
+            self.failed_publications.fetch_add(1, Ordering::SeqCst);
             return Err(StoreError("injected before".into()));
         }
         self.inner.commit(task, changes)?;
