@@ -1,7 +1,7 @@
 //! The device-generic tests in a browser's dedicated worker: the CPU (SIMD128) and WebGPU. There is no skip here: a browser
 //! without WebGPU fails.
 #![cfg(target_arch = "wasm32")]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
 use unsaid_engine::{Device, GpuDevice};
 use unsaid_tests as body;

@@ -1,6 +1,6 @@
 //! The device-generic tests on this machine: the CPU, and Vulkan where there is an adapter.
 #![cfg(not(target_arch = "wasm32"))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
 use pollster::block_on;
 use unsaid_engine::{Device, GpuDevice};

@@ -27,7 +27,7 @@ impl Model {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let mut header = String::from("{");
         let mut offset = 0;
-        for ParameterTensor { name, shape, .. } in tensors.iter().copied() {
+        for ParameterTensor { name, shape, .. } in &tensors {
             let end = offset + 4 * shape.iter().product::<usize>();
             let comma = if offset == 0 { "" } else { "," };
             let shape = shape
