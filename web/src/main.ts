@@ -42,7 +42,7 @@ const PARTICIPANTS = 16;
  */
 const FLOORS = { minNoiseMultiplier: 0, minCohort: 1 };
 
-const query = readQuery(location.search);
+const query = readQuery(location.search, navigator.webdriver);
 const view = emptyView();
 const demo: Demo = { client: null, events: [], done: null };
 window.unsaidDemo = demo;

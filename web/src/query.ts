@@ -1,4 +1,6 @@
 // What the address asks for: ?task=&backend=&partition=&shard=&examples=&autojoin=1&rounds=&epsilon=&delta=
+// A link must not decide for a person: joining and the budget are taken from the address only where a program drives the
+// browser (`navigator.webdriver`), as in tests and in the headless demo.
 
 export type Partition = "iid" | "shards";
 
@@ -17,7 +19,7 @@ export interface Query {
   readonly delta: number | null;
 }
 
-export function readQuery(search: string): Query {
+export function readQuery(search: string, automated: boolean): Query {
   const given = new URLSearchParams(search);
   const whole = (name: string, least: number): number | null => {
     const value = Number(given.get(name) ?? Number.NaN);
@@ -35,9 +37,9 @@ export function readQuery(search: string): Query {
     partition: given.get("partition") === "shards" ? "shards" : "iid",
     shard: whole("shard", 0),
     examples: whole("examples", 1),
-    autojoin: given.get("autojoin") === "1",
+    autojoin: automated && given.get("autojoin") === "1",
     rounds: whole("rounds", 1),
-    epsilon: real("epsilon", (value) => value >= 0),
-    delta: real("delta", (value) => value > 0 && value < 1),
+    epsilon: automated ? real("epsilon", (value) => value >= 0) : null,
+    delta: automated ? real("delta", (value) => value > 0 && value < 1) : null,
   };
 }

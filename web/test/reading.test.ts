@@ -39,7 +39,7 @@ test("an ε is never shown as less than it is", () => {
 });
 
 test("the address is read, and nonsense in it is passed over", () => {
-  const query = readQuery("?task=t&backend=gpu&shard=-1&rounds=3&epsilon=x&autojoin=1&delta=1e-6");
+  const query = readQuery("?task=t&backend=gpu&shard=-1&rounds=3&epsilon=x&autojoin=1&delta=1e-6", true);
   assert.deepEqual(query, {
     task: "t",
     backend: "auto",
@@ -51,6 +51,14 @@ test("the address is read, and nonsense in it is passed over", () => {
     epsilon: null,
     delta: 1e-6,
   });
+});
+
+test("a link neither joins nor sets a limit where a person opened it", () => {
+  const query = readQuery("?autojoin=1&epsilon=1000000&delta=0.1&shard=3", false);
+  assert.deepEqual(
+    { autojoin: query.autojoin, epsilon: query.epsilon, delta: query.delta, shard: query.shard },
+    { autojoin: false, epsilon: null, delta: null, shard: 3 },
+  );
 });
 
 test("a shard is cut to its first examples", () => {
