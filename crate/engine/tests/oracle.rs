@@ -1,5 +1,5 @@
 //! Every operation against two independent references: dfdx in f64, and finite differences.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
 use dfdx::{prelude::*, tensor::Cpu};
 use unsaid_engine::{Examples, LayerSpec, LossSpec, Model, ModelSpec};

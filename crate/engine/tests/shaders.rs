@@ -1,5 +1,5 @@
 //! Every shader of the engine parses and validates on its own.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::{
     fs,
