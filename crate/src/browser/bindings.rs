@@ -302,8 +302,11 @@ async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientE
     let say = |state| listener.hear(SessionEvent::State { state, round: None });
     say(State::Opening);
     let waiting = || say(State::WaitingForOtherTab);
-    let place = locks::take_place(task.as_str(), given.participants, waiting, &closing).await?;
-    let store = IndexedDb::open(task.as_str(), place.number, budget).await?;
+    // Data, id and unsent update belong to the task of this very relay: another relay with a task of the same name gets none
+    // of them. The ledger is the origin's own.
+    let owner = format!("{}/{task}", given.relay.trim_end_matches('/'));
+    let place = locks::take_place(&owner, given.participants, waiting, &closing).await?;
+    let store = IndexedDb::open(&owner, place.number, budget).await?;
     let relay = HttpRelay::new(&given.relay, task);
     let events_url = relay.url("events");
     let ports = BrowserPorts {

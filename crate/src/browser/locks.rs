@@ -47,7 +47,7 @@ pub(crate) struct Place {
     _lock: Lock,
 }
 
-/// Takes the first free of `places` places of `task`; waits for place 0 where all are taken, after calling `waiting`.
+/// Takes the first free of `places` places of `task` (with its relay); waits for place 0 where all are taken, after calling `waiting`.
 pub(crate) async fn take_place(
     task: &str,
     places: u32,
@@ -98,9 +98,17 @@ pub(crate) async fn hold(name: &str, only_if_free: bool) -> Result<Option<Lock>,
             })
             .into()
         });
-        if let Err(error) = request(name, &options, callback.unchecked_ref()) {
-            let _ = refuse.call1(&JsValue::NULL, &error);
-        }
+        let asked = request(name, &options, callback.unchecked_ref());
+        // A refusal (storage denied, say) comes as a rejection; once `given` is settled, refusing it does nothing.
+        wasm_bindgen_futures::spawn_local(async move {
+            let ended = match asked {
+                Ok(asked) => JsFuture::from(asked).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                let _ = refuse.call1(&JsValue::NULL, &error);
+            }
+        });
     });
     let given = JsFuture::from(given).await.map_err(failed)?;
     Ok(given.is_truthy().then_some(Lock { release }))

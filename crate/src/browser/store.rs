@@ -7,7 +7,8 @@
 //! | `pending`  | owner                      | `{round, frame: Uint8Array}`: paid for and not acknowledged              |
 //! | `ledger`   | `"ledger"`                 | the ledger as JSON, one for the whole origin                             |
 //!
-//! An owner is `<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the ledger.
+//! An owner is `<relay>/<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the
+//! ledger. Nothing kept for one relay is sent to another.
 
 use idb::{
     Database, DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStoreParams, Query, TransactionMode,
@@ -140,17 +141,21 @@ impl IndexedDb {
         })
     }
 
-    /// Forgets the participant's examples.
+    /// Forgets the participant's examples, and an update made from them that was not acknowledged (its cost stays debited).
     pub async fn clear_examples(&self) -> Result<(), ClientError> {
-        transact!(self, &[EXAMPLES], ReadWrite, |transaction| {
+        transact!(self, &[EXAMPLES, PENDING], ReadWrite, |transaction| {
+            let pending = transaction.object_store(PENDING).map_err(failed)?;
+            pending
+                .delete(query(&self.owner))
+                .map_err(failed)?
+                .await
+                .map_err(failed)?;
             let store = transaction.object_store(EXAMPLES).map_err(failed)?;
             let index = store.index(OWNER).map_err(failed)?;
             let keys = index
                 .get_all_keys(Some(query(&self.owner)), None)
-                .map_err(failed)?
-                .await
                 .map_err(failed)?;
-            for key in keys {
+            for key in keys.await.map_err(failed)? {
                 store
                     .delete(Query::Key(key))
                     .map_err(failed)?

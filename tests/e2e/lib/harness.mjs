@@ -5,8 +5,15 @@ import { join } from "node:path";
 
 import { dataFolder, outFolder, packageFolder, root } from "./environment.mjs";
 
-/** The folder to serve: the test page beside the package as it was built. */
-export async function harnessFolder() {
+let folderBeingMade = Promise.resolve();
+
+/** The folder to serve: the test page beside the package as it was built. Tests that run side by side make it in turn. */
+export function harnessFolder() {
+  folderBeingMade = folderBeingMade.catch(() => {}).then(makeFolder);
+  return folderBeingMade;
+}
+
+async function makeFolder() {
   const folder = join(outFolder, `harness-${process.pid}`);
   const fresh = `${folder}.new`;
   await rm(fresh, { recursive: true, force: true });
