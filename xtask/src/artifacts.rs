@@ -91,7 +91,7 @@ pub(crate) fn wasm(place: &Place, packages: &Packages) -> Result<()> {
         let optimised = out.join("unsaid_bg.wasm.new");
         let mut opt = Command::new("node");
         opt.arg(wasm_opt)
-            .args([WASM_OPT_LEVEL, "--converge"])
+            .args([WASM_OPT_LEVEL, "--converge", "--strip-debug", "--strip-producers"])
             .args(WASM_FEATURES);
         process::run(opt.arg(&shipped).arg("-o").arg(&optimised))?;
         fs::rename(&optimised, &shipped).context("the optimised wasm cannot be moved into place")?;
