@@ -37,6 +37,7 @@ macro_rules! on_every_device {
 
 on_every_device! {
     agrees_with_the_cpu,
+    every_layer_agrees_with_the_cpu,
     learns_like_the_cpu,
     same_seed_same_bits,
     tiny_data_sets_train,

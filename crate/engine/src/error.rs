@@ -121,6 +121,16 @@ pub enum DataError {
         /// Number of labels.
         classes: usize,
     },
+    /// A token that is not in the vocabulary.
+    #[error("position {position} of example {example} is not a token: a whole number from 0 to {}", vocabulary - 1)]
+    Token {
+        /// Index of the example.
+        example: usize,
+        /// Position in it.
+        position: usize,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
     /// A feature that is infinite or not a number.
     #[error("feature {feature} of example {example} is not a finite number")]
     NonFinite {

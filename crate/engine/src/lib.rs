@@ -20,7 +20,7 @@ mod weights;
 
 #[cfg(feature = "gpu")]
 pub use backend::gpu::GpuDevice;
-pub use data::Examples;
+pub use data::{Examples, PADDING, TargetKind};
 pub use error::{DataError, EngineError, SpecError, WeightsError};
 pub use layout::{Init, Layout, ParameterTensor};
 pub use model::{Evaluation, MAX_PARAMETERS, Model};

@@ -32,6 +32,15 @@ pub(crate) fn signed_unit(rng: &mut impl Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 * (2.0 / 16_777_216.0) - 1.0
 }
 
+/// What dropout draws from in step `index` (from 0) of a training: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), which
+/// sends neighbouring steps far apart.
+pub(crate) const fn step_key(seed: u64, index: u32) -> u32 {
+    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) as u32
+}
+
 /// A generator for initial weights.
 pub(crate) fn weight_rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)

@@ -8,8 +8,8 @@ use crate::backend::gpu::{GpuDevice, GpuRun};
 use crate::{
     EngineError, Examples, Model, TrainSpec,
     backend::cpu::CpuRun,
-    optim::{self, sgd::Sgd},
-    order::epoch_order,
+    optim::{Optimizer, StepNumbers},
+    order::{epoch_order, step_key},
 };
 
 /// Where to train.
@@ -105,7 +105,7 @@ enum Run<'m> {
 struct Job<'m> {
     model: &'m Model,
     examples: &'m Examples,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     epochs: u32,
     batch: usize,
     seed: u64,
@@ -115,7 +115,7 @@ struct Job<'m> {
 #[derive(Clone)]
 struct Checkpoint {
     parameters: Vec<f32>,
-    velocity: Vec<f32>,
+    state: Vec<f32>,
 }
 
 /// Trains `model` from `parameters` on `examples` as `spec` says. `seed` decides the order of the examples; the same seed on the
@@ -154,14 +154,14 @@ pub async fn train(
     let job = Job {
         model,
         examples,
-        optimizer: optim::check(&spec.optimizer)?,
+        optimizer: Optimizer::new(&spec.optimizer)?,
         epochs: spec.epochs.get(),
         batch: spec.batch_size.get() as usize,
         seed,
     };
     let mut checkpoint = Checkpoint {
         parameters: parameters.to_vec(),
-        velocity: Vec::new(),
+        state: Vec::new(),
     };
     let mut losses = Vec::new();
     let mut fell_back = false;
@@ -218,7 +218,7 @@ impl<'m> Job<'m> {
             Device::Cpu => Ok(self.start_cpu(from)),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
-                let Checkpoint { parameters, velocity } = from;
+                let Checkpoint { parameters, state } = from;
                 let (model, examples) = (self.model, self.examples);
                 GpuRun::new(
                     gpu,
@@ -227,7 +227,7 @@ impl<'m> Job<'m> {
                     &self.optimizer,
                     self.batch,
                     parameters,
-                    velocity,
+                    state,
                 )
                 .map(Run::Gpu)
             }
@@ -235,14 +235,14 @@ impl<'m> Job<'m> {
     }
 
     fn start_cpu(&self, from: &Checkpoint) -> Run<'m> {
-        let Checkpoint { parameters, velocity } = from.clone();
+        let Checkpoint { parameters, state } = from.clone();
         Run::Cpu(CpuRun::new(
             self.model,
             self.examples,
             self.optimizer,
             self.batch,
             parameters,
-            velocity,
+            state,
         ))
     }
 
@@ -254,6 +254,16 @@ impl<'m> Job<'m> {
     ) -> Result<Run<'m>, EngineError> {
         proceed(observer.progress(Progress::Fallback { reason }).await)?;
         Ok(self.start_cpu(from))
+    }
+
+    /// The numbers of `step` (from 0) of `epoch` (from 1).
+    fn numbers(&self, epoch: u32, steps: usize, step: usize) -> StepNumbers {
+        let index = (epoch - 1) * steps as u32 + step as u32;
+        StepNumbers {
+            step: index + 1,
+            key: step_key(self.seed, index),
+            learning_rate: self.optimizer.learning_rate(),
+        }
     }
 
     /// One epoch; the loss of each step. On the GPU the checkpoint is moved to its end.
@@ -280,7 +290,7 @@ impl<'m> Job<'m> {
             Run::Cpu(run) => {
                 let mut losses = Vec::with_capacity(steps);
                 for (step, batch) in order.chunks(self.batch).enumerate() {
-                    let loss = run.step(batch);
+                    let loss = run.step(batch, self.numbers(epoch, steps, step));
                     if !loss.is_finite() {
                         return Err(non_finite(step));
                     }
@@ -292,17 +302,17 @@ impl<'m> Job<'m> {
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order)?;
+                run.begin_epoch(&order, |step| self.numbers(epoch, steps, step))?;
                 for first in (0..steps).step_by(STEPS_PER_SUBMISSION) {
                     let end = steps.min(first + STEPS_PER_SUBMISSION);
                     run.steps(first..end).await?;
                     proceed(observer.progress(report(end)).await)?;
                 }
-                let (losses, parameters, velocity) = run.end_epoch().await?;
+                let (losses, parameters, state) = run.end_epoch().await?;
                 if let Some(step) = losses.iter().position(|loss| !loss.is_finite()) {
                     return Err(non_finite(step));
                 }
-                *checkpoint = Checkpoint { parameters, velocity };
+                *checkpoint = Checkpoint { parameters, state };
                 Ok(losses)
             }
         }
@@ -338,7 +348,7 @@ pub async fn time_steps(
     let job = Job {
         model,
         examples,
-        optimizer: optim::check(&spec.optimizer)?,
+        optimizer: Optimizer::new(&spec.optimizer)?,
         epochs: 1,
         batch: spec.batch_size.get() as usize,
         seed: 0,
@@ -347,7 +357,7 @@ pub async fn time_steps(
     let batches: Vec<&[u32]> = order.chunks(job.batch).collect();
     let from = Checkpoint {
         parameters: parameters.to_vec(),
-        velocity: Vec::new(),
+        state: Vec::new(),
     };
     let mut run = job.start(device, &from)?;
     let mut times = Vec::with_capacity(samples);
@@ -355,12 +365,12 @@ pub async fn time_steps(
         let start = now_ms();
         let steps = match &mut run {
             Run::Cpu(run) => {
-                run.step(batches[sample % batches.len()]);
+                run.step(batches[sample % batches.len()], job.numbers(1, batches.len(), 0));
                 1
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order)?;
+                run.begin_epoch(&order, |step| job.numbers(1, batches.len(), step))?;
                 let steps = batches.len().min(STEPS_PER_SUBMISSION);
                 run.steps(0..steps).await?;
                 steps

@@ -1,46 +1,57 @@
-//! The CPU back end: one thread, SIMD (AVX natively, SIMD128 in wasm), deterministic.
+//! The CPU back end: SIMD (AVX natively, SIMD128 in wasm), deterministic.
 
 use crate::{
     EngineError, Examples, Model,
-    ops::{CpuBackward, CpuForward, gather::gather_cpu},
-    optim::sgd::Sgd,
+    model::{Flow, GradientPlan},
+    ops::{
+        Forward, InputGradient, LossInput, ParameterGradient, Reduction, SquaredNorms, gather::gather_cpu,
+    },
+    optim::{Optimizer, StepNumbers},
 };
 
-/// The values of a forward pass: one buffer for the output of each operation, `[rows, value length]`.
+/// The values of a forward pass: one buffer for the output of each node, `[rows, value length]`, and one for what it keeps.
 pub(crate) struct CpuPass {
     outputs: Vec<Vec<f32>>,
+    kept: Vec<Vec<f32>>,
 }
 
 impl CpuPass {
     /// Room for batches of up to `rows` examples.
     pub fn new(model: &Model, rows: usize) -> Self {
+        let nodes = model.nodes().iter();
         Self {
             outputs: model.value_lens()[1..]
                 .iter()
                 .map(|len| vec![0.0; len * rows])
                 .collect(),
+            kept: nodes.map(|node| vec![0.0; node.op.kept_len() * rows]).collect(),
         }
     }
 
-    /// Runs the model on `x`, `[rows, features]`; the last value, `[rows, classes]`.
+    /// Runs the model on `x`, `[rows, features]`; the last value, `[rows, outputs]`.
     pub fn forward<'a>(
         &'a mut self,
         model: &Model,
         parameters: &[f32],
         x: &'a [f32],
         rows: usize,
+        step_key: Option<u32>,
     ) -> &'a [f32] {
         let lens = model.value_lens();
-        for (index, op) in model.ops().iter().enumerate() {
-            let (before, after) = self.outputs.split_at_mut(index);
-            let x = before.last().map_or(x, |value| &value[..rows * lens[index]]);
-            let y = &mut after[0][..rows * lens[index + 1]];
-            op.forward_cpu(CpuForward {
+        for (index, node) in model.nodes().iter().enumerate() {
+            let mut y = std::mem::take(&mut self.outputs[index]);
+            let mut kept = std::mem::take(&mut self.kept[index]);
+            node.op.forward_cpu(Forward {
                 rows,
-                x,
+                x: self.value(model, x, node.input, rows),
+                other: node.other.map_or(&[], |other| self.value(model, x, other, rows)),
                 parameters,
-                y,
+                y: &mut y[..rows * lens[index + 1]],
+                kept: &mut kept[..rows * node.op.kept_len()],
+                step_key,
             });
+            self.outputs[index] = y;
+            self.kept[index] = kept;
         }
         self.value(model, x, self.outputs.len(), rows)
     }
@@ -54,91 +65,257 @@ impl CpuPass {
     }
 }
 
+/// The buffers of a backward pass.
+struct CpuGradients {
+    plan: GradientPlan,
+    slots: Vec<Vec<f32>>,
+    added: [Vec<f32>; 2],
+}
+
+impl CpuGradients {
+    fn new(model: &Model, rows: usize, keep_all: bool) -> Self {
+        let plan = model.gradient_plan(keep_all);
+        Self {
+            slots: plan.slot_lens.iter().map(|len| vec![0.0; len * rows]).collect(),
+            added: plan.added_lens.map(|len| vec![0.0; len * rows]),
+            plan,
+        }
+    }
+
+    /// Takes the gradient of `value` out, so that others can be borrowed beside it; empty where there is none.
+    fn take(&mut self, value: usize) -> Vec<f32> {
+        self.plan.slot[value].map_or_else(Vec::new, |slot| std::mem::take(&mut self.slots[slot]))
+    }
+
+    fn put_back(&mut self, value: usize, gradient: Vec<f32>) {
+        if let Some(slot) = self.plan.slot[value] {
+            self.slots[slot] = gradient;
+        }
+    }
+}
+
 /// Training on the CPU: parameters, gradient, optimiser state and the buffers of a step.
 pub(crate) struct CpuRun<'m> {
     model: &'m Model,
     examples: &'m Examples,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     parameters: Vec<f32>,
-    velocity: Vec<f32>,
+    state: Vec<f32>,
     gradient: Vec<f32>,
     pass: CpuPass,
-    /// Gradients of the values 1, 2, …; those of the data are not needed.
-    d_outputs: Vec<Vec<f32>>,
+    gradients: CpuGradients,
+    /// The L2 norm that each example's gradient is clipped to, and where its norms go.
+    clip_l2: Option<f32>,
+    norms: Vec<f64>,
     x: Vec<f32>,
     y: Vec<u32>,
 }
 
 impl<'m> CpuRun<'m> {
-    /// Starts from `parameters`; `velocity` is the optimiser's state, empty for a fresh one.
+    /// Starts from `parameters`; `state` is the optimiser's, empty for a fresh one.
     pub fn new(
         model: &'m Model,
         examples: &'m Examples,
-        optimizer: Sgd,
+        optimizer: Optimizer,
         batch: usize,
         parameters: Vec<f32>,
-        velocity: Vec<f32>,
+        state: Vec<f32>,
     ) -> Self {
         let rows = batch.min(examples.len());
-        let state = optimizer.state_len(parameters.len());
-        let velocity = if velocity.len() == state {
-            velocity
+        let state_len = optimizer.state_len(parameters.len());
+        let state = if state.len() == state_len {
+            state
         } else {
-            vec![0.0; state]
+            vec![0.0; state_len]
         };
         Self {
             gradient: vec![0.0; parameters.len()],
             pass: CpuPass::new(model, rows),
-            d_outputs: model.value_lens()[1..]
-                .iter()
-                .map(|len| vec![0.0; len * rows])
-                .collect(),
+            gradients: CpuGradients::new(model, rows, false),
+            clip_l2: None,
+            norms: Vec::new(),
             x: Vec::with_capacity(rows * model.features()),
-            y: Vec::with_capacity(rows),
+            y: Vec::with_capacity(rows * examples.targets_per_example()),
             model,
             examples,
             optimizer,
             parameters,
-            velocity,
+            state,
         }
     }
 
+    /// Clips the gradient of each example to this L2 norm from now on; steps then move by the sum of the clipped gradients
+    /// divided by the rows of the batch.
+    pub fn clip_examples(&mut self, clip_l2: f32) {
+        let rows = self.x.capacity() / self.model.features().max(1);
+        self.gradients = CpuGradients::new(self.model, rows, true);
+        self.clip_l2 = Some(clip_l2);
+    }
+
     /// One step on the examples at `indices`; the mean loss before it.
-    pub fn step(&mut self, indices: &[u32]) -> f32 {
-        let loss = self.gradient(indices);
+    pub fn step(&mut self, indices: &[u32], numbers: StepNumbers) -> f32 {
+        let loss = self.gradient(indices, numbers.key);
         self.optimizer
-            .update_cpu(&mut self.parameters, &self.gradient, &mut self.velocity);
+            .update_cpu(numbers, &mut self.parameters, &self.gradient, &mut self.state);
         loss
     }
 
     /// Computes the mean loss of the examples at `indices` and its gradient.
-    fn gradient(&mut self, indices: &[u32]) -> f32 {
-        let (model, rows, lens) = (self.model, indices.len(), self.model.value_lens());
+    fn gradient(&mut self, indices: &[u32], step_key: u32) -> f32 {
         gather_cpu(self.examples, indices, &mut self.x, &mut self.y);
-        let outputs = self.pass.forward(model, &self.parameters, &self.x, rows);
-        let Some(last) = self.d_outputs.last_mut() else {
-            return model.loss().mean_loss_cpu(rows, outputs, &self.y); // a model without layers has nothing to learn
+        let rows = indices.len();
+        let outputs = self
+            .pass
+            .forward(self.model, &self.parameters, &self.x, rows, Some(step_key));
+        let reduction = match self.clip_l2 {
+            None => Reduction::Batch,
+            Some(_) => Reduction::Example,
         };
-        let loss = model
+        let last = self.model.nodes().len();
+        let mut d_outputs = self.gradients.take(last);
+        // A model without parameters has nothing to learn, but still a loss.
+        d_outputs.resize(d_outputs.len().max(outputs.len()), 0.0);
+        let batch = LossInput {
+            rows,
+            outputs,
+            targets: &self.y,
+        };
+        let loss = self
+            .model
             .loss()
-            .loss_cpu(rows, outputs, &self.y, &mut last[..rows * lens[lens.len() - 1]]);
-        for (index, op) in model.ops().iter().enumerate().rev() {
-            let (before, after) = self.d_outputs.split_at_mut(index);
-            op.backward_cpu(CpuBackward {
-                rows,
-                x: self.pass.value(model, &self.x, index, rows),
-                dy: &after[0][..rows * lens[index + 1]],
-                parameters: &self.parameters,
-                d_parameters: &mut self.gradient,
-                dx: before.last_mut().map(|dx| &mut dx[..rows * lens[index]]),
-            });
+            .loss_cpu(batch, reduction, &mut d_outputs[..outputs.len()]);
+        self.gradients.put_back(last, d_outputs);
+        match self.clip_l2 {
+            None => {
+                for index in (0..last).rev() {
+                    self.input_gradient(index, rows, step_key);
+                    self.parameter_gradient(index, rows);
+                }
+            }
+            Some(clip_l2) => {
+                for index in (0..last).rev() {
+                    self.input_gradient(index, rows, step_key);
+                }
+                self.clip(rows, clip_l2);
+                for index in (0..last).rev() {
+                    self.parameter_gradient(index, rows);
+                }
+                let mean = 1.0 / rows as f32;
+                self.gradient.iter_mut().for_each(|g| *g *= mean);
+            }
         }
         loss
     }
 
+    /// The gradients of node `index`'s inputs.
+    fn input_gradient(&mut self, index: usize, rows: usize, step_key: u32) {
+        let (model, node) = (self.model, &self.model.nodes()[index]);
+        let lens = model.value_lens();
+        let flows = self.gradients.plan.flows[index];
+        let mut dy = self.gradients.take(index + 1);
+        if dy.is_empty() {
+            return;
+        }
+        let mut kept = std::mem::take(&mut self.pass.kept[index]);
+        let inputs = [Some(node.input), node.other];
+        let mut targets = [Vec::new(), Vec::new()];
+        for (which, value) in inputs.into_iter().enumerate() {
+            targets[which] = match (flows[which], value) {
+                (Flow::Written, Some(value)) => self.gradients.take(value),
+                (Flow::Added, _) => std::mem::take(&mut self.gradients.added[which]),
+                _ => continue,
+            };
+        }
+        let [dx, d_other] = &mut targets;
+        node.op.input_gradient_cpu(InputGradient {
+            rows,
+            x: self.pass.value(model, &self.x, node.input, rows),
+            other: node
+                .other
+                .map_or(&[], |other| self.pass.value(model, &self.x, other, rows)),
+            y: self.pass.value(model, &self.x, index + 1, rows),
+            dy: &mut dy[..rows * lens[index + 1]],
+            kept: &mut kept[..rows * node.op.kept_len()],
+            parameters: &self.parameters,
+            dx: (flows[0] != Flow::Unneeded).then(|| &mut dx[..rows * lens[node.input]]),
+            d_other: node
+                .other
+                .filter(|_| flows[1] != Flow::Unneeded)
+                .map(|other| &mut d_other[..rows * lens[other]]),
+            step_key: Some(step_key),
+        });
+        for (which, (value, gradient)) in inputs.into_iter().zip(targets).enumerate() {
+            match (flows[which], value) {
+                (Flow::Written, Some(value)) => self.gradients.put_back(value, gradient),
+                (Flow::Added, Some(value)) => {
+                    let mut target = self.gradients.take(value);
+                    for (sum, more) in target.iter_mut().zip(&gradient[..rows * lens[value]]) {
+                        *sum += more;
+                    }
+                    self.gradients.put_back(value, target);
+                    self.gradients.added[which] = gradient;
+                }
+                _ => {}
+            }
+        }
+        self.pass.kept[index] = kept;
+        self.gradients.put_back(index + 1, dy);
+    }
+
+    /// The gradient of node `index`'s parameters.
+    fn parameter_gradient(&mut self, index: usize, rows: usize) {
+        let (model, node) = (self.model, &self.model.nodes()[index]);
+        let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+            return;
+        };
+        node.op.parameter_gradient_cpu(ParameterGradient {
+            rows,
+            x: self.pass.value(model, &self.x, node.input, rows),
+            y: self.pass.value(model, &self.x, index + 1, rows),
+            dy: &self.gradients.slots[slot][..rows * model.value_lens()[index + 1]],
+            kept: &self.pass.kept[index][..rows * node.op.kept_len()],
+            d_parameters: &mut self.gradient,
+        });
+    }
+
+    /// Finds the norm of each example's gradient, and scales the example's rows down where it is above `clip_l2`.
+    fn clip(&mut self, rows: usize, clip_l2: f32) {
+        let lens = self.model.value_lens();
+        self.norms.clear();
+        self.norms.resize(rows, 0.0);
+        for (index, node) in self.model.nodes().iter().enumerate() {
+            let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+                continue;
+            };
+            node.op.squared_norms_cpu(SquaredNorms {
+                rows,
+                x: self.pass.value(self.model, &self.x, node.input, rows),
+                y: self.pass.value(self.model, &self.x, index + 1, rows),
+                dy: &self.gradients.slots[slot][..rows * lens[index + 1]],
+                kept: &self.pass.kept[index][..rows * node.op.kept_len()],
+                norms: &mut self.norms,
+            });
+        }
+        let factors: Vec<f32> = self
+            .norms
+            .iter()
+            .map(|&squared| (f64::from(clip_l2) / squared.sqrt().max(f64::from(clip_l2))) as f32)
+            .collect();
+        for (index, node) in self.model.nodes().iter().enumerate() {
+            let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+                continue;
+            };
+            node.op.scale_rows_cpu(
+                &factors,
+                &mut self.gradients.slots[slot][..rows * lens[index + 1]],
+                &mut self.pass.kept[index][..rows * node.op.kept_len()],
+            );
+        }
+    }
+
     /// The parameters and the optimiser's state.
     pub fn into_state(self) -> (Vec<f32>, Vec<f32>) {
-        (self.parameters, self.velocity)
+        (self.parameters, self.state)
     }
 }
 
@@ -152,22 +329,47 @@ impl Model {
         parameters: &[f32],
         examples: &Examples,
     ) -> Result<(f32, Vec<f32>), EngineError> {
+        let (loss, gradient, _) = self.gradient_of(parameters, examples, None)?;
+        Ok((loss, gradient))
+    }
+
+    /// As [`Model::loss_and_gradient`], with the gradient of each example's own loss clipped to the L2 norm `clip_l2` before
+    /// the mean over the examples is taken; and the norms before clipping, `[examples]`. The norms are found without
+    /// computing the examples' gradients one by one.
+    ///
+    /// # Errors
+    /// As [`Model::loss_and_gradient`].
+    pub fn loss_and_clipped_gradient(
+        &self,
+        parameters: &[f32],
+        examples: &Examples,
+        clip_l2: f32,
+    ) -> Result<(f32, Vec<f32>, Vec<f64>), EngineError> {
+        self.gradient_of(parameters, examples, Some(clip_l2))
+    }
+
+    fn gradient_of(
+        &self,
+        parameters: &[f32],
+        examples: &Examples,
+        clip_l2: Option<f32>,
+    ) -> Result<(f32, Vec<f32>, Vec<f64>), EngineError> {
         self.check_count(parameters)?;
         self.check_examples(examples)?;
-        let unused = Sgd {
-            learning_rate: 1.0,
-            momentum: 0.0,
-        };
         let mut run = CpuRun::new(
             self,
             examples,
-            unused,
+            Optimizer::default(),
             examples.len(),
             parameters.to_vec(),
             Vec::new(),
         );
+        if let Some(clip_l2) = clip_l2 {
+            run.clip_examples(clip_l2);
+        }
         let all: Vec<u32> = (0..examples.len() as u32).collect();
-        let loss = run.gradient(&all);
-        Ok((loss, run.gradient))
+        let loss = run.gradient(&all, 0);
+        let norms = run.norms.iter().map(|squared| squared.sqrt()).collect();
+        Ok((loss, run.gradient, norms))
     }
 }

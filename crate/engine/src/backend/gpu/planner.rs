@@ -18,10 +18,8 @@ pub(crate) enum Access {
 /// How many workgroups a dispatch has, given the rows of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grid {
-    /// `x` across the columns, `y` down the rows, `rows` of them to a workgroup.
-    Rows { x: u32, rows: u32 },
-    /// `x` down the rows, `rows` of them to a workgroup.
-    PerRow { rows: u32 },
+    /// `x` across the columns, `y` down the positions of all rows, `tile` of them to a workgroup.
+    Rows { x: u32, positions: u32, tile: u32 },
     /// The same for every batch.
     Fixed { x: u32, y: u32 },
 }
@@ -32,15 +30,16 @@ const MAX_GROUPS: u32 = 65_535;
 impl Grid {
     /// Workgroups of `tile_rows × tile_columns` over `[rows, columns]`.
     pub fn rows(tile_rows: usize, columns: usize, tile_columns: usize) -> Self {
-        Self::Rows {
-            x: columns.div_ceil(tile_columns) as u32,
-            rows: tile_rows as u32,
-        }
+        Self::positions(tile_rows, 1, columns, tile_columns)
     }
 
-    /// Workgroups of `group` rows.
-    pub const fn per_row(group: u32) -> Self {
-        Self::PerRow { rows: group }
+    /// As [`Grid::rows`], where each row of the batch is `positions` lines.
+    pub fn positions(tile_rows: usize, positions: usize, columns: usize, tile_columns: usize) -> Self {
+        Self::Rows {
+            x: columns.div_ceil(tile_columns) as u32,
+            positions: positions as u32,
+            tile: tile_rows as u32,
+        }
     }
 
     /// Workgroups of `tile × tile_columns` over `[lines, columns]`, whatever the batch.
@@ -69,8 +68,7 @@ impl Grid {
     /// The workgroups for a batch of `batch` rows.
     pub const fn size(self, batch: u32) -> (u32, u32) {
         match self {
-            Self::Rows { x, rows } => (x, batch.div_ceil(rows)),
-            Self::PerRow { rows } => (batch.div_ceil(rows), 1),
+            Self::Rows { x, positions, tile } => (x, (batch * positions).div_ceil(tile)),
             Self::Fixed { x, y } => (x, y),
         }
     }
@@ -88,19 +86,25 @@ pub(crate) struct Dispatch {
 pub(crate) struct OpBuffers<'a> {
     /// The input.
     pub x: &'a wgpu::Buffer,
+    /// The second input, where branches meet.
+    pub other: Option<&'a wgpu::Buffer>,
     /// The output.
     pub y: &'a wgpu::Buffer,
     /// Gradient of the output.
     pub dy: &'a wgpu::Buffer,
-    /// Gradient of the input; none for the first operation.
+    /// Gradient of the input: overwritten; none where it is not needed.
     pub dx: Option<&'a wgpu::Buffer>,
+    /// Gradient of the second input: overwritten; none where it is not needed.
+    pub d_other: Option<&'a wgpu::Buffer>,
+    /// What the forward pass keeps for the gradients, `[rows, kept length]`.
+    pub kept: &'a wgpu::Buffer,
     /// All parameters of the model.
     pub parameters: &'a wgpu::Buffer,
     /// Gradient of all parameters.
     pub d_parameters: &'a wgpu::Buffer,
 }
 
-/// The numbers of one step, read by every kernel as `batch` (16 bytes).
+/// The numbers of one step, read by every kernel as `batch` (32 bytes).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct BatchUniform {
@@ -110,7 +114,13 @@ pub(super) struct BatchUniform {
     pub first: u32,
     /// Where the step's loss goes.
     pub index: u32,
-    pub padding: u32,
+    /// What dropout draws from.
+    pub key: u32,
+    /// Step size.
+    pub learning_rate: f32,
+    /// Step since training began, from 1.
+    pub step: u32,
+    pub padding: [u32; 2],
 }
 
 /// Collects the dispatches of one training step.
@@ -124,8 +134,12 @@ pub(crate) struct Planner<'a> {
     pub losses: wgpu::Buffer,
     /// Forward dispatches, first to last, the loss included.
     pub forward: Vec<Dispatch>,
-    /// Backward dispatches of the operation being planned, in the order in which they run.
-    pub backward: Vec<Dispatch>,
+    /// Dispatches for the gradients of the inputs of the operation being planned, in the order in which they run.
+    pub input_gradient: Vec<Dispatch>,
+    /// Dispatches for the gradient of its parameters, which run after those.
+    pub parameter_gradient: Vec<Dispatch>,
+    /// Both, of all operations, in the order in which they run.
+    pub(super) backward: Vec<Dispatch>,
     /// The optimiser's dispatches.
     pub update: Vec<Dispatch>,
     failed: Option<EngineError>,
@@ -139,16 +153,17 @@ impl<'a> Planner<'a> {
         labels: wgpu::Buffer,
         losses: wgpu::Buffer,
     ) -> Self {
-        let (forward, backward, update) = Default::default();
         Self {
             gpu,
             batch_layout,
             max_rows,
             labels,
             losses,
-            forward,
-            backward,
-            update,
+            forward: Vec::new(),
+            input_gradient: Vec::new(),
+            parameter_gradient: Vec::new(),
+            backward: Vec::new(),
+            update: Vec::new(),
             failed: None,
         }
     }
@@ -172,7 +187,17 @@ impl<'a> Planner<'a> {
     /// A storage buffer of `len` numbers for each row of the batch. A buffer that is too large is reported by
     /// [`Planner::finish`].
     pub fn per_row(&mut self, what: &'static str, len: usize) -> wgpu::Buffer {
-        let bytes = 4 * (self.max_rows as u64) * len as u64;
+        self.fixed(what, self.max_rows.saturating_mul(len))
+    }
+
+    /// Rows of the largest batch.
+    pub const fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// A storage buffer of `len` numbers, whatever the batch. A buffer that is too large is reported by [`Planner::finish`].
+    pub fn fixed(&mut self, what: &'static str, len: usize) -> wgpu::Buffer {
+        let bytes = 4 * len as u64;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         self.gpu.buffer(what, bytes, usage).unwrap_or_else(|error| {
             self.failed.get_or_insert(error);
@@ -306,7 +331,7 @@ mod tests {
     #[test]
     fn grids_cover_every_element() {
         assert_eq!(Grid::rows(32, 33, 32).size(65), (2, 3));
-        assert_eq!(Grid::per_row(64).size(65), (2, 1));
+        assert_eq!(Grid::positions(32, 5, 33, 32).size(13), (2, 3));
         assert_eq!(Grid::fixed(785, 32, 10, 32).size(1), (1, 25));
         assert_eq!(Grid::linear(257, 256).size(1), (2, 1));
         for len in [1, 255, 256, 65_535 * 256, 65_535 * 256 + 1, 200_000_000] {

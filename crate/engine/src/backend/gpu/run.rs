@@ -6,7 +6,12 @@ use super::{
     GpuDevice, OpBuffers, Planner,
     planner::{BatchUniform, Dispatch, buffer_entry},
 };
-use crate::{EngineError, Examples, Model, ops::gather, optim::sgd::Sgd};
+use crate::{
+    EngineError, Examples, Model,
+    model::Flow,
+    ops::{accumulate, gather},
+    optim::{Optimizer, StepNumbers},
+};
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
 const MAX_ROWS: usize = 65_535;
@@ -17,7 +22,7 @@ pub(crate) struct GpuRun {
     examples: usize,
     rows: usize,
     parameters: wgpu::Buffer,
-    velocity: wgpu::Buffer,
+    state: wgpu::Buffer,
     lens: [usize; 2],
     order: wgpu::Buffer,
     losses: wgpu::Buffer,
@@ -28,15 +33,15 @@ pub(crate) struct GpuRun {
 }
 
 impl GpuRun {
-    /// Moves everything to the device and plans a step. `velocity` is the optimiser's state, empty for a fresh one.
+    /// Moves everything to the device and plans a step. `state` is the optimiser's, empty for a fresh one.
     pub fn new(
         gpu: &GpuDevice,
         model: &Model,
         examples: &Examples,
-        optimizer: &Sgd,
+        optimizer: &Optimizer,
         batch: usize,
         parameters: &[f32],
-        velocity: &[f32],
+        state: &[f32],
     ) -> Result<Self, EngineError> {
         gpu.check()?;
         let rows = batch.min(examples.len());
@@ -50,10 +55,10 @@ impl GpuRun {
         }
         let steps = examples.len().div_ceil(rows);
         let d = model.parameter_count();
-        let state = optimizer.state_len(d);
-        let fresh = vec![0.0; state.max(1)];
-        let velocity = if velocity.len() == state && state > 0 {
-            velocity
+        let state_len = optimizer.state_len(d);
+        let fresh = vec![0.0; state_len.max(1)];
+        let state = if state.len() == state_len && state_len > 0 {
+            state
         } else {
             &fresh
         };
@@ -63,9 +68,9 @@ impl GpuRun {
         let order = gpu.upload("order", &vec![0u32; examples.len()])?;
         let losses = gpu.upload("losses", &vec![0f32; steps])?;
         let parameters = gpu.upload("parameters", parameters)?;
-        let velocity = gpu.upload("optimiser state", velocity)?;
+        let state_buffer = gpu.upload("optimiser state", state)?;
         let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
-        let labels = gpu.upload("batch labels", &vec![0u32; rows])?;
+        let labels = gpu.upload("batch labels", &vec![0u32; rows * examples.targets_per_example()])?;
 
         let stride =
             (size_of::<BatchUniform>() as u32).max(gpu.device.limits().min_uniform_buffer_offset_alignment);
@@ -96,47 +101,74 @@ impl GpuRun {
             .iter()
             .map(|&len| planner.per_row("values", len))
             .collect();
-        let d_values: Vec<_> = model
-            .value_lens()
+        let plan = model.gradient_plan(false);
+        let slots: Vec<_> = plan
+            .slot_lens
             .iter()
             .map(|&len| planner.per_row("value gradients", len))
             .collect();
+        let added = plan.added_lens.map(|len| planner.per_row("added gradients", len));
+        let d_value = |value: usize| plan.slot[value].map(|slot| &slots[slot]);
         gather::plan(
             &mut planner,
             [&data_x, &data_y, &order],
             &values[0],
             model.features(),
+            model.loss().targets_per_example(),
         );
-        let mut backward = Vec::new();
-        for (index, op) in model.ops().iter().enumerate() {
-            op.plan_gpu(
-                &mut planner,
-                &OpBuffers {
-                    x: &values[index],
-                    y: &values[index + 1],
-                    dy: &d_values[index + 1],
-                    dx: (index > 0).then(|| &d_values[index]),
-                    parameters: &parameters,
-                    d_parameters: &d_parameters,
-                },
-            )?;
-            backward.push(std::mem::take(&mut planner.backward));
+        let last = model.nodes().len();
+        // A model without parameters has nothing to learn, but still a loss.
+        let unused = planner.per_row("value gradients", model.value_lens()[last]);
+        let mut backward = Vec::with_capacity(last);
+        for (index, node) in model.nodes().iter().enumerate() {
+            let flows = plan.flows[index];
+            let target = |which: usize, value: Option<usize>| match flows[which] {
+                Flow::Unneeded => None,
+                Flow::Written => value.and_then(d_value),
+                Flow::Added => Some(&added[which]),
+            };
+            let kept = planner.per_row("kept", node.op.kept_len());
+            let buffers = OpBuffers {
+                x: &values[node.input],
+                other: node.other.map(|other| &values[other]),
+                y: &values[index + 1],
+                dy: d_value(index + 1).unwrap_or(&unused),
+                dx: target(0, Some(node.input)),
+                d_other: target(1, node.other),
+                kept: &kept,
+                parameters: &parameters,
+                d_parameters: &d_parameters,
+            };
+            node.op.plan_gpu(&mut planner, &buffers)?;
+            for (which, value) in [Some(node.input), node.other].into_iter().enumerate() {
+                if let (Flow::Added, Some(value)) = (flows[which], value)
+                    && let Some(sum) = d_value(value)
+                {
+                    accumulate::plan(&mut planner, &added[which], sum, model.value_lens()[value]);
+                }
+            }
+            let mut own = std::mem::take(&mut planner.input_gradient);
+            own.append(&mut planner.parameter_gradient);
+            backward.push(if plan.slot[index + 1].is_some() {
+                own
+            } else {
+                Vec::new()
+            });
         }
-        let last = model.ops().len();
         model
             .loss()
-            .plan_gpu(&mut planner, &values[last], &d_values[last])?;
+            .plan_gpu(&mut planner, &values[last], d_value(last).unwrap_or(&unused))?;
         planner.backward = backward.into_iter().rev().flatten().collect();
-        optimizer.plan(&mut planner, d, &d_parameters, &parameters, &velocity);
+        optimizer.plan(&mut planner, d, &d_parameters, &parameters, &state_buffer);
         let dispatches = planner.finish()?;
         gpu.check()?;
-        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state]);
+        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
         Ok(Self {
             gpu,
             examples,
             rows,
             parameters,
-            velocity,
+            state: state_buffer,
             lens,
             order,
             losses,
@@ -147,8 +179,12 @@ impl GpuRun {
         })
     }
 
-    /// Sends an epoch's order, and the numbers of its steps.
-    pub fn begin_epoch(&self, order: &[u32]) -> Result<(), EngineError> {
+    /// Sends an epoch's order, and the numbers of its steps, which `numbers` gives for each step from 0.
+    pub fn begin_epoch(
+        &self,
+        order: &[u32],
+        numbers: impl Fn(usize) -> StepNumbers,
+    ) -> Result<(), EngineError> {
         self.gpu.check()?;
         self.gpu
             .queue
@@ -158,11 +194,15 @@ impl GpuRun {
         for (index, slot) in bytes.chunks_exact_mut(self.stride as usize).enumerate() {
             let first = index * self.rows;
             let rows = self.rows.min(self.examples - first);
+            let numbers = numbers(index);
             let batch = BatchUniform {
                 rows: rows as u32,
                 first: first as u32,
                 index: index as u32,
-                padding: 0,
+                key: numbers.key,
+                learning_rate: numbers.learning_rate,
+                step: numbers.step,
+                padding: [0; 2],
             };
             slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&batch));
         }
@@ -199,11 +239,7 @@ impl GpuRun {
     pub async fn end_epoch(&self) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), EngineError> {
         let steps = self.examples.div_ceil(self.rows);
         let [d, state] = self.lens;
-        let sources = [
-            (&self.losses, steps),
-            (&self.parameters, d),
-            (&self.velocity, state),
-        ];
+        let sources = [(&self.losses, steps), (&self.parameters, d), (&self.state, state)];
         let mut read = self.gpu.read(&sources).await?.into_iter();
         let mut next = || read.next().unwrap_or_default();
         Ok((next(), next(), next()))

@@ -8,23 +8,41 @@ use crate::{
 };
 use crate::{
     backend::matrix::{Matrix, multiply},
-    ops::{CpuBackward, CpuForward, Op},
+    ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, relu},
 };
 
 impl Op for Dense {
-    fn forward_cpu(&self, pass: CpuForward<'_>) {
+    fn fuse_relu(&mut self) -> bool {
+        !std::mem::replace(&mut self.relu, true)
+    }
+
+    fn forward_cpu(&self, pass: Forward<'_>) {
         let bias = &pass.parameters[self.bias()];
         for row in pass.y.chunks_exact_mut(self.outputs) {
             row.copy_from_slice(bias);
         }
-        let x = Matrix::new(pass.x, pass.rows, self.inputs);
+        let x = Matrix::new(pass.x, pass.rows * self.positions, self.inputs);
         let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
         multiply(pass.y, x, kernel, true);
+        if self.relu {
+            relu::rectify(pass.y);
+        }
     }
 
-    fn backward_cpu(&self, pass: CpuBackward<'_>) {
-        let x = Matrix::new(pass.x, pass.rows, self.inputs);
-        let dy = Matrix::new(pass.dy, pass.rows, self.outputs);
+    fn input_gradient_cpu(&self, pass: InputGradient<'_>) {
+        if self.relu {
+            relu::mask(pass.dy, pass.y);
+        }
+        if let Some(dx) = pass.dx {
+            let dy = Matrix::new(pass.dy, pass.rows * self.positions, self.outputs);
+            let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
+            multiply(dx, dy, kernel.transposed(), false);
+        }
+    }
+
+    fn parameter_gradient_cpu(&self, pass: ParameterGradient<'_>) {
+        let x = Matrix::new(pass.x, pass.rows * self.positions, self.inputs);
+        let dy = Matrix::new(pass.dy, pass.rows * self.positions, self.outputs);
         multiply(&mut pass.d_parameters[self.kernel()], x.transposed(), dy, false);
         let d_bias = &mut pass.d_parameters[self.bias()];
         d_bias.fill(0.0);
@@ -33,10 +51,12 @@ impl Op for Dense {
                 *sum += value;
             }
         }
-        if let Some(dx) = pass.dx {
-            let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
-            multiply(dx, dy, kernel.transposed(), false);
-        }
+    }
+
+    fn squared_norms_cpu(&self, pass: SquaredNorms<'_>) {
+        let shape = [self.positions, self.inputs, self.outputs];
+        ghost::product(pass.x, pass.dy, shape, pass.norms);
+        ghost::sum(pass.dy, self.positions, self.outputs, pass.norms);
     }
 
     #[cfg(feature = "gpu")]

@@ -5,16 +5,20 @@
 //   gradient         x  [rows, in]     dy [rows, out]       d_parameters            4 inputs (bias: the last) x 4 outputs
 //   input_gradient   dy [rows, out]    parameters           dx [rows, in]           4 rows x 4 inputs
 //
-// In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it; the bias's
+//   mask             y  [rows, out]    (unused)             dy [rows, out]          1 number: 0 where a rectified y is 0
+//
+// `rows` are the batch's rows times the positions of each. In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it; the bias's
 // gradient is therefore row `in` of the kernel's, made by a column of ones behind x.
 //
 // Dispatch: workgroups (ceil(columns / 32), ceil(lines / 32)) with 8 x 8 invocations of 4 x 4 elements, kept in registers and
-// read straight from storage. Loads past an edge are clamped, stores past it are left out.
+// read straight from storage; mask: (ceil(positions * out / 64), batch rows). Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     inputs: u32,
     outputs: u32,
     offset: u32,
+    positions: u32,
+    relu: u32,
 }
 
 struct Batch {
@@ -44,10 +48,11 @@ fn store(base: u32, column: u32, columns: u32, value: vec4<f32>) {
 
 @compute @workgroup_size(8, 8)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
     let row = id.y * 4u;
     let column = id.x * 4u;
-    if (row >= batch.rows || column >= dims.outputs) { return; }
-    let r = four(row, batch.rows - 1u) * dims.inputs;
+    if (row >= rows || column >= dims.outputs) { return; }
+    let r = four(row, rows - 1u) * dims.inputs;
     let c = four(column, dims.outputs - 1u);
     let bias = dims.offset + dims.inputs * dims.outputs;
     let start = vec4<f32>(b[bias + c.x], b[bias + c.y], b[bias + c.z], b[bias + c.w]);
@@ -64,14 +69,22 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
         y3 += a[r.w + i] * kernel;
         w += vec4<u32>(dims.outputs);
     }
+    if (dims.relu == 1u) {
+        // A number that is not one passes through, so that a broken model shows in its loss.
+        y0 = select(y0, vec4<f32>(), y0 < vec4<f32>());
+        y1 = select(y1, vec4<f32>(), y1 < vec4<f32>());
+        y2 = select(y2, vec4<f32>(), y2 < vec4<f32>());
+        y3 = select(y3, vec4<f32>(), y3 < vec4<f32>());
+    }
     store(row * dims.outputs, column, dims.outputs, y0);
-    if (row + 1u < batch.rows) { store((row + 1u) * dims.outputs, column, dims.outputs, y1); }
-    if (row + 2u < batch.rows) { store((row + 2u) * dims.outputs, column, dims.outputs, y2); }
-    if (row + 3u < batch.rows) { store((row + 3u) * dims.outputs, column, dims.outputs, y3); }
+    if (row + 1u < rows) { store((row + 1u) * dims.outputs, column, dims.outputs, y1); }
+    if (row + 2u < rows) { store((row + 2u) * dims.outputs, column, dims.outputs, y2); }
+    if (row + 3u < rows) { store((row + 3u) * dims.outputs, column, dims.outputs, y3); }
 }
 
 @compute @workgroup_size(8, 8)
 fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
     let line = id.y * 4u;
     let column = id.x * 4u;
     if (line > dims.inputs || column >= dims.outputs) { return; }
@@ -85,7 +98,7 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     var g3 = vec4<f32>();
     var x_at = i;
     var dy_at = c;
-    for (var row = 0u; row < batch.rows; row++) {
+    for (var row = 0u; row < rows; row++) {
         let dy = vec4<f32>(b[dy_at.x], b[dy_at.y], b[dy_at.z], b[dy_at.w]);
         let x = select(vec4<f32>(a[x_at.x], a[x_at.y], a[x_at.z], a[x_at.w]), vec4<f32>(1.0), ones);
         g0 += x.x * dy;
@@ -104,10 +117,11 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
 
 @compute @workgroup_size(8, 8)
 fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
     let row = id.y * 4u;
     let column = id.x * 4u;
-    if (row >= batch.rows || column >= dims.inputs) { return; }
-    let r = four(row, batch.rows - 1u) * dims.outputs;
+    if (row >= rows || column >= dims.inputs) { return; }
+    let r = four(row, rows - 1u) * dims.outputs;
     let k = dims.offset + four(column, dims.inputs - 1u) * dims.outputs;
     var x0 = vec4<f32>();
     var x1 = vec4<f32>();
@@ -121,7 +135,15 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         x3 += a[r.w + o] * kernel;
     }
     store(row * dims.inputs, column, dims.inputs, x0);
-    if (row + 1u < batch.rows) { store((row + 1u) * dims.inputs, column, dims.inputs, x1); }
-    if (row + 2u < batch.rows) { store((row + 2u) * dims.inputs, column, dims.inputs, x2); }
-    if (row + 3u < batch.rows) { store((row + 3u) * dims.inputs, column, dims.inputs, x3); }
+    if (row + 1u < rows) { store((row + 1u) * dims.inputs, column, dims.inputs, x1); }
+    if (row + 2u < rows) { store((row + 2u) * dims.inputs, column, dims.inputs, x2); }
+    if (row + 3u < rows) { store((row + 3u) * dims.inputs, column, dims.inputs, x3); }
+}
+
+@compute @workgroup_size(64)
+fn mask(@builtin(global_invocation_id) id: vec3<u32>) {
+    let len = dims.positions * dims.outputs;
+    if (id.x >= len || id.y >= batch.rows) { return; }
+    let at = id.y * len + id.x;
+    if (!(a[at] > 0.0)) { out[at] = 0.0; }
 }

@@ -13,7 +13,13 @@ const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
 
 impl Dense {
     pub(super) fn plan(&self, planner: &mut Planner<'_>, buffers: &OpBuffers<'_>) -> Result<(), EngineError> {
-        let dims = planner.uniform(&[self.inputs as u32, self.outputs as u32, self.offset as u32]);
+        let dims = planner.uniform(&[
+            self.inputs as u32,
+            self.outputs as u32,
+            self.offset as u32,
+            self.positions as u32,
+            u32::from(self.relu),
+        ]);
         let &OpBuffers {
             x,
             y,
@@ -21,6 +27,7 @@ impl Dense {
             dx,
             parameters,
             d_parameters,
+            ..
         } = buffers;
         let mut dispatch = |entry, bound: [&wgpu::Buffer; 3], grid| {
             planner.dispatch(("dense", SHADER), entry, &ACCESS, &bound, Some(&dims), grid)
@@ -28,7 +35,7 @@ impl Dense {
         let forward = dispatch(
             "forward",
             [x, parameters, y],
-            Grid::rows(TILE, self.outputs, TILE),
+            Grid::positions(TILE, self.positions, self.outputs, TILE),
         );
         let gradient = dispatch(
             "gradient",
@@ -39,12 +46,19 @@ impl Dense {
             dispatch(
                 "input_gradient",
                 [dy, parameters, dx],
-                Grid::rows(TILE, self.inputs, TILE),
+                Grid::positions(TILE, self.positions, self.inputs, TILE),
             )
         });
+        let mask = self.relu.then(|| {
+            let grid = Grid::rows(1, self.positions * self.outputs, 64);
+            planner.dispatch(("dense", SHADER), "mask", &ACCESS, &[y, y, dy], Some(&dims), grid)
+        });
         planner.forward.push(forward);
-        planner.backward.push(gradient);
-        planner.backward.extend(input_gradient);
+        if let Some(mask) = mask {
+            planner.input_gradient.push(mask);
+        }
+        planner.parameter_gradient.push(gradient);
+        planner.input_gradient.extend(input_gradient);
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
-// Collects a batch: row r of x is row order[batch.first + r] of the data set; the label likewise.
+// Collects a batch: row r of x is row order[batch.first + r] of the data set; its targets likewise.
 //
-//   reads    data_x [examples, features], data_y [examples], order [examples]
-//   writes   x [rows, features], y [rows]
+//   reads    data_x [examples, features], data_y [examples, targets], order [examples]
+//   writes   x [rows, features], y [rows, targets]
 //
-// Dispatch: workgroups (ceil(features / 64), rows), one invocation a number; the first of a row also copies the label.
+// Dispatch: workgroups (ceil(max(features, targets) / 64), rows), one invocation a number of each.
 
 struct Dims {
     features: u32,
+    targets: u32,
 }
 
 struct Batch {
@@ -25,10 +26,12 @@ struct Batch {
 
 @compute @workgroup_size(64)
 fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.x >= dims.features || id.y >= batch.rows) { return; }
+    if (id.y >= batch.rows) { return; }
     let example = order[batch.first + id.y];
-    x[id.y * dims.features + id.x] = data_x[example * dims.features + id.x];
-    if (id.x == 0u) {
-        y[id.y] = data_y[example];
+    if (id.x < dims.features) {
+        x[id.y * dims.features + id.x] = data_x[example * dims.features + id.x];
+    }
+    if (id.x < dims.targets) {
+        y[id.y * dims.targets + id.x] = data_y[example * dims.targets + id.x];
     }
 }

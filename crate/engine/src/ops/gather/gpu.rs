@@ -12,12 +12,18 @@ const ACCESS: [Access; 5] = [
 ];
 
 /// Adds the dispatch that fills `x` and the planner's labels from the data set.
-pub(crate) fn plan(planner: &mut Planner<'_>, data: [&wgpu::Buffer; 3], x: &wgpu::Buffer, features: usize) {
-    let dims = planner.uniform(&[features as u32]);
+pub(crate) fn plan(
+    planner: &mut Planner<'_>,
+    data: [&wgpu::Buffer; 3],
+    x: &wgpu::Buffer,
+    features: usize,
+    targets: usize,
+) {
+    let dims = planner.uniform(&[features as u32, targets as u32]);
     let labels = planner.labels.clone();
     let [data_x, data_y, order] = data;
     let bound = [data_x, data_y, order, x, &labels];
-    let grid = Grid::rows(1, features, 64);
+    let grid = Grid::rows(1, features.max(targets), 64);
     let gather = planner.dispatch(SHADER, "gather", &ACCESS, &bound, Some(&dims), grid);
     planner.forward.push(gather);
 }

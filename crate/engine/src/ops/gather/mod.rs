@@ -13,7 +13,9 @@ pub(crate) fn gather_cpu(examples: &Examples, indices: &[u32], x: &mut Vec<f32>,
     for &index in indices {
         let start = index as usize * examples.features();
         x.extend_from_slice(&examples.x()[start..start + examples.features()]);
-        y.push(examples.y()[index as usize]);
+        let targets = examples.targets_per_example();
+        let start = index as usize * targets;
+        y.extend_from_slice(&examples.y()[start..start + targets]);
     }
 }
 

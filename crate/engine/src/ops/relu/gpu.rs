@@ -18,8 +18,8 @@ impl Relu {
         let forward = planner.dispatch(shader, "forward", &ACCESS, &[x, x, y], Some(&dims), grid);
         planner.forward.push(forward);
         if let Some(dx) = dx {
-            let backward = planner.dispatch(shader, "backward", &ACCESS, &[x, dy, dx], Some(&dims), grid);
-            planner.backward.push(backward);
+            let backward = planner.dispatch(shader, "backward", &ACCESS, &[y, dy, dx], Some(&dims), grid);
+            planner.input_gradient.push(backward);
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 
+pub(crate) use cpu::{mask, rectify};
+
 /// A rectifier: see the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relu {

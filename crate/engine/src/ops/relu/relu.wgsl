@@ -1,8 +1,8 @@
-// Rectified linear unit: y = x where x is not negative, else 0; dx = dy where x > 0, else 0.
+// Rectified linear unit: y = x where x is not negative, else 0; dx = dy where y > 0, else 0.
 //
 //   entry point   a                b                out
 //   forward       x [rows, len]    x (unused)       y  [rows, len]
-//   backward      x [rows, len]    dy [rows, len]   dx [rows, len]
+//   backward      y [rows, len]    dy [rows, len]   dx [rows, len]
 //
 // Dispatch: workgroups (ceil(len / 64), rows), one invocation a number.
 

@@ -1,9 +1,12 @@
 //! CPU kernels.
 
 use super::SoftmaxCrossEntropy;
-use crate::ops::LossOp;
 #[cfg(feature = "gpu")]
 use crate::{EngineError, backend::gpu::Planner};
+use crate::{
+    PADDING,
+    ops::{LossInput, LossOp, Reduction, Tally},
+};
 
 /// The largest value; NaN where there is one, so that it reaches the loss.
 fn max(row: &[f32]) -> f32 {
@@ -20,36 +23,73 @@ fn log_sum_exp(row: &[f32]) -> f32 {
 }
 
 impl LossOp for SoftmaxCrossEntropy {
-    fn loss_cpu(&self, rows: usize, outputs: &[f32], labels: &[u32], d_outputs: &mut [f32]) -> f32 {
-        let scale = 1.0 / rows as f32;
+    fn targets_per_example(&self) -> usize {
+        self.positions
+    }
+
+    fn takes_labels(&self) -> bool {
+        true
+    }
+
+    fn loss_cpu(&self, batch: LossInput<'_>, reduction: Reduction, d_outputs: &mut [f32]) -> f32 {
+        let counted = |labels: &[u32]| labels.iter().filter(|&&label| label != PADDING).count().max(1) as f32;
+        let groups = match reduction {
+            Reduction::Batch => 1,
+            Reduction::Example => batch.rows,
+        };
+        let labels_of = batch.targets.len() / groups;
         let mut total = 0.0;
-        let gradients = d_outputs.chunks_exact_mut(self.classes);
-        for ((row, gradient), &label) in outputs.chunks_exact(self.classes).zip(gradients).zip(labels) {
-            let log_sum = log_sum_exp(row);
-            for (d, &z) in gradient.iter_mut().zip(row) {
-                *d = (z - log_sum).exp() * scale;
+        for (group, labels) in batch.targets.chunks_exact(labels_of).enumerate() {
+            let scale = 1.0 / counted(labels);
+            let start = group * labels_of * self.classes;
+            let rows = batch.outputs[start..].chunks_exact(self.classes);
+            let gradients = d_outputs[start..].chunks_exact_mut(self.classes);
+            let mut sum = 0.0;
+            for ((row, gradient), &label) in rows.zip(gradients).zip(labels) {
+                if label == PADDING {
+                    gradient.fill(0.0);
+                    continue;
+                }
+                let max = max(row);
+                let mut exp_sum = 0.0;
+                for (d, &z) in gradient.iter_mut().zip(row) {
+                    *d = (z - max).exp();
+                    exp_sum += *d;
+                }
+                let share = scale / exp_sum;
+                gradient.iter_mut().for_each(|d| *d *= share);
+                gradient[label as usize] -= scale;
+                sum += max + exp_sum.ln() - row[label as usize];
             }
-            gradient[label as usize] -= scale;
-            total += log_sum - row[label as usize];
+            total += sum * scale;
         }
-        total * scale
+        total / groups as f32
     }
 
-    fn mean_loss_cpu(&self, rows: usize, outputs: &[f32], labels: &[u32]) -> f32 {
-        let rows_and_labels = outputs.chunks_exact(self.classes).zip(labels);
-        rows_and_labels
-            .map(|(row, &label)| log_sum_exp(row) - row[label as usize])
-            .sum::<f32>()
-            / rows as f32
+    fn tally_cpu(&self, batch: LossInput<'_>, tally: &mut Tally) {
+        for (row, &label) in batch.outputs.chunks_exact(self.classes).zip(batch.targets) {
+            if label == PADDING {
+                continue;
+            }
+            let own = row[label as usize];
+            // Of equal outputs the first is the guess.
+            let before = row
+                .iter()
+                .enumerate()
+                .filter(|&(index, &z)| z > own || (z == own && index < label as usize))
+                .count();
+            tally.counted += 1;
+            tally.loss += f64::from(log_sum_exp(row) - own);
+            tally.right += usize::from(before == 0 && !own.is_nan());
+            tally.in_top_3 += usize::from(before < 3 && !own.is_nan());
+        }
     }
 
-    fn probabilities_cpu(&self, outputs: &[f32]) -> Vec<f32> {
-        let mut probabilities = Vec::with_capacity(outputs.len());
-        for row in outputs.chunks_exact(self.classes) {
+    fn predict_cpu(&self, outputs: &mut [f32]) {
+        for row in outputs.chunks_exact_mut(self.classes) {
             let log_sum = log_sum_exp(row);
-            probabilities.extend(row.iter().map(|&z| (z - log_sum).exp()));
+            row.iter_mut().for_each(|z| *z = (*z - log_sum).exp());
         }
-        probabilities
     }
 
     #[cfg(feature = "gpu")]

@@ -17,11 +17,16 @@ const ACCESS: [Access; 5] = [
 
 impl SoftmaxCrossEntropy {
     pub(super) fn plan(&self, planner: &mut Planner<'_>, outputs: &wgpu::Buffer, d_outputs: &wgpu::Buffer) {
-        let dims = planner.uniform(&[self.classes as u32]);
-        let row_losses = planner.per_row("row losses", 1);
+        let positions = planner.max_rows() * self.positions;
+        let dims = planner.uniform(&[self.classes as u32, self.positions as u32, positions as u32]);
+        let position_losses = planner.fixed("position losses", positions + 1);
         let (labels, losses) = (planner.labels.clone(), planner.losses.clone());
-        let bound = [outputs, &labels, d_outputs, &row_losses, &losses];
-        for (entry, grid) in [("gradient", Grid::per_row(64)), ("reduce", Grid::one())] {
+        let bound = [outputs, &labels, d_outputs, &position_losses, &losses];
+        for (entry, grid) in [
+            ("count", Grid::one()),
+            ("gradient", Grid::rows(1, self.positions, 64)),
+            ("reduce", Grid::one()),
+        ] {
             let dispatch = planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&dims), grid);
             planner.forward.push(dispatch);
         }

@@ -16,7 +16,7 @@ impl Sgd {
         parameters: &wgpu::Buffer,
         velocity: &wgpu::Buffer,
     ) {
-        let dims = [len as u32, self.learning_rate.to_bits(), self.momentum.to_bits()];
+        let dims = [len as u32, self.momentum.to_bits()];
         let dims = planner.uniform(&dims);
         let entry = if self.momentum == 0.0 { "plain" } else { "momentum" };
         let bound = [gradient, parameters, velocity];

@@ -4,6 +4,7 @@
 #[cfg(feature = "gpu")]
 mod gpu;
 
+use super::StepNumbers;
 use crate::SpecError;
 
 /// The optimiser: see the module.
@@ -45,16 +46,23 @@ impl Sgd {
     }
 
     /// One update of `parameters` by `gradient`, both `[d]`; `velocity` is `[state_len(d)]`.
-    pub(crate) fn update_cpu(&self, parameters: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
+    pub(crate) fn update_cpu(
+        &self,
+        numbers: StepNumbers,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        velocity: &mut [f32],
+    ) {
+        let rate = numbers.learning_rate;
         if velocity.is_empty() {
             for (w, g) in parameters.iter_mut().zip(gradient) {
-                *w -= self.learning_rate * g;
+                *w -= rate * g;
             }
             return;
         }
         for ((w, g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
             *v = self.momentum * *v + g;
-            *w -= self.learning_rate * *v;
+            *w -= rate * *v;
         }
     }
 }
@@ -67,9 +75,14 @@ mod tests {
     fn momentum_follows_the_recurrence() {
         let sgd = Sgd::new(0.5, 0.25).unwrap();
         let (mut w, mut v) = ([1.0], [0.0]);
-        sgd.update_cpu(&mut w, &[2.0], &mut v);
+        let numbers = StepNumbers {
+            step: 1,
+            key: 0,
+            learning_rate: 0.5,
+        };
+        sgd.update_cpu(numbers, &mut w, &[2.0], &mut v);
         assert_eq!((w, v), ([0.0], [2.0]));
-        sgd.update_cpu(&mut w, &[2.0], &mut v);
+        sgd.update_cpu(numbers, &mut w, &[2.0], &mut v);
         assert_eq!((w, v), ([-1.25], [2.5]));
     }
 

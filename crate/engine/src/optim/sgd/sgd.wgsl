@@ -8,7 +8,6 @@
 
 struct Dims {
     len: u32,
-    learning_rate: f32,
     momentum: f32,
 }
 
@@ -16,6 +15,8 @@ struct Batch {
     rows: u32,
     first: u32,
     index: u32,
+    key: u32,
+    learning_rate: f32,
 }
 
 @group(0) @binding(0) var<storage, read> gradient: array<f32>;
@@ -28,7 +29,7 @@ struct Batch {
 fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = id.y * groups.x * 256u + id.x;
     if (at >= dims.len) { return; }
-    parameters[at] -= dims.learning_rate * gradient[at];
+    parameters[at] -= batch.learning_rate * gradient[at];
 }
 
 @compute @workgroup_size(256)
@@ -37,5 +38,5 @@ fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
     if (at >= dims.len) { return; }
     let v = dims.momentum * velocity[at] + gradient[at];
     velocity[at] = v;
-    parameters[at] -= dims.learning_rate * v;
+    parameters[at] -= batch.learning_rate * v;
 }

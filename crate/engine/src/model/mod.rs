@@ -1,0 +1,268 @@
+//! A model: a spec, checked and compiled to a list of operations over one flat parameter vector.
+
+mod compile;
+mod evaluate;
+mod gradients;
+
+pub(crate) use compile::{InputKind, Node, Placement};
+pub use evaluate::Evaluation;
+pub(crate) use gradients::{Flow, GradientPlan};
+
+use crate::{
+    DataError, Examples, Layout, ModelSpec, SpecError, TargetKind, WeightsError, layout::Init, ops::LossOp,
+    order,
+};
+
+/// The most parameters that a model may have: an update counts its coordinates in a `u32`, and four bytes each must stay an
+/// addressable buffer in a 32-bit browser.
+pub const MAX_PARAMETERS: usize = 1 << 28;
+
+/// A checked model, ready to run on any back end.
+///
+/// Values are numbered: value 0 is the batch of examples, value `i + 1` the output of node `i`.
+#[derive(Debug)]
+pub struct Model {
+    spec: ModelSpec,
+    program: compile::Program,
+    value_lens: Vec<usize>,
+}
+
+impl Model {
+    /// Checks a spec and lays its parameters out.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the layer and the shape that does not fit.
+    pub fn new(spec: &ModelSpec) -> Result<Self, SpecError> {
+        let program = compile::compile(spec)?;
+        let value_lens = program
+            .shapes
+            .iter()
+            .map(|shape| shape.iter().product())
+            .collect();
+        Ok(Self {
+            spec: spec.clone(),
+            program,
+            value_lens,
+        })
+    }
+
+    /// The spec that it was built from.
+    pub const fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Where each named tensor lies in the flat vector.
+    pub const fn layout(&self) -> &Layout {
+        &self.program.layout
+    }
+
+    /// Length of the flat parameter vector, the `d` of an update.
+    pub const fn parameter_count(&self) -> usize {
+        self.program.layout.len()
+    }
+
+    /// Numbers per example.
+    pub fn features(&self) -> usize {
+        self.value_lens[0]
+    }
+
+    /// Number of labels.
+    pub const fn classes(&self) -> usize {
+        self.program.classes
+    }
+
+    /// Shape of one example of the output, such as `[classes]` or `[time, classes]`.
+    pub fn output_shape(&self) -> &[usize] {
+        // INVARIANT: a program has at least the value of its input.
+        &self.program.shapes[self.program.shapes.len() - 1]
+    }
+
+    /// The operations, first to last.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.program.nodes
+    }
+
+    /// Where the gradients of values are kept in training.
+    pub(crate) fn gradient_plan(&self, keep_all: bool) -> GradientPlan {
+        let learns: Vec<bool> = self.nodes().iter().map(|node| node.learns).collect();
+        GradientPlan::new(self.nodes(), &self.value_lens, &learns, keep_all)
+    }
+
+    /// The loss.
+    pub(crate) fn loss(&self) -> &dyn LossOp {
+        &*self.program.loss
+    }
+
+    /// Numbers per example of each value.
+    pub(crate) fn value_lens(&self) -> &[usize] {
+        &self.value_lens
+    }
+
+    /// Fresh parameters. The same seed gives the same bits on every platform.
+    pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
+        let mut rng = order::weight_rng(seed);
+        let mut parameters = vec![0.0; self.parameter_count()];
+        for tensor in self.layout().tensors() {
+            if let Init::GlorotUniform { fan_in, fan_out } = tensor.init {
+                let limit = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
+                parameters[tensor.range()].fill_with(|| order::signed_unit(&mut rng) * limit);
+            }
+        }
+        parameters
+    }
+
+    /// Checks that `parameters` are as many as the model has.
+    pub(crate) fn check_count(&self, parameters: &[f32]) -> Result<(), WeightsError> {
+        match parameters.len() {
+            found if found == self.parameter_count() => Ok(()),
+            found => Err(WeightsError::Count {
+                found,
+                expected: self.parameter_count(),
+            }),
+        }
+    }
+
+    /// Checks that `examples` are this model's.
+    pub(crate) fn check_examples(&self, examples: &Examples) -> Result<(), DataError> {
+        let fits = examples.features() == self.features()
+            && examples.targets_per_example() == self.program.loss.targets_per_example()
+            && match examples.kind() {
+                TargetKind::Labels { classes } => {
+                    self.program.loss.takes_labels() && classes <= self.classes()
+                }
+                TargetKind::Values => !self.program.loss.takes_labels(),
+            };
+        if !fits {
+            return Err(DataError::Length {
+                values: examples.x().len(),
+                labels: examples.y().len(),
+                features: self.features(),
+            });
+        }
+        self.check_features(examples.x())
+    }
+
+    /// Checks that every feature can be what the first layer takes.
+    fn check_features(&self, x: &[f32]) -> Result<(), DataError> {
+        let features = self.features();
+        if let Some(index) = x.iter().position(|value| !value.is_finite()) {
+            return Err(DataError::NonFinite {
+                example: index / features,
+                feature: index % features,
+            });
+        }
+        if let InputKind::Tokens { vocabulary } = self.program.input {
+            let bad = |&value: &f32| value < 0.0 || value >= vocabulary as f32 || value.fract() != 0.0;
+            if let Some(index) = x.iter().position(bad) {
+                return Err(DataError::Token {
+                    example: index / features,
+                    position: index % features,
+                    vocabulary,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EngineError;
+
+    fn spec(json: &str) -> ModelSpec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_impossible_spec_names_layer_and_shape() {
+        let zero = spec(
+            r#"{"input": [4], "layers": [{"type": "relu"}, {"type": "dense", "units": 0}], "loss": "softmax-cross-entropy"}"#,
+        );
+        assert_eq!(
+            Model::new(&zero).unwrap_err(),
+            SpecError::Zero {
+                layer: 1,
+                kind: "dense",
+                field: "units"
+            }
+        );
+        let one_class = spec(
+            r#"{"input": [4], "layers": [{"type": "dense", "units": 1}], "loss": "softmax-cross-entropy"}"#,
+        );
+        assert!(matches!(
+            Model::new(&one_class),
+            Err(SpecError::Shape { layer: 1, .. })
+        ));
+        let empty = spec(r#"{"input": [0], "layers": [], "loss": "softmax-cross-entropy"}"#);
+        assert_eq!(Model::new(&empty).unwrap_err(), SpecError::Input(vec![0]));
+        let huge = ModelSpec {
+            input: vec![usize::MAX],
+            ..empty
+        };
+        assert!(matches!(Model::new(&huge), Err(SpecError::TooLarge { .. })));
+        let wide = spec(
+            r#"{"input": [100000], "layers": [{"type": "dense", "units": 100000}], "loss": "softmax-cross-entropy"}"#,
+        );
+        assert!(matches!(Model::new(&wide), Err(SpecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn the_layout_is_named_and_has_no_gaps() {
+        let model = Model::new(&spec(
+            r#"{"input": [3], "layers": [{"type": "dense", "units": 4}, {"type": "relu"}, {"type": "dense", "units": 2}], "loss": "softmax-cross-entropy"}"#,
+        ))
+        .unwrap();
+        let found: Vec<_> = model
+            .layout()
+            .tensors()
+            .iter()
+            .map(|t| (t.name.as_str(), t.range()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("layers.0.kernel", 0..12),
+                ("layers.0.bias", 12..16),
+                ("layers.2.kernel", 16..24),
+                ("layers.2.bias", 24..26)
+            ]
+        );
+        let parameters = model.initial_parameters(1);
+        assert_eq!(parameters, model.initial_parameters(1));
+        assert_ne!(parameters, model.initial_parameters(2));
+        assert!(parameters[12..16].iter().all(|&b| b == 0.0));
+        let limit = (6.0f32 / 7.0).sqrt();
+        assert!(parameters[..12].iter().all(|w| w.abs() <= limit && *w != 0.0));
+    }
+
+    #[test]
+    fn foreign_parameters_and_examples_are_refused() {
+        let model = Model::new(&spec(
+            r#"{"input": [3], "layers": [{"type": "dense", "units": 2}], "loss": "softmax-cross-entropy"}"#,
+        ))
+        .unwrap();
+        let examples = Examples::new(vec![0.0; 3], vec![0], 3, 2).unwrap();
+        assert!(matches!(
+            model.evaluate(&[0.0; 7], &examples),
+            Err(EngineError::Weights(WeightsError::Count {
+                found: 7,
+                expected: 8
+            }))
+        ));
+        let other = Examples::new(vec![0.0; 4], vec![0], 4, 2).unwrap();
+        assert!(matches!(
+            model.evaluate(&[0.0; 8], &other),
+            Err(EngineError::Data(_))
+        ));
+        assert!(matches!(
+            model.predict(&[0.0; 8], &[0.0; 4]),
+            Err(EngineError::Data(_))
+        ));
+        assert!(matches!(
+            model.predict(&[0.0; 8], &[f32::NAN; 3]),
+            Err(EngineError::Data(_))
+        ));
+        assert_eq!(model.predict(&[0.0; 8], &[1.0; 3]).unwrap(), [0.5, 0.5]);
+    }
+}

@@ -1,0 +1,7 @@
+//! What a model is and how it is trained, as documents: the JSON of a task's manifest, or built in Rust.
+
+mod model;
+mod train;
+
+pub use model::{LayerSpec, LossSpec, ModelSpec};
+pub use train::{OptimizerSpec, TrainSpec};

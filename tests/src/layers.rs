@@ -1,0 +1,171 @@
+//! Every layer in a small model: what it is checked with on every device.
+
+use unsaid_engine::{Device, Examples, LossSpec, Model, ModelSpec, TrainSpec, Unobserved, train};
+
+use crate::noise;
+
+/// A model, and how many examples it is checked with.
+#[derive(Debug)]
+pub struct Case {
+    /// What it is about.
+    pub name: &'static str,
+    /// The model.
+    pub spec: ModelSpec,
+    /// Examples in the batch.
+    pub rows: usize,
+    /// Token ids below this as features; 0 for numbers in [−1, 1).
+    pub vocabulary: usize,
+}
+
+fn case(name: &'static str, rows: usize, vocabulary: usize, spec: serde_json::Value) -> Case {
+    Case {
+        name,
+        spec: serde_json::from_value(spec).unwrap(),
+        rows,
+        vocabulary,
+    }
+}
+
+/// One case or more for each layer and loss: sizes of 1, primes, and just beside a tile.
+pub fn cases() -> Vec<Case> {
+    use serde_json::json;
+    let ce = "softmax-cross-entropy";
+    vec![
+        case(
+            "dense, smallest",
+            1,
+            0,
+            json!({"input": [1], "layers": [{"type": "dense", "units": 2}], "loss": ce}),
+        ),
+        case(
+            "dense, primes",
+            7,
+            0,
+            json!({"input": [13], "layers": [{"type": "dense", "units": 11}, {"type": "relu"}, {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "dense, beside a tile",
+            33,
+            0,
+            json!({"input": [31], "layers": [{"type": "dense", "units": 65}, {"type": "relu"}, {"type": "dense", "units": 10}], "loss": ce}),
+        ),
+        case(
+            "dense over a sequence",
+            3,
+            0,
+            json!({"input": [5, 4], "layers": [{"type": "dense", "units": 6}, {"type": "relu"}, {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "relu of the data",
+            5,
+            0,
+            json!({"input": [6], "layers": [{"type": "relu"}, {"type": "dense", "units": 4}], "loss": ce}),
+        ),
+    ]
+}
+
+impl Case {
+    /// The model, parameters that are all away from zero, and examples.
+    pub fn problem(&self) -> (Model, Vec<f32>, Examples) {
+        let model = Model::new(&self.spec).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let mut parameters = model.initial_parameters(self.rows as u64);
+        for (value, more) in parameters.iter_mut().zip(noise(9, model.parameter_count())) {
+            *value += 0.1 * more;
+        }
+        let features = model.features();
+        let mut x = noise(5, self.rows * features);
+        if self.vocabulary > 0 {
+            for value in &mut x {
+                *value = below(*value, self.vocabulary) as f32;
+            }
+        }
+        let outputs = model.output_shape();
+        let examples = match self.spec.loss {
+            LossSpec::SoftmaxCrossEntropy => {
+                let classes = outputs[outputs.len() - 1];
+                let positions: usize = outputs[..outputs.len() - 1].iter().product();
+                let labels = noise(3, self.rows * positions);
+                let mut labels: Vec<u32> = labels.iter().map(|&v| below(v, classes)).collect();
+                if positions > 2 {
+                    // The last two positions of every second example are padding.
+                    for row in labels.chunks_exact_mut(positions).step_by(2) {
+                        row[positions - 2..].fill(unsaid_engine::PADDING);
+                    }
+                }
+                Examples::sequences(x, labels, features, positions, classes)
+            }
+            _ => {
+                let targets: usize = outputs.iter().product();
+                let values: Vec<f32> = noise(3, self.rows * targets)
+                    .iter()
+                    .map(|v| (v + 1.0) / 2.0)
+                    .collect();
+                Examples::with_values(x, &values, features, targets)
+            }
+        };
+        (model, parameters, examples.unwrap())
+    }
+}
+
+/// A number in [−1, 1) as a whole number below `bound`.
+fn below(value: f32, bound: usize) -> u32 {
+    (((value + 1.0) / 2.0 * bound as f32) as u32).min(bound as u32 - 1)
+}
+
+/// How much the gradients of `model` over `rows` examples may be off, as a share of the largest: a chain of dot products of `terms`
+/// numbers rounds to within `terms · 2⁻²⁴` of the sum of magnitudes (Higham 2002, section 3.1), for which 8 × the largest
+/// gradient stands, once for every layer forward and backward.
+pub fn tolerance(model: &Model, rows: usize) -> f64 {
+    let layers = model.spec().layers.len() as f64;
+    let widest = model
+        .layout()
+        .tensors()
+        .iter()
+        .flat_map(|tensor| &tensor.shape)
+        .max()
+        .copied()
+        .unwrap_or(1);
+    let positions = model.output_shape().iter().product::<usize>();
+    let terms = (rows * positions + widest + model.features()) as f64;
+    8.0 * (layers + 1.0) * terms.sqrt().max(8.0) * 2f64.powi(-24)
+}
+
+/// One step of every case on `device` moves every parameter as it does on the CPU.
+pub async fn every_layer_agrees_with_the_cpu(device: &Device) {
+    let rate = 0.5;
+    for case in cases() {
+        let (model, start, examples) = case.problem();
+        let how = serde_json::json!({
+            "epochs": 1, "batch_size": case.rows, "optimizer": {"type": "sgd", "learning_rate": rate}
+        });
+        let how: TrainSpec = serde_json::from_value(how).unwrap();
+        let mut moved = Vec::new();
+        for device in [device, &Device::Cpu] {
+            let trained = train(&model, &start, &examples, &how, 3, device, &mut Unobserved).await;
+            moved.push(trained.unwrap_or_else(|error| panic!("{}: {error}", case.name)));
+        }
+        let [here, there] = &moved[..] else { unreachable!() };
+        let largest = start
+            .iter()
+            .zip(&there.parameters)
+            .fold(0.0f32, |max, (before, after)| max.max((before - after).abs()));
+        assert!(largest > 0.0, "{}: nothing was learned", case.name);
+        let largest_weight = there.parameters.iter().fold(0.0f32, |max, w| max.max(w.abs()));
+        // The weight itself is rounded once.
+        let tolerance = tolerance(&model, case.rows) as f32 * largest + 2f32.powi(-23) * largest_weight;
+        for (index, (a, b)) in here.parameters.iter().zip(&there.parameters).enumerate() {
+            let error = (a - b).abs();
+            assert!(
+                error <= tolerance,
+                "{}: weight {index}: {a} {b}: {error:e} > {tolerance:e}",
+                case.name
+            );
+        }
+        let (a, b) = (here.losses[0], there.losses[0]);
+        assert!(
+            (a - b).abs() <= 1e-5 * b.abs().max(1.0),
+            "{}: loss {a} {b}",
+            case.name
+        );
+    }
+}

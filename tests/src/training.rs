@@ -1,0 +1,228 @@
+//! Training as a whole.
+
+use crate::noise;
+use unsaid_engine::{
+    Control, Device, EngineError, Examples, Model, Observer, Progress, TrainSpec, Trained, Unobserved, train,
+};
+
+/// A perceptron `inputs-hidden-classes` and examples whose label can be learned: the largest of the first `classes` features
+/// (or of as many as there are).
+pub fn problem(examples: usize, inputs: usize, hidden: usize, classes: usize) -> (Model, Examples) {
+    let spec = serde_json::json!({
+        "input": [inputs],
+        "layers": [{"type": "dense", "units": hidden}, {"type": "relu"}, {"type": "dense", "units": classes}],
+        "loss": "softmax-cross-entropy"
+    });
+    let model = Model::new(&serde_json::from_value(spec).unwrap()).unwrap();
+    let x = noise(11, examples * inputs);
+    let label = |row: &[f32]| {
+        let seen = &row[..classes.min(inputs)];
+        (0..seen.len()).fold(0, |best, i| if seen[i] > seen[best] { i } else { best }) as u32
+    };
+    let y = x.chunks_exact(inputs).map(label).collect();
+    (model, Examples::new(x, y, inputs, classes).unwrap())
+}
+
+/// A training spec.
+pub fn spec(epochs: u32, batch_size: u32, learning_rate: f32, momentum: f32) -> TrainSpec {
+    let optimizer = serde_json::json!({"type": "sgd", "learning_rate": learning_rate, "momentum": momentum});
+    let json = serde_json::json!({"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer});
+    serde_json::from_value(json).unwrap()
+}
+
+async fn run(model: &Model, examples: &Examples, spec: &TrainSpec, device: &Device) -> Trained {
+    let start = model.initial_parameters(5);
+    train(model, &start, examples, spec, 3, device, &mut Unobserved)
+        .await
+        .unwrap()
+}
+
+/// One step, then a whole training run, on `device` and on the CPU, for sizes beside every tile edge.
+///
+/// One step moves a weight by `lr · g`; the two back ends sum the same numbers in another order, so their gradients differ by at
+/// most `terms · 2⁻²⁴` of the sum of magnitudes (Higham 2002, section 3.1), for which 8 × the largest gradient stands here, and
+/// the weight itself is rounded once.
+pub async fn agrees_with_the_cpu(device: &Device) {
+    for (rows, inputs, hidden, classes) in [
+        (1, 1, 1, 2),
+        (2, 3, 5, 7),
+        (7, 33, 31, 3),
+        (33, 65, 64, 10),
+        (64, 128, 32, 4),
+        (5, 784, 128, 10),
+    ] {
+        let (model, examples) = problem(rows, inputs, hidden, classes);
+        let start = model.initial_parameters(5);
+        let rate = 0.5;
+        let once = spec(1, rows as u32, rate, 0.0);
+        let (here, there) = (
+            run(&model, &examples, &once, device).await,
+            run(&model, &examples, &once, &Device::Cpu).await,
+        );
+        let moved = start
+            .iter()
+            .zip(&there.parameters)
+            .fold(0.0f32, |max, (before, after)| max.max((before - after).abs()));
+        assert!(moved > 0.0, "nothing was learned");
+        let terms = (rows + inputs + hidden + classes) as f32;
+        let tolerance = 8.0 * terms * 2f32.powi(-24) * moved + 2f32.powi(-23);
+        for (index, (a, b)) in here.parameters.iter().zip(&there.parameters).enumerate() {
+            let error = (a - b).abs();
+            assert!(
+                error <= tolerance,
+                "{rows}×{inputs}-{hidden}-{classes}: weight {index}: {error:e} > {tolerance:e}"
+            );
+        }
+        assert!((here.losses[0] - there.losses[0]).abs() <= 1e-5 * there.losses[0].max(1.0));
+    }
+}
+
+/// Several epochs with momentum and a last batch that is not full: the losses follow the CPU's, and learning happens.
+pub async fn learns_like_the_cpu(device: &Device) {
+    let (model, examples) = problem(203, 17, 24, 5);
+    let spec = spec(6, 16, 0.1, 0.9);
+    let here = run(&model, &examples, &spec, device).await;
+    let there = run(&model, &examples, &spec, &Device::Cpu).await;
+    assert_eq!(here.losses.len(), 6 * 203usize.div_ceil(16));
+    assert_eq!(here.losses.len(), there.losses.len());
+    // Differences grow from step to step as the weights drift apart; over 78 steps they stay below one part in a thousand.
+    for (step, (a, b)) in here.losses.iter().zip(&there.losses).enumerate() {
+        assert!((a - b).abs() <= 1e-3 * b.abs().max(0.1), "step {step}: {a} {b}");
+    }
+    let accuracy = model.evaluate(&here.parameters, &examples).unwrap().accuracy;
+    assert!(accuracy > 0.9, "{accuracy}");
+}
+
+/// The same seed gives the same bits.
+pub async fn same_seed_same_bits(device: &Device) {
+    let (model, examples) = problem(50, 13, 11, 3);
+    let spec = spec(3, 8, 0.2, 0.5);
+    let (first, second) = (
+        run(&model, &examples, &spec, device).await,
+        run(&model, &examples, &spec, device).await,
+    );
+    assert_eq!(first, second);
+    let other = train(
+        &model,
+        &model.initial_parameters(5),
+        &examples,
+        &spec,
+        4,
+        device,
+        &mut Unobserved,
+    )
+    .await;
+    assert_ne!(first.losses, other.unwrap().losses, "another seed, another order");
+}
+
+/// A batch larger than the data set, and a data set of one example.
+pub async fn tiny_data_sets_train(device: &Device) {
+    for examples in [1, 3] {
+        let (model, examples) = problem(examples, 4, 6, 3);
+        let trained = run(&model, &examples, &spec(30, 64, 0.3, 0.0), device).await;
+        assert_eq!(trained.losses.len(), 30);
+        assert_eq!(
+            model.evaluate(&trained.parameters, &examples).unwrap().accuracy,
+            1.0
+        );
+    }
+}
+
+/// A learning rate far too high ends in a typed error that names the step, not in weights that are not numbers.
+pub async fn a_loss_that_is_not_finite_stops(device: &Device) {
+    let (model, examples) = problem(32, 8, 8, 4);
+    let start = model.initial_parameters(5);
+    let spec = spec(4, 8, 1e30, 0.0);
+    let result = train(&model, &start, &examples, &spec, 3, device, &mut Unobserved).await;
+    assert!(
+        matches!(
+            result,
+            Err(EngineError::NonFinite {
+                epoch: 1,
+                step: 2..=4
+            })
+        ),
+        "{result:?}"
+    );
+}
+
+/// An observer that acts at the first report of the given epoch.
+struct At<F: FnMut() -> Control> {
+    epoch: u32,
+    act: F,
+    fallbacks: Vec<String>,
+}
+
+impl<F: FnMut() -> Control> Observer for At<F> {
+    async fn progress(&mut self, progress: Progress<'_>) -> Control {
+        match progress {
+            Progress::Step { epoch, .. } if epoch == self.epoch => {
+                self.epoch = 0;
+                (self.act)()
+            }
+            Progress::Fallback { reason } => {
+                self.fallbacks.push(reason.to_owned());
+                Control::Continue
+            }
+            _ => Control::Continue,
+        }
+    }
+}
+
+/// The observer can stop training between two steps.
+pub async fn the_observer_can_stop(device: &Device) {
+    let (model, examples) = problem(64, 8, 8, 4);
+    let start = model.initial_parameters(5);
+    let mut observer = At {
+        epoch: 2,
+        act: || Control::Stop,
+        fallbacks: Vec::new(),
+    };
+    let result = train(
+        &model,
+        &start,
+        &examples,
+        &spec(3, 8, 0.1, 0.0),
+        3,
+        device,
+        &mut observer,
+    )
+    .await;
+    assert_eq!(result, Err(EngineError::Stopped));
+}
+
+/// A GPU that is lost in the middle of the second epoch: the CPU goes on from the end of the first, in the same order, and the
+/// result is as good as an undisturbed one.
+#[cfg(not(doctest))]
+pub async fn a_lost_gpu_goes_on_on_the_cpu(gpu: unsaid_engine::GpuDevice) {
+    let (model, examples) = problem(203, 17, 24, 5);
+    let start = model.initial_parameters(5);
+    let spec = spec(4, 8, 0.1, 0.9);
+    let undisturbed = run(&model, &examples, &spec, &Device::Cpu).await;
+    let lose = gpu.clone();
+    let act = move || {
+        lose.destroy();
+        Control::Continue
+    };
+    let mut observer = At {
+        epoch: 2,
+        act,
+        fallbacks: Vec::new(),
+    };
+    let device = Device::Gpu(gpu);
+    let trained = train(&model, &start, &examples, &spec, 3, &device, &mut observer)
+        .await
+        .unwrap();
+    assert!(trained.fell_back);
+    assert_eq!(observer.fallbacks.len(), 1, "{:?}", observer.fallbacks);
+    assert_eq!(trained.losses.len(), undisturbed.losses.len());
+    for (step, (a, b)) in trained.losses.iter().zip(&undisturbed.losses).enumerate() {
+        assert!((a - b).abs() <= 1e-3 * b.abs().max(0.1), "step {step}: {a} {b}");
+    }
+    // A device that is known to be lost is not tried again: the CPU does it all.
+    let again = train(&model, &start, &examples, &spec, 3, &device, &mut Unobserved)
+        .await
+        .unwrap();
+    assert!(again.fell_back);
+    assert_eq!(again.parameters, undisturbed.parameters);
+}
