@@ -2,7 +2,8 @@
 
 use crate::noise;
 use unsaid_engine::{
-    Control, Device, EngineError, Examples, Model, Observer, Progress, TrainSpec, Trained, Unobserved, train,
+    Control, Device, EngineError, Examples, Model, Observer, Progress, TrainSpec, Trained, Training,
+    Unobserved, train,
 };
 
 /// A perceptron `inputs-hidden-classes` and examples whose label can be learned: the largest of the first `classes` features
@@ -91,6 +92,100 @@ pub async fn learns_like_the_cpu(device: &Device) {
     }
     let accuracy = model.evaluate(&here.parameters, &examples).unwrap().accuracy;
     assert!(accuracy > 0.9, "{accuracy}");
+}
+
+/// Every optimiser, schedule and term of the gradient does on `device` what it does on the CPU, and what is frozen stays.
+pub async fn every_optimizer_agrees_with_the_cpu(device: &Device) {
+    use serde_json::json;
+    let (model, examples) = problem(40, 9, 8, 4);
+    let start = model.initial_parameters(5);
+    let correction: Vec<f32> = noise(21, model.parameter_count())
+        .iter()
+        .map(|v| 0.01 * v)
+        .collect();
+    let sgd = json!({"type": "sgd", "learning_rate": 0.1});
+    let heavy = json!({"type": "sgd", "learning_rate": 0.05, "momentum": 0.9});
+    let nesterov = json!({"type": "sgd", "learning_rate": 0.05, "momentum": 0.9, "nesterov": true});
+    let adam = json!({"type": "adam", "learning_rate": 0.01});
+    let adamw = json!({"type": "adam", "learning_rate": 0.01, "weight_decay": 0.1});
+    let adagrad = json!({"type": "adagrad", "learning_rate": 0.05});
+    let mut finals: Vec<Vec<f32>> = Vec::new();
+    for more in [
+        json!({"optimizer": sgd}),
+        json!({"optimizer": heavy}),
+        json!({"optimizer": nesterov}),
+        json!({"optimizer": adam}),
+        json!({"optimizer": adamw}),
+        json!({"optimizer": adagrad}),
+        json!({"optimizer": sgd, "schedule": {"type": "linear"}}),
+        json!({"optimizer": adam, "schedule": {"type": "cosine", "end": 0.1}}),
+        json!({"optimizer": sgd, "schedule": {"type": "step", "every": 3, "factor": 0.5}}),
+        json!({"optimizer": sgd, "weight_decay": 0.1}),
+        json!({"optimizer": sgd, "proximal": 1.0}),
+        json!({"optimizer": adam, "freeze": ["layers.0.kernel"]}),
+        json!({"optimizer": heavy, "freeze": ["layers.2"]}),
+        json!({"optimizer": sgd, "shuffle": false}),
+    ] {
+        let mut how = json!({"epochs": 3, "batch_size": 16});
+        for (key, value) in more.as_object().unwrap() {
+            how[key] = value.clone();
+        }
+        let spec: TrainSpec = serde_json::from_value(how).unwrap();
+        for correction in [&[][..], &correction] {
+            let mut results = Vec::new();
+            for device in [device, &Device::Cpu] {
+                let training = Training::new(&model, &examples, &spec)
+                    .seed(3)
+                    .correction(correction);
+                results.push(training.run(&start, device, &mut Unobserved).await.unwrap());
+            }
+            for (index, (a, b)) in results[0]
+                .parameters
+                .iter()
+                .zip(&results[1].parameters)
+                .enumerate()
+            {
+                // Nine steps; Adam divides by the root of a small number, which magnifies rounding.
+                assert!(
+                    (a - b).abs() <= 2e-4 * b.abs().max(0.1),
+                    "{more}: weight {index}: {a} {b}"
+                );
+            }
+            for tensor in model.layout().tensors() {
+                let frozen = spec.freeze.iter().any(|name| tensor.name.starts_with(name));
+                let same = results[0].parameters[tensor.range()] == start[tensor.range()];
+                assert_eq!(same, frozen, "{more}: {}", tensor.name);
+            }
+            assert!(
+                !finals.contains(&results[1].parameters),
+                "{more} changes nothing that another setting does not"
+            );
+            finals.push(results[1].parameters.clone());
+        }
+    }
+}
+
+/// Two trainings, the second with the first one's optimiser, are one training of as many epochs.
+pub async fn an_optimizer_can_be_resumed(device: &Device) {
+    let (model, examples) = problem(40, 9, 8, 4);
+    let start = model.initial_parameters(5);
+    let json = |epochs: u32| serde_json::json!({"epochs": epochs, "batch_size": 16, "shuffle": false, "optimizer": {"type": "adam", "learning_rate": 0.01}});
+    let [two, four]: [TrainSpec; 2] = [2, 4].map(|epochs| serde_json::from_value(json(epochs)).unwrap());
+    let whole = Training::new(&model, &examples, &four)
+        .run(&start, device, &mut Unobserved)
+        .await
+        .unwrap();
+    let first = Training::new(&model, &examples, &two)
+        .run(&start, device, &mut Unobserved)
+        .await
+        .unwrap();
+    let second = Training::new(&model, &examples, &two)
+        .resume(&first.optimizer, first.steps)
+        .run(&first.parameters, device, &mut Unobserved)
+        .await
+        .unwrap();
+    assert_eq!(second.parameters, whole.parameters);
+    assert_eq!((second.steps, whole.steps), (12, 12));
 }
 
 /// The same seed gives the same bits.

@@ -82,6 +82,12 @@ pub enum SpecError {
         /// The most parameters.
         limit: usize,
     },
+    /// A tensor to be frozen that the model does not have.
+    #[error("no tensor to freeze is called {name}, or begins with {name} and a dot")]
+    Frozen {
+        /// The name asked for.
+        name: String,
+    },
     /// A number of the training spec is out of range.
     #[error("{field} is {found}, but must be {expected}")]
     Training {

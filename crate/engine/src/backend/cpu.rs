@@ -6,7 +6,8 @@ use crate::{
     ops::{
         Forward, InputGradient, LossInput, ParameterGradient, Reduction, SquaredNorms, gather::gather_cpu,
     },
-    optim::{Optimizer, StepNumbers},
+    optim::StepNumbers,
+    train::Settings,
 };
 
 /// The values of a forward pass: one buffer for the output of each node, `[rows, value length]`, and one for what it keeps.
@@ -73,8 +74,8 @@ struct CpuGradients {
 }
 
 impl CpuGradients {
-    fn new(model: &Model, rows: usize, keep_all: bool) -> Self {
-        let plan = model.gradient_plan(keep_all);
+    fn new(model: &Model, rows: usize, settings: &Settings) -> Self {
+        let plan = model.gradient_plan(settings);
         Self {
             slots: plan.slot_lens.iter().map(|len| vec![0.0; len * rows]).collect(),
             added: plan.added_lens.map(|len| vec![0.0; len * rows]),
@@ -98,65 +99,54 @@ impl CpuGradients {
 pub(crate) struct CpuRun<'m> {
     model: &'m Model,
     examples: &'m Examples,
-    optimizer: Optimizer,
+    settings: &'m Settings,
     parameters: Vec<f32>,
     state: Vec<f32>,
     gradient: Vec<f32>,
     pass: CpuPass,
     gradients: CpuGradients,
-    /// The L2 norm that each example's gradient is clipped to, and where its norms go.
-    clip_l2: Option<f32>,
+    /// The squared norm of each example's gradient, where they are clipped.
     norms: Vec<f64>,
     x: Vec<f32>,
     y: Vec<u32>,
 }
 
 impl<'m> CpuRun<'m> {
-    /// Starts from `parameters`; `state` is the optimiser's, empty for a fresh one.
+    /// Starts from `parameters`; `state` is the optimiser's.
     pub fn new(
         model: &'m Model,
         examples: &'m Examples,
-        optimizer: Optimizer,
-        batch: usize,
+        settings: &'m Settings,
         parameters: Vec<f32>,
         state: Vec<f32>,
     ) -> Self {
-        let rows = batch.min(examples.len());
-        let state_len = optimizer.state_len(parameters.len());
-        let state = if state.len() == state_len {
-            state
-        } else {
-            vec![0.0; state_len]
-        };
+        let rows = settings.batch.min(examples.len());
         Self {
             gradient: vec![0.0; parameters.len()],
             pass: CpuPass::new(model, rows),
-            gradients: CpuGradients::new(model, rows, false),
-            clip_l2: None,
+            gradients: CpuGradients::new(model, rows, settings),
             norms: Vec::new(),
             x: Vec::with_capacity(rows * model.features()),
             y: Vec::with_capacity(rows * examples.targets_per_example()),
             model,
             examples,
-            optimizer,
+            settings,
             parameters,
             state,
         }
     }
 
-    /// Clips the gradient of each example to this L2 norm from now on; steps then move by the sum of the clipped gradients
-    /// divided by the rows of the batch.
-    pub fn clip_examples(&mut self, clip_l2: f32) {
-        let rows = self.x.capacity() / self.model.features().max(1);
-        self.gradients = CpuGradients::new(self.model, rows, true);
-        self.clip_l2 = Some(clip_l2);
-    }
-
     /// One step on the examples at `indices`; the mean loss before it.
     pub fn step(&mut self, indices: &[u32], numbers: StepNumbers) -> f32 {
         let loss = self.gradient(indices, numbers.key);
-        self.optimizer
-            .update_cpu(numbers, &mut self.parameters, &self.gradient, &mut self.state);
+        let settings = self.settings;
+        settings.adjust.add_cpu(&self.parameters, &mut self.gradient);
+        for range in &settings.trainable {
+            let (parameters, state) = (&mut self.parameters, &mut self.state);
+            settings
+                .optimizer
+                .update_cpu(numbers, range.clone(), parameters, &self.gradient, state);
+        }
         loss
     }
 
@@ -167,7 +157,7 @@ impl<'m> CpuRun<'m> {
         let outputs = self
             .pass
             .forward(self.model, &self.parameters, &self.x, rows, Some(step_key));
-        let reduction = match self.clip_l2 {
+        let reduction = match self.settings.clip_examples_l2 {
             None => Reduction::Batch,
             Some(_) => Reduction::Example,
         };
@@ -185,7 +175,7 @@ impl<'m> CpuRun<'m> {
             .loss()
             .loss_cpu(batch, reduction, &mut d_outputs[..outputs.len()]);
         self.gradients.put_back(last, d_outputs);
-        match self.clip_l2 {
+        match self.settings.clip_examples_l2 {
             None => {
                 for index in (0..last).rev() {
                     self.input_gradient(index, rows, step_key);
@@ -265,7 +255,8 @@ impl<'m> CpuRun<'m> {
     /// The gradient of node `index`'s parameters.
     fn parameter_gradient(&mut self, index: usize, rows: usize) {
         let (model, node) = (self.model, &self.model.nodes()[index]);
-        let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+        let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| self.gradients.plan.learns[index])
+        else {
             return;
         };
         node.op.parameter_gradient_cpu(ParameterGradient {
@@ -284,7 +275,9 @@ impl<'m> CpuRun<'m> {
         self.norms.clear();
         self.norms.resize(rows, 0.0);
         for (index, node) in self.model.nodes().iter().enumerate() {
-            let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+            let Some(slot) =
+                self.gradients.plan.slot[index + 1].filter(|_| self.gradients.plan.learns[index])
+            else {
                 continue;
             };
             node.op.squared_norms_cpu(SquaredNorms {
@@ -302,7 +295,9 @@ impl<'m> CpuRun<'m> {
             .map(|&squared| (f64::from(clip_l2) / squared.sqrt().max(f64::from(clip_l2))) as f32)
             .collect();
         for (index, node) in self.model.nodes().iter().enumerate() {
-            let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| node.learns) else {
+            let Some(slot) =
+                self.gradients.plan.slot[index + 1].filter(|_| self.gradients.plan.learns[index])
+            else {
                 continue;
             };
             node.op.scale_rows_cpu(
@@ -356,17 +351,8 @@ impl Model {
     ) -> Result<(f32, Vec<f32>, Vec<f64>), EngineError> {
         self.check_count(parameters)?;
         self.check_examples(examples)?;
-        let mut run = CpuRun::new(
-            self,
-            examples,
-            Optimizer::default(),
-            examples.len(),
-            parameters.to_vec(),
-            Vec::new(),
-        );
-        if let Some(clip_l2) = clip_l2 {
-            run.clip_examples(clip_l2);
-        }
+        let settings = Settings::gradient_only(self, clip_l2);
+        let mut run = CpuRun::new(self, examples, &settings, parameters.to_vec(), Vec::new());
         let all: Vec<u32> = (0..examples.len() as u32).collect();
         let loss = run.gradient(&all, 0);
         let norms = run.norms.iter().map(|squared| squared.sqrt()).collect();

@@ -1,5 +1,7 @@
 //! From a spec to a list of operations over one flat parameter vector: shapes are inferred and checked here.
 
+use std::ops::Range;
+
 use crate::{
     Layout, MAX_PARAMETERS, SpecError,
     layout::Init,
@@ -15,8 +17,8 @@ pub(crate) struct Node {
     pub input: usize,
     /// The second value that it reads, where branches meet.
     pub other: Option<usize>,
-    /// Whether it has parameters.
-    pub learns: bool,
+    /// Its parameters' place in the flat vector; empty where it has none of its own.
+    pub parameters: Range<usize>,
 }
 
 /// What the numbers of an example are.
@@ -132,7 +134,7 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             op,
             input: current,
             other,
-            learns: layout.len() > parameters_before,
+            parameters: parameters_before..layout.len(),
         });
         shapes.push(output);
         current = nodes.len();

@@ -6,6 +6,8 @@ use super::Node;
 /// The plan of the gradients of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GradientPlan {
+    /// For each node whether the gradient of its parameters is wanted.
+    pub learns: Vec<bool>,
     /// For each value the buffer of its gradient; none where no parameter lies before it.
     pub slot: Vec<Option<usize>>,
     /// Numbers per example of each buffer.
@@ -29,15 +31,16 @@ pub(crate) enum Flow {
 }
 
 impl GradientPlan {
-    /// Plans for `nodes` over values of `lens` numbers an example. `has_parameters` says which nodes learn. With `keep_all` no
+    /// Plans for `nodes` over values of `lens` numbers an example. `learns` says for which nodes the gradient of their parameters is wanted. With `keep_all` no
     /// two gradients share memory, since all are needed at the end.
-    pub fn new(nodes: &[Node], lens: &[usize], has_parameters: &[bool], keep_all: bool) -> Self {
+    pub fn new(nodes: &[Node], lens: &[usize], learns: Vec<bool>, keep_all: bool) -> Self {
         let mut needed = vec![false; lens.len()];
         for (index, node) in nodes.iter().enumerate() {
             let before = needed[node.input] || node.other.is_some_and(|other| needed[other]);
-            needed[index + 1] = before || has_parameters[index];
+            needed[index + 1] = before || learns[index];
         }
         let mut plan = Self {
+            learns,
             slot: vec![None; lens.len()],
             slot_lens: Vec::new(),
             flows: vec![[Flow::Unneeded; 2]; nodes.len()],

@@ -10,7 +10,7 @@ pub(crate) use gradients::{Flow, GradientPlan};
 
 use crate::{
     DataError, Examples, Layout, ModelSpec, SpecError, TargetKind, WeightsError, layout::Init, ops::LossOp,
-    order,
+    order, train::Settings,
 };
 
 /// The most parameters that a model may have: an update counts its coordinates in a `u32`, and four bytes each must stay an
@@ -83,9 +83,14 @@ impl Model {
     }
 
     /// Where the gradients of values are kept in training.
-    pub(crate) fn gradient_plan(&self, keep_all: bool) -> GradientPlan {
-        let learns: Vec<bool> = self.nodes().iter().map(|node| node.learns).collect();
-        GradientPlan::new(self.nodes(), &self.value_lens, &learns, keep_all)
+    pub(crate) fn gradient_plan(&self, settings: &Settings) -> GradientPlan {
+        let learns: Vec<bool> = self
+            .nodes()
+            .iter()
+            .map(|node| settings.learns(&node.parameters))
+            .collect();
+        let keep_all = settings.clip_examples_l2.is_some();
+        GradientPlan::new(self.nodes(), &self.value_lens, learns, keep_all)
     }
 
     /// The loss.

@@ -4,4 +4,4 @@ mod model;
 mod train;
 
 pub use model::{LayerSpec, LossSpec, ModelSpec};
-pub use train::{OptimizerSpec, TrainSpec};
+pub use train::{OptimizerSpec, ScheduleSpec, TrainSpec};

@@ -5,6 +5,18 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 /// Local training: how a client gets from the shared model to its own.
+///
+/// ```
+/// # use unsaid_engine::TrainSpec;
+/// let json = r#"{
+///     "epochs": 2, "batch_size": 10,
+///     "optimizer": {"type": "adam", "learning_rate": 0.001},
+///     "schedule": {"type": "cosine"}, "proximal": 0.01, "freeze": ["layers.0"]
+/// }"#;
+/// let spec: TrainSpec = serde_json::from_str(json)?;
+/// assert_eq!(spec.batch_size.get(), 10);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
@@ -14,6 +26,41 @@ pub struct TrainSpec {
     pub batch_size: NonZeroU32,
     /// The optimiser.
     pub optimizer: OptimizerSpec,
+    /// How the step size changes over the steps.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: ScheduleSpec,
+    /// L2 regularisation λ, at least 0: `λ·w` is added to the gradient. (AdamW's decoupled decay is a field of that optimiser.)
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_decay: f32,
+    /// The proximal term μ of FedProx, at least 0: `μ·(w − w₀)` is added to the gradient, `w₀` being the parameters that training
+    /// began with (Li et al. 2020, equation 2).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proximal: f32,
+    /// Tensors that do not learn, by the beginning of their names: `layers.0` for the first layer, for instance. For transfer
+    /// learning.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub freeze: Vec<String>,
+    /// Whether every epoch visits the examples in an order of its own; otherwise in the order given.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub shuffle: bool,
+    /// Clips the gradient of each example to this L2 norm, above 0, before their mean is taken (Abadi et al. 2016, algorithm 1,
+    /// without its noise).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clip_examples_l2: Option<f32>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+// serde asks for a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// The optimiser.
@@ -21,13 +68,91 @@ pub struct TrainSpec {
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum OptimizerSpec {
-    /// Stochastic gradient descent with (heavy-ball) momentum, see [`crate::optim::sgd`].
+    /// Stochastic gradient descent with momentum, see [`crate::optim::sgd`].
     Sgd {
         /// Step size, above 0.
         learning_rate: f32,
         /// Share of the last step that carries on, `0.0 ≤ momentum < 1.0`.
         #[serde(default)]
         momentum: f32,
+        /// Whether the gradient is taken as if the momentum had already moved the parameters.
+        #[serde(default, skip_serializing_if = "is_default")]
+        nesterov: bool,
+    },
+    /// Adam, and AdamW where `weight_decay` is not 0, see [`crate::optim::adam`].
+    Adam {
+        /// Step size, above 0.
+        learning_rate: f32,
+        /// Decay of the mean of the gradients, `0.0 ≤ beta1 < 1.0`.
+        #[serde(default = "beta1")]
+        beta1: f32,
+        /// Decay of the mean of their squares, `0.0 ≤ beta2 < 1.0`.
+        #[serde(default = "beta2")]
+        beta2: f32,
+        /// Keeps the division from blowing up, above 0.
+        #[serde(default = "adam_epsilon")]
+        epsilon: f32,
+        /// Decoupled weight decay, at least 0 (Loshchilov, Hutter 2019).
+        #[serde(default, skip_serializing_if = "is_default")]
+        weight_decay: f32,
+    },
+    /// Adagrad, see [`crate::optim::adagrad`].
+    Adagrad {
+        /// Step size, above 0.
+        learning_rate: f32,
+        /// What the sums of squares begin with, at least 0.
+        #[serde(default = "initial_accumulator")]
+        initial_accumulator: f32,
+        /// Keeps the division from blowing up, above 0.
+        #[serde(default = "adam_epsilon")]
+        epsilon: f32,
+    },
+}
+
+const fn beta1() -> f32 {
+    0.9
+}
+
+const fn beta2() -> f32 {
+    0.999
+}
+
+/// TensorFlow's default, for Adam and Adagrad alike.
+const fn adam_epsilon() -> f32 {
+    1e-7
+}
+
+/// TensorFlow's default.
+const fn initial_accumulator() -> f32 {
+    0.1
+}
+
+/// How the step size changes over the steps of a training, as a factor of the optimiser's `learning_rate`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum ScheduleSpec {
+    /// Always 1.
+    #[default]
+    Constant,
+    /// From 1 down to `end` in equal steps.
+    Linear {
+        /// The factor of the last step, 0 to 1.
+        #[serde(default)]
+        end: f32,
+    },
+    /// From 1 down to `end` along half a cosine wave (Loshchilov, Hutter 2017, equation 5).
+    Cosine {
+        /// The factor of the last step, 0 to 1.
+        #[serde(default)]
+        end: f32,
+    },
+    /// Multiplied by `factor` after every `every` steps.
+    Step {
+        /// Steps between two changes.
+        every: NonZeroU32,
+        /// What each change multiplies with, above 0 and at most 1.
+        factor: f32,
     },
 }
 
@@ -45,5 +170,14 @@ mod tests {
             r#"{"epochs": 0, "batch_size": 8, "optimizer": {"type": "sgd", "learning_rate": 0.1}}"#,
         );
         assert!(error.unwrap_err().to_string().contains("nonzero"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_written() {
+        let json =
+            r#"{"epochs":1,"batch_size":8,"optimizer":{"type":"sgd","learning_rate":0.5,"momentum":0.0}}"#;
+        let spec: TrainSpec = serde_json::from_str(json).unwrap();
+        assert!(spec.shuffle);
+        assert_eq!(serde_json::to_string(&spec).unwrap(), json);
     }
 }

@@ -118,9 +118,9 @@ pub(super) struct BatchUniform {
     pub key: u32,
     /// Step size.
     pub learning_rate: f32,
-    /// Step since training began, from 1.
-    pub step: u32,
-    pub padding: [u32; 2],
+    /// Two numbers of the optimiser's own.
+    pub own: [f32; 2],
+    pub padding: u32,
 }
 
 /// Collects the dispatches of one training step.
@@ -188,6 +188,11 @@ impl<'a> Planner<'a> {
     /// [`Planner::finish`].
     pub fn per_row(&mut self, what: &'static str, len: usize) -> wgpu::Buffer {
         self.fixed(what, self.max_rows.saturating_mul(len))
+    }
+
+    /// A storage buffer that holds `values`.
+    pub fn upload(&self, what: &'static str, values: &[f32]) -> Result<wgpu::Buffer, EngineError> {
+        self.gpu.upload(what, values)
     }
 
     /// Rows of the largest batch.

@@ -10,7 +10,8 @@ use crate::{
     EngineError, Examples, Model,
     model::Flow,
     ops::{accumulate, gather},
-    optim::{Optimizer, StepNumbers},
+    optim::{StepNumbers, UpdateBuffers},
+    train::Settings,
 };
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
@@ -33,18 +34,17 @@ pub(crate) struct GpuRun {
 }
 
 impl GpuRun {
-    /// Moves everything to the device and plans a step. `state` is the optimiser's, empty for a fresh one.
+    /// Moves everything to the device and plans a step. `state` is the optimiser's.
     pub fn new(
         gpu: &GpuDevice,
         model: &Model,
         examples: &Examples,
-        optimizer: &Optimizer,
-        batch: usize,
+        settings: &Settings,
         parameters: &[f32],
         state: &[f32],
     ) -> Result<Self, EngineError> {
         gpu.check()?;
-        let rows = batch.min(examples.len());
+        let rows = settings.batch.min(examples.len());
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);
             return Err(EngineError::GpuLimit {
@@ -55,13 +55,7 @@ impl GpuRun {
         }
         let steps = examples.len().div_ceil(rows);
         let d = model.parameter_count();
-        let state_len = optimizer.state_len(d);
-        let fresh = vec![0.0; state_len.max(1)];
-        let state = if state.len() == state_len && state_len > 0 {
-            state
-        } else {
-            &fresh
-        };
+        let state_len = state.len();
 
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
@@ -101,7 +95,7 @@ impl GpuRun {
             .iter()
             .map(|&len| planner.per_row("values", len))
             .collect();
-        let plan = model.gradient_plan(false);
+        let plan = model.gradient_plan(settings);
         let slots: Vec<_> = plan
             .slot_lens
             .iter()
@@ -148,7 +142,11 @@ impl GpuRun {
                 }
             }
             let mut own = std::mem::take(&mut planner.input_gradient);
+            let own_len = own.len();
             own.append(&mut planner.parameter_gradient);
+            if !plan.learns[index] {
+                own.truncate(own_len);
+            }
             backward.push(if plan.slot[index + 1].is_some() {
                 own
             } else {
@@ -159,7 +157,15 @@ impl GpuRun {
             .loss()
             .plan_gpu(&mut planner, &values[last], d_value(last).unwrap_or(&unused))?;
         planner.backward = backward.into_iter().rev().flatten().collect();
-        optimizer.plan(&mut planner, d, &d_parameters, &parameters, &state_buffer);
+        let update = UpdateBuffers {
+            gradient: &d_parameters,
+            parameters: &parameters,
+            state: &state_buffer,
+        };
+        settings.adjust.plan(&mut planner, d, &update)?;
+        for range in &settings.trainable {
+            settings.optimizer.plan(&mut planner, d, range, &update);
+        }
         let dispatches = planner.finish()?;
         gpu.check()?;
         let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
@@ -201,8 +207,8 @@ impl GpuRun {
                 index: index as u32,
                 key: numbers.key,
                 learning_rate: numbers.learning_rate,
-                step: numbers.step,
-                padding: [0; 2],
+                own: numbers.own,
+                padding: 0,
             };
             slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&batch));
         }

@@ -1,10 +1,11 @@
-//! Stochastic gradient descent with heavy-ball momentum (Polyak 1964), in the form of Sutskever et al. 2013, equations 1 and 2:
-//! `v ← momentum · v + g`, `w ← w − learning_rate · v`. Without momentum there is no state.
+//! Stochastic gradient descent with momentum: heavy-ball (Polyak 1964) in the form of Sutskever et al. 2013, equations 1 and 2,
+//! `v ← momentum · v + g`, `w ← w − learning_rate · v`; with `nesterov`, `w ← w − learning_rate · (g + momentum · v)` (the form of
+//! Bengio et al. 2013, equation 7, in the new variable). Without momentum there is no state.
 
 #[cfg(feature = "gpu")]
 mod gpu;
 
-use super::StepNumbers;
+use super::{StepNumbers, in_range, learning_rate};
 use crate::SpecError;
 
 /// The optimiser: see the module.
@@ -14,38 +15,33 @@ pub struct Sgd {
     pub learning_rate: f32,
     /// Share of the last step that carries on, `0.0 ≤ momentum < 1.0`.
     pub momentum: f32,
+    /// Whether the gradient is taken as if the momentum had already moved the parameters.
+    pub nesterov: bool,
 }
 
 impl Sgd {
-    pub(crate) fn new(learning_rate: f32, momentum: f32) -> Result<Self, SpecError> {
-        if !(learning_rate.is_finite() && learning_rate > 0.0) {
-            let (field, found) = ("learning_rate", learning_rate.into());
-            return Err(SpecError::Training {
-                field,
-                found,
-                expected: "a finite number above 0",
-            });
-        }
-        if !(0.0..1.0).contains(&momentum) {
-            let (field, found) = ("momentum", momentum.into());
-            return Err(SpecError::Training {
-                field,
-                found,
-                expected: "at least 0 and below 1",
-            });
-        }
+    pub(crate) fn new(rate: f32, momentum: f32, nesterov: bool) -> Result<Self, SpecError> {
+        let fits = (0.0..1.0).contains(&momentum);
         Ok(Self {
-            learning_rate,
-            momentum,
+            learning_rate: learning_rate(rate)?,
+            momentum: in_range("momentum", momentum, fits, "at least 0 and below 1")?,
+            nesterov,
         })
     }
 
     /// Numbers of state per parameter.
-    pub(crate) const fn state_len(&self, parameters: usize) -> usize {
-        if self.momentum == 0.0 { 0 } else { parameters }
+    pub(crate) const fn state_per_parameter(&self) -> usize {
+        if self.momentum == 0.0 { 0 } else { 1 }
     }
 
-    /// One update of `parameters` by `gradient`, both `[d]`; `velocity` is `[state_len(d)]`.
+    /// One update without momentum.
+    pub(crate) fn update_plain_cpu(&self, numbers: StepNumbers, parameters: &mut [f32], gradient: &[f32]) {
+        for (w, g) in parameters.iter_mut().zip(gradient) {
+            *w -= numbers.learning_rate * g;
+        }
+    }
+
+    /// One update of `parameters` by `gradient`; all slices are as long.
     pub(crate) fn update_cpu(
         &self,
         numbers: StepNumbers,
@@ -53,16 +49,15 @@ impl Sgd {
         gradient: &[f32],
         velocity: &mut [f32],
     ) {
-        let rate = numbers.learning_rate;
-        if velocity.is_empty() {
-            for (w, g) in parameters.iter_mut().zip(gradient) {
-                *w -= rate * g;
-            }
-            return;
-        }
+        // Nesterov's step is g + momentum · v, the heavy ball's is v itself.
+        let (of_gradient, of_velocity) = if self.nesterov {
+            (1.0, self.momentum)
+        } else {
+            (0.0, 1.0)
+        };
         for ((w, g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
             *v = self.momentum * *v + g;
-            *w -= rate * *v;
+            *w -= numbers.learning_rate * (of_gradient * g + of_velocity * *v);
         }
     }
 }
@@ -73,17 +68,19 @@ mod tests {
 
     #[test]
     fn momentum_follows_the_recurrence() {
-        let sgd = Sgd::new(0.5, 0.25).unwrap();
-        let (mut w, mut v) = ([1.0], [0.0]);
-        let numbers = StepNumbers {
-            step: 1,
-            key: 0,
-            learning_rate: 0.5,
-        };
-        sgd.update_cpu(numbers, &mut w, &[2.0], &mut v);
-        assert_eq!((w, v), ([0.0], [2.0]));
-        sgd.update_cpu(numbers, &mut w, &[2.0], &mut v);
-        assert_eq!((w, v), ([-1.25], [2.5]));
+        for (nesterov, expected) in [(false, [0.0, -1.25]), (true, [-0.25, -1.5625])] {
+            let sgd = Sgd::new(0.5, 0.25, nesterov).unwrap();
+            let (mut w, mut v) = ([1.0], [0.0]);
+            let numbers = StepNumbers {
+                learning_rate: 0.5,
+                ..StepNumbers::default()
+            };
+            for expected in expected {
+                sgd.update_cpu(numbers, &mut w, &[2.0], &mut v);
+                assert_eq!(w, [expected]);
+            }
+            assert_eq!(v, [2.5]);
+        }
     }
 
     #[test]
@@ -98,7 +95,7 @@ mod tests {
             (0.1, f32::NAN),
         ] {
             assert!(
-                matches!(Sgd::new(rate, momentum), Err(SpecError::Training { .. })),
+                matches!(Sgd::new(rate, momentum, false), Err(SpecError::Training { .. })),
                 "{rate} {momentum}"
             );
         }

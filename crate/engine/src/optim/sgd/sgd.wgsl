@@ -1,14 +1,17 @@
-// Stochastic gradient descent: v = momentum * v + g; w -= learning_rate * v. `plain` has no momentum and binds no state.
+// Stochastic gradient descent over the parameters start..end: v = momentum * v + g; w -= learning_rate * v, or with Nesterov
+// w -= learning_rate * (g + momentum * v). `plain` has no momentum and touches no state.
 //
 //   entry point   reads           reads and writes
 //   plain         gradient [d]    parameters [d] (velocity bound to a dummy)
 //   momentum      gradient [d]    parameters [d], velocity [d]
 //
-// Dispatch: ceil(d / 256) workgroups, folded into rows of at most 65,535.
+// Dispatch: ceil((end - start) / 256) workgroups, folded into rows of at most 65,535.
 
 struct Dims {
-    len: u32,
+    start: u32,
+    end: u32,
     momentum: f32,
+    nesterov: u32,
 }
 
 struct Batch {
@@ -27,16 +30,17 @@ struct Batch {
 
 @compute @workgroup_size(256)
 fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = id.y * groups.x * 256u + id.x;
-    if (at >= dims.len) { return; }
+    let at = dims.start + id.y * groups.x * 256u + id.x;
+    if (at >= dims.end) { return; }
     parameters[at] -= batch.learning_rate * gradient[at];
 }
 
 @compute @workgroup_size(256)
 fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = id.y * groups.x * 256u + id.x;
-    if (at >= dims.len) { return; }
-    let v = dims.momentum * velocity[at] + gradient[at];
+    let at = dims.start + id.y * groups.x * 256u + id.x;
+    if (at >= dims.end) { return; }
+    let g = gradient[at];
+    let v = dims.momentum * velocity[at] + g;
     velocity[at] = v;
-    parameters[at] -= batch.learning_rate * v;
+    parameters[at] -= batch.learning_rate * select(v, g + dims.momentum * v, dims.nesterov == 1u);
 }

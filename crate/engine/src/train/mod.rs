@@ -1,16 +1,15 @@
 //! Local training: epochs of steps over the local examples, on whichever back end, with a fault on the GPU carried over to
 //! the CPU.
 
+mod settings;
+
 use std::future::Future;
+
+pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{GpuDevice, GpuRun};
-use crate::{
-    EngineError, Examples, Model, TrainSpec,
-    backend::cpu::CpuRun,
-    optim::{Optimizer, StepNumbers},
-    order::{epoch_order, step_key},
-};
+use crate::{EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, order::epoch_order};
 
 /// Where to train.
 #[derive(Debug, Clone)]
@@ -88,6 +87,10 @@ pub struct Trained {
     pub losses: Vec<f32>,
     /// Whether the GPU was lost on the way, so that (part of) the work was done on the CPU.
     pub fell_back: bool,
+    /// The optimiser's state, for [`Training::resume`].
+    pub optimizer: Vec<f32>,
+    /// Steps that this state has seen.
+    pub steps: u32,
 }
 
 /// Steps in one submission to the GPU: enough to hide the cost of submitting, few enough to report and stop between them.
@@ -105,10 +108,7 @@ enum Run<'m> {
 struct Job<'m> {
     model: &'m Model,
     examples: &'m Examples,
-    optimizer: Optimizer,
-    epochs: u32,
-    batch: usize,
-    seed: u64,
+    settings: &'m Settings,
 }
 
 /// The state at the end of an epoch: what a fault takes training back to.
@@ -149,19 +149,105 @@ pub async fn train(
     device: &Device,
     observer: &mut impl Observer,
 ) -> Result<Trained, EngineError> {
-    model.check_count(parameters)?;
-    model.check_examples(examples)?;
+    let training = Training::new(model, examples, spec).seed(seed);
+    training.run(parameters, device, observer).await
+}
+
+/// A local training with everything that can be set. [`train`] is the short form.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    model: &'a Model,
+    examples: &'a Examples,
+    spec: &'a TrainSpec,
+    seed: u64,
+    correction: &'a [f32],
+    optimizer: &'a [f32],
+    steps_before: u32,
+}
+
+impl<'a> Training<'a> {
+    /// A training of `model` on `examples` as `spec` says, with seed 0 and a fresh optimiser.
+    pub const fn new(model: &'a Model, examples: &'a Examples, spec: &'a TrainSpec) -> Self {
+        Self {
+            model,
+            examples,
+            spec,
+            seed: 0,
+            correction: &[],
+            optimizer: &[],
+            steps_before: 0,
+        }
+    }
+
+    /// The seed of the order of the examples and of dropout.
+    #[must_use]
+    pub const fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// SCAFFOLD's correction, `[d]`: added to every gradient (Karimireddy et al. 2020, algorithm 1, line 10).
+    #[must_use]
+    pub const fn correction(self, correction: &'a [f32]) -> Self {
+        Self { correction, ..self }
+    }
+
+    /// Goes on with the optimiser of an earlier training: its [`Trained::optimizer`] and [`Trained::steps`].
+    #[must_use]
+    pub const fn resume(self, optimizer: &'a [f32], steps: u32) -> Self {
+        Self {
+            optimizer,
+            steps_before: steps,
+            ..self
+        }
+    }
+
+    /// Checks everything that can be checked without training.
+    fn settings(&self, parameters: &[f32]) -> Result<Settings, EngineError> {
+        self.model.check_count(parameters)?;
+        if !self.correction.is_empty() {
+            self.model.check_count(self.correction)?;
+        }
+        self.model.check_examples(self.examples)?;
+        let mut settings = Settings::new(self.model, self.spec, self.seed, parameters, self.correction)?;
+        settings.steps_before = self.steps_before;
+        Ok(settings)
+    }
+
+    /// Trains from `parameters` on `device`.
+    ///
+    /// # Errors
+    /// As [`train`].
+    pub async fn run(
+        self,
+        parameters: &[f32],
+        device: &Device,
+        observer: &mut impl Observer,
+    ) -> Result<Trained, EngineError> {
+        let settings = self.settings(parameters)?;
+        let mut state = settings.optimizer.fresh_state(parameters.len());
+        if self.optimizer.len() == state.len() {
+            state.copy_from_slice(self.optimizer);
+        }
+        let from = Checkpoint {
+            parameters: parameters.to_vec(),
+            state,
+        };
+        run(self.model, self.examples, &settings, from, device, observer).await
+    }
+}
+
+async fn run(
+    model: &Model,
+    examples: &Examples,
+    settings: &Settings,
+    mut checkpoint: Checkpoint,
+    device: &Device,
+    observer: &mut impl Observer,
+) -> Result<Trained, EngineError> {
     let job = Job {
         model,
         examples,
-        optimizer: Optimizer::new(&spec.optimizer)?,
-        epochs: spec.epochs.get(),
-        batch: spec.batch_size.get() as usize,
-        seed,
-    };
-    let mut checkpoint = Checkpoint {
-        parameters: parameters.to_vec(),
-        state: Vec::new(),
+        settings,
     };
     let mut losses = Vec::new();
     let mut fell_back = false;
@@ -172,7 +258,7 @@ pub async fn train(
         }
         run => run?,
     };
-    for epoch in 1..=job.epochs {
+    for epoch in 1..=settings.epochs {
         let epoch_losses = match job.epoch(&mut run, epoch, &mut checkpoint, observer).await {
             Err(EngineError::DeviceLost(reason)) => {
                 fell_back = true;
@@ -187,21 +273,23 @@ pub async fn train(
             observer
                 .progress(Progress::Epoch {
                     epoch,
-                    epochs: job.epochs,
+                    epochs: settings.epochs,
                     loss,
                 })
                 .await,
         )?;
     }
-    let parameters = match run {
-        Run::Cpu(run) => run.into_state().0,
+    let (parameters, optimizer) = match run {
+        Run::Cpu(run) => run.into_state(),
         #[cfg(feature = "gpu")]
-        Run::Gpu(_) => checkpoint.parameters,
+        Run::Gpu(_) => (checkpoint.parameters, checkpoint.state),
     };
     Ok(Trained {
         parameters,
+        steps: settings.steps_before.saturating_add(losses.len() as u32),
         losses,
         fell_back,
+        optimizer,
     })
 }
 
@@ -219,17 +307,7 @@ impl<'m> Job<'m> {
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
                 let Checkpoint { parameters, state } = from;
-                let (model, examples) = (self.model, self.examples);
-                GpuRun::new(
-                    gpu,
-                    model,
-                    examples,
-                    &self.optimizer,
-                    self.batch,
-                    parameters,
-                    state,
-                )
-                .map(Run::Gpu)
+                GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state).map(Run::Gpu)
             }
         }
     }
@@ -239,8 +317,7 @@ impl<'m> Job<'m> {
         Run::Cpu(CpuRun::new(
             self.model,
             self.examples,
-            self.optimizer,
-            self.batch,
+            self.settings,
             parameters,
             state,
         ))
@@ -256,13 +333,12 @@ impl<'m> Job<'m> {
         Ok(self.start_cpu(from))
     }
 
-    /// The numbers of `step` (from 0) of `epoch` (from 1).
-    fn numbers(&self, epoch: u32, steps: usize, step: usize) -> StepNumbers {
-        let index = (epoch - 1) * steps as u32 + step as u32;
-        StepNumbers {
-            step: index + 1,
-            key: step_key(self.seed, index),
-            learning_rate: self.optimizer.learning_rate(),
+    /// The order of the examples in `epoch`, from 1.
+    fn order(&self, epoch: u32) -> Vec<u32> {
+        if self.settings.shuffle {
+            epoch_order(self.examples.len(), self.settings.seed, epoch - 1)
+        } else {
+            (0..self.examples.len() as u32).collect()
         }
     }
 
@@ -274,11 +350,11 @@ impl<'m> Job<'m> {
         checkpoint: &mut Checkpoint,
         observer: &mut impl Observer,
     ) -> Result<Vec<f32>, EngineError> {
-        let order = epoch_order(self.examples.len(), self.seed, epoch - 1);
-        let steps = order.len().div_ceil(self.batch);
+        let order = self.order(epoch);
+        let steps = order.len().div_ceil(self.settings.batch);
         let report = |step: usize| Progress::Step {
             epoch,
-            epochs: self.epochs,
+            epochs: self.settings.epochs,
             step: step as u32,
             steps: steps as u32,
         };
@@ -289,8 +365,8 @@ impl<'m> Job<'m> {
         match run {
             Run::Cpu(run) => {
                 let mut losses = Vec::with_capacity(steps);
-                for (step, batch) in order.chunks(self.batch).enumerate() {
-                    let loss = run.step(batch, self.numbers(epoch, steps, step));
+                for (step, batch) in order.chunks(self.settings.batch).enumerate() {
+                    let loss = run.step(batch, self.settings.numbers(epoch, steps, step));
                     if !loss.is_finite() {
                         return Err(non_finite(step));
                     }
@@ -302,7 +378,7 @@ impl<'m> Job<'m> {
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order, |step| self.numbers(epoch, steps, step))?;
+                run.begin_epoch(&order, |step| self.settings.numbers(epoch, steps, step))?;
                 for first in (0..steps).step_by(STEPS_PER_SUBMISSION) {
                     let end = steps.min(first + STEPS_PER_SUBMISSION);
                     run.steps(first..end).await?;
@@ -343,21 +419,17 @@ pub async fn time_steps(
     samples: usize,
     now_ms: impl Fn() -> f64,
 ) -> Result<f64, EngineError> {
-    model.check_count(parameters)?;
-    model.check_examples(examples)?;
+    let settings = Training::new(model, examples, spec).settings(parameters)?;
     let job = Job {
         model,
         examples,
-        optimizer: Optimizer::new(&spec.optimizer)?,
-        epochs: 1,
-        batch: spec.batch_size.get() as usize,
-        seed: 0,
+        settings: &settings,
     };
-    let order = epoch_order(examples.len(), job.seed, 0);
-    let batches: Vec<&[u32]> = order.chunks(job.batch).collect();
+    let order = job.order(1);
+    let batches: Vec<&[u32]> = order.chunks(settings.batch).collect();
     let from = Checkpoint {
         parameters: parameters.to_vec(),
-        state: Vec::new(),
+        state: settings.optimizer.fresh_state(parameters.len()),
     };
     let mut run = job.start(device, &from)?;
     let mut times = Vec::with_capacity(samples);
@@ -365,12 +437,15 @@ pub async fn time_steps(
         let start = now_ms();
         let steps = match &mut run {
             Run::Cpu(run) => {
-                run.step(batches[sample % batches.len()], job.numbers(1, batches.len(), 0));
+                run.step(
+                    batches[sample % batches.len()],
+                    settings.numbers(1, batches.len(), 0),
+                );
                 1
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order, |step| job.numbers(1, batches.len(), step))?;
+                run.begin_epoch(&order, |step| settings.numbers(1, batches.len(), step))?;
                 let steps = batches.len().min(STEPS_PER_SUBMISSION);
                 run.steps(0..steps).await?;
                 steps

@@ -1,0 +1,140 @@
+//! A training spec, checked against a model.
+
+use std::ops::Range;
+
+use crate::{
+    Model, ScheduleSpec, SpecError, TrainSpec,
+    optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, schedule},
+    order::step_key,
+};
+
+/// What does not change during a training.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub epochs: u32,
+    pub batch: usize,
+    pub shuffle: bool,
+    pub optimizer: Optimizer,
+    pub schedule: ScheduleSpec,
+    pub adjust: Adjust,
+    /// The parts of the flat vector that learn, in order, none touching the next.
+    pub trainable: Vec<Range<usize>>,
+    pub clip_examples_l2: Option<f32>,
+    pub seed: u64,
+    /// Steps that earlier trainings took with the same optimiser state.
+    pub steps_before: u32,
+}
+
+impl Settings {
+    /// Checks `spec` for `model`; `start` are the parameters that training begins with, `correction` is SCAFFOLD's, or empty.
+    pub fn new(
+        model: &Model,
+        spec: &TrainSpec,
+        seed: u64,
+        start: &[f32],
+        correction: &[f32],
+    ) -> Result<Self, SpecError> {
+        if let Some(clip) = spec.clip_examples_l2 {
+            in_range("clip_examples_l2", clip, clip > 0.0, "a finite number above 0")?;
+        }
+        Ok(Self {
+            epochs: spec.epochs.get(),
+            batch: spec.batch_size.get() as usize,
+            shuffle: spec.shuffle,
+            optimizer: Optimizer::new(&spec.optimizer)?,
+            schedule: schedule::check(spec.schedule)?,
+            adjust: Adjust::new(spec, start, correction)?,
+            trainable: trainable(model, &spec.freeze)?,
+            clip_examples_l2: spec.clip_examples_l2,
+            seed,
+            steps_before: 0,
+        })
+    }
+
+    /// Settings that only compute gradients.
+    pub fn gradient_only(model: &Model, clip_examples_l2: Option<f32>) -> Self {
+        Self {
+            epochs: 1,
+            batch: usize::MAX,
+            shuffle: false,
+            optimizer: Optimizer::default(),
+            schedule: ScheduleSpec::Constant,
+            adjust: Adjust::default(),
+            trainable: vec![0..model.parameter_count()],
+            clip_examples_l2,
+            seed: 0,
+            steps_before: 0,
+        }
+    }
+
+    /// Whether any of the parameters in `range` learns.
+    pub fn learns(&self, range: &Range<usize>) -> bool {
+        let overlaps = |part: &Range<usize>| part.start < range.end && range.start < part.end;
+        self.trainable.iter().any(overlaps)
+    }
+
+    /// The numbers of `step` (from 0) of `epoch` (from 1), where an epoch has `steps`.
+    pub fn numbers(&self, epoch: u32, steps: usize, step: usize) -> StepNumbers {
+        let index = (epoch - 1) * steps as u32 + step as u32;
+        let factor = schedule::factor(self.schedule, index + 1, self.epochs * steps as u32);
+        let key = step_key(self.seed, index);
+        self.optimizer
+            .numbers(self.steps_before.saturating_add(index + 1), factor, key)
+    }
+}
+
+/// The parts of the flat vector whose tensors' names begin with none of `freeze`.
+fn trainable(model: &Model, freeze: &[String]) -> Result<Vec<Range<usize>>, SpecError> {
+    let tensors = model.layout().tensors();
+    // `layers.1` must not freeze `layers.10`.
+    let hit = |name: &str, prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    if let Some(unknown) = freeze
+        .iter()
+        .find(|prefix| !tensors.iter().any(|tensor| hit(&tensor.name, prefix)))
+    {
+        return Err(SpecError::Frozen {
+            name: unknown.clone(),
+        });
+    }
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for tensor in tensors {
+        if freeze.iter().any(|prefix| hit(&tensor.name, prefix)) {
+            continue;
+        }
+        match parts.last_mut() {
+            Some(last) if last.end == tensor.offset => last.end = tensor.range().end,
+            _ => parts.push(tensor.range()),
+        }
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frozen_tensors_are_left_out_by_whole_names() {
+        let layers = vec![serde_json::json!({"type": "dense", "units": 2}); 11];
+        let spec = serde_json::json!({"input": [2], "layers": layers, "loss": "softmax-cross-entropy"});
+        let model = Model::new(&serde_json::from_value(spec).unwrap()).unwrap();
+        let parts = |freeze: &[&str]| {
+            trainable(
+                &model,
+                &freeze.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(parts(&[]).unwrap(), [0..66]);
+        assert_eq!(parts(&["layers.1"]).unwrap(), [0..6, 12..66]);
+        assert_eq!(parts(&["layers.0", "layers.10.bias"]).unwrap(), [6..64]);
+        assert_eq!(
+            parts(&["layers.11"]),
+            Err(SpecError::Frozen {
+                name: "layers.11".into()
+            })
+        );
+    }
+}
