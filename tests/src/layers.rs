@@ -61,6 +61,51 @@ pub fn cases() -> Vec<Case> {
             0,
             json!({"input": [6], "layers": [{"type": "relu"}, {"type": "dense", "units": 4}], "loss": ce}),
         ),
+        case(
+            "gelu, tanh, sigmoid",
+            5,
+            0,
+            json!({"input": [6], "layers": [{"type": "dense", "units": 7}, {"type": "gelu"}, {"type": "dense", "units": 65}, {"type": "tanh"}, {"type": "dense", "units": 5}, {"type": "sigmoid"}, {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "residual branches, one value read three times, a rectifier of a marked value",
+            5,
+            0,
+            json!({"input": [6], "layers": [
+                {"type": "dense", "units": 7}, {"type": "mark", "name": "a"}, {"type": "relu"},
+                {"type": "dense", "units": 7}, {"type": "add", "with": "a"}, {"type": "mark", "name": "b"},
+                {"type": "dense", "units": 7}, {"type": "tanh"}, {"type": "add", "with": "a"}, {"type": "add", "with": "b"},
+                {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "a value added to itself",
+            3,
+            0,
+            json!({"input": [4], "layers": [
+                {"type": "dense", "units": 5}, {"type": "mark", "name": "a"}, {"type": "add", "with": "a"},
+                {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "concatenation with the data, over positions",
+            3,
+            0,
+            json!({"input": [5, 4], "layers": [
+                {"type": "mark", "name": "data"}, {"type": "dense", "units": 3}, {"type": "tanh"},
+                {"type": "mark", "name": "a"}, {"type": "dense", "units": 2}, {"type": "concat", "with": "a"},
+                {"type": "concat", "with": "data"}, {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
+            "mean squared error",
+            7,
+            0,
+            json!({"input": [6], "layers": [{"type": "dense", "units": 70}, {"type": "relu"}, {"type": "dense", "units": 67}], "loss": "mean-squared-error"}),
+        ),
+        case(
+            "sigmoid cross-entropy",
+            7,
+            0,
+            json!({"input": [6], "layers": [{"type": "dense", "units": 9}, {"type": "relu"}, {"type": "dense", "units": 4}], "loss": "sigmoid-cross-entropy"}),
+        ),
     ]
 }
 

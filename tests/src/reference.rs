@@ -43,8 +43,18 @@ fn forward(spec: &ModelSpec, parameters: &[f64], x: &[f32]) -> Value {
         shape: spec.input.clone(),
         data: x.iter().map(|&v| f64::from(v)).collect(),
     };
+    let mut marks: Vec<(&str, Value)> = Vec::new();
     for layer in &spec.layers {
-        value = apply(layer, value, &mut parameters);
+        let marked = |name: &str| marks.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        match layer {
+            LayerSpec::Mark { name } => marks.push((name, value.clone())),
+            LayerSpec::Add { with } => {
+                let other = marked(with);
+                value.data.iter_mut().zip(&other.data).for_each(|(v, o)| *v += o);
+            }
+            LayerSpec::Concat { with } => value = concat(&value, &marked(with)),
+            layer => value = apply(layer, value, &mut parameters),
+        }
     }
     assert!(parameters.0.is_empty(), "parameters left over");
     value
@@ -55,7 +65,26 @@ fn apply(layer: &LayerSpec, x: Value, parameters: &mut Parameters<'_>) -> Value 
     match *layer {
         LayerSpec::Dense { units } => dense(&x, units, parameters),
         LayerSpec::Relu {} => map(x, |v| if v > 0.0 { v } else { 0.0 }),
+        LayerSpec::Gelu {} => {
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            map(x, |v| {
+                0.5 * v * (1.0 + (root * (v + 0.044715 * v.powi(3))).tanh())
+            })
+        }
+        LayerSpec::Tanh {} => map(x, f64::tanh),
+        LayerSpec::Sigmoid {} => map(x, |v| 1.0 / (1.0 + (-v).exp())),
         ref other => panic!("the reference does not know {other:?}"),
+    }
+}
+
+fn concat(x: &Value, other: &Value) -> Value {
+    let (m, n) = (*x.shape.last().unwrap(), *other.shape.last().unwrap());
+    let pairs = x.data.chunks_exact(m).zip(other.data.chunks_exact(n));
+    let mut shape = x.shape.clone();
+    *shape.last_mut().unwrap() = m + n;
+    Value {
+        shape,
+        data: pairs.flat_map(|(a, b)| [a, b].concat()).collect(),
     }
 }
 
@@ -93,6 +122,18 @@ fn example_loss(loss: LossSpec, output: &Value, targets: &[u32]) -> (f64, usize)
                 }
             }
             (total, counted)
+        }
+        LossSpec::MeanSquaredError | LossSpec::SigmoidCrossEntropy => {
+            let losses = output.data.iter().zip(targets).map(|(&z, &bits)| {
+                let t = f64::from(f32::from_bits(bits));
+                if loss == LossSpec::MeanSquaredError {
+                    (z - t).powi(2)
+                } else {
+                    let p = 1.0 / (1.0 + (-z).exp());
+                    -(t * p.ln() + (1.0 - t) * (1.0 - p).ln())
+                }
+            });
+            (losses.sum(), targets.len())
         }
         other => panic!("the reference does not know {other:?}"),
     }

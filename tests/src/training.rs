@@ -165,6 +165,27 @@ pub async fn every_optimizer_agrees_with_the_cpu(device: &Device) {
     }
 }
 
+/// Dropout drops the same numbers on `device` as on the CPU, and learning still happens.
+pub async fn dropout_agrees_with_the_cpu(device: &Device) {
+    let spec_of = serde_json::json!({
+        "input": [17],
+        "layers": [{"type": "dense", "units": 40}, {"type": "relu"}, {"type": "dropout", "rate": 0.4}, {"type": "dense", "units": 5}],
+        "loss": "softmax-cross-entropy"
+    });
+    let (_, examples) = problem(203, 17, 24, 5);
+    let model = Model::new(&serde_json::from_value(spec_of).unwrap()).unwrap();
+    let spec = spec(6, 16, 0.3, 0.0);
+    let (here, there) = (
+        run(&model, &examples, &spec, device).await,
+        run(&model, &examples, &spec, &Device::Cpu).await,
+    );
+    for (step, (a, b)) in here.losses.iter().zip(&there.losses).enumerate() {
+        assert!((a - b).abs() <= 1e-3 * b.abs().max(0.1), "step {step}: {a} {b}");
+    }
+    let accuracy = model.evaluate(&here.parameters, &examples).unwrap().accuracy;
+    assert!(accuracy > 0.9, "{accuracy}");
+}
+
 /// Two trainings, the second with the first one's optimiser, are one training of as many epochs.
 pub async fn an_optimizer_can_be_resumed(device: &Device) {
     let (model, examples) = problem(40, 9, 8, 4);

@@ -32,6 +32,7 @@ on_every_device! {
     agrees_with_the_cpu,
     every_layer_agrees_with_the_cpu,
     learns_like_the_cpu,
+    dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
     an_optimizer_can_be_resumed,
     same_seed_same_bits,

@@ -76,6 +76,16 @@ pub enum SpecError {
         /// The shape of one example there.
         found: Vec<usize>,
     },
+    /// A name of a value that is given twice, or not at all.
+    #[error("layer {layer}: the name {name:?} {problem}")]
+    Mark {
+        /// Index of the layer.
+        layer: usize,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// More parameters than an update can carry.
     #[error("the model has more than {limit} parameters")]
     TooLarge {

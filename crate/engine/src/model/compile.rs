@@ -5,7 +5,17 @@ use std::ops::Range;
 use crate::{
     Layout, MAX_PARAMETERS, SpecError,
     layout::Init,
-    ops::{LossOp, Op, dense::Dense, relu::Relu, softmax_cross_entropy::SoftmaxCrossEntropy},
+    ops::{
+        LossOp, Op,
+        activation::{Activation, Function},
+        add::Add,
+        concat::Concat,
+        dense::Dense,
+        dropout::Dropout,
+        elementwise_loss::{ElementwiseLoss, Measure},
+        relu::Relu,
+        softmax_cross_entropy::SoftmaxCrossEntropy,
+    },
     spec::{LayerSpec, LossSpec, ModelSpec},
 };
 
@@ -64,6 +74,23 @@ impl Placement<'_> {
         }
     }
 
+    /// A name of a value cannot be used.
+    pub fn mark_error(&self, name: &str, problem: &'static str) -> SpecError {
+        SpecError::Mark {
+            layer: self.layer,
+            name: name.to_owned(),
+            problem,
+        }
+    }
+
+    /// The value with that name.
+    fn marked(&self, marks: &[(&str, usize)], name: &str) -> Result<usize, SpecError> {
+        let found = marks.iter().find(|(known, _)| *known == name);
+        found
+            .map(|&(_, value)| value)
+            .ok_or_else(|| self.mark_error(name, "is given by no mark before it"))
+    }
+
     /// Refuses a size of 0.
     pub fn at_least_one(&self, field: &'static str, value: usize) -> Result<(), SpecError> {
         if value > 0 {
@@ -98,6 +125,20 @@ pub(super) fn len_of(shape: &[usize]) -> Result<usize, SpecError> {
         })
 }
 
+/// An operation, its second input and the shape of its output.
+type Built = (Box<dyn Op>, Option<usize>, Vec<usize>);
+
+fn activation(function: Function, shape: Vec<usize>) -> Result<Built, SpecError> {
+    let len = len_of(&shape)?;
+    Ok((Box::new(Activation { function, len }), None, shape))
+}
+
+/// A loss against numbers, which has no classes.
+fn elementwise(measure: Measure, outputs: &[usize]) -> Result<(Box<dyn LossOp>, usize), SpecError> {
+    let len = len_of(outputs)?;
+    Ok((Box::new(ElementwiseLoss { measure, len }), 0))
+}
+
 pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
     if spec.input.is_empty() || spec.input.contains(&0) {
         return Err(SpecError::Input(spec.input.clone()));
@@ -108,6 +149,7 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
     let mut shapes = vec![spec.input.clone()];
     let mut current = 0;
     let input = InputKind::Numbers;
+    let mut marks: Vec<(&str, usize)> = Vec::new();
     for (layer, layer_spec) in spec.layers.iter().enumerate() {
         let shape = shapes[current].clone();
         let parameters_before = layout.len();
@@ -116,17 +158,47 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             kind: layer_spec.kind(),
             layout: &mut layout,
         };
-        let (op, other, output): (Box<dyn Op>, _, _) = match *layer_spec {
-            LayerSpec::Dense { units } => {
+        let (op, other, output): (Box<dyn Op>, _, _) = match layer_spec {
+            &LayerSpec::Dense { units } => {
                 let (op, output) = Dense::new(&mut at, &shape, units)?;
                 (Box::new(op), None, output)
             }
             LayerSpec::Relu {} => {
-                let fused = current > 0 && nodes.last_mut().is_some_and(|node| node.op.fuse_relu());
+                // A value that is read elsewhere too must stay as it is.
+                let marked = marks.iter().any(|&(_, value)| value == current);
+                let fused =
+                    current > 0 && !marked && nodes.last_mut().is_some_and(|node| node.op.fuse_relu());
                 if fused {
                     continue;
                 }
                 (Box::new(Relu::new(len_of(&shape)?)), None, shape)
+            }
+            LayerSpec::Gelu {} => activation(Function::Gelu, shape)?,
+            LayerSpec::Tanh {} => activation(Function::Tanh, shape)?,
+            LayerSpec::Sigmoid {} => activation(Function::Sigmoid, shape)?,
+            &LayerSpec::Dropout { rate } => {
+                let dropout = Dropout::new(&at, len_of(&shape)?, rate)?;
+                (Box::new(dropout), None, shape)
+            }
+            LayerSpec::Mark { name } => {
+                if marks.iter().any(|(known, _)| known == name) {
+                    return Err(at.mark_error(name, "is given twice"));
+                }
+                marks.push((name, current));
+                continue;
+            }
+            LayerSpec::Add { with } => {
+                let other = at.marked(&marks, with)?;
+                if shapes[other] != shape {
+                    return Err(at.shape_error("the marked value's shape", &shape));
+                }
+                let len = len_of(&shape)?;
+                (Box::new(Add { len }), Some(other), shape)
+            }
+            LayerSpec::Concat { with } => {
+                let other = at.marked(&marks, with)?;
+                let (op, output) = Concat::new(&at, &shape, &shapes[other])?;
+                (Box::new(op), Some(other), output)
             }
         };
         len_of(&output)?;
@@ -151,6 +223,8 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             let classes = loss.classes;
             (Box::new(loss), classes)
         }
+        LossSpec::SigmoidCrossEntropy => elementwise(Measure::SigmoidCrossEntropy, outputs)?,
+        LossSpec::MeanSquaredError => elementwise(Measure::SquaredError, outputs)?,
     };
     Ok(Program {
         layout,

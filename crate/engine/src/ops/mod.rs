@@ -12,7 +12,12 @@
 
 #[cfg(feature = "gpu")]
 pub(crate) mod accumulate;
+pub mod activation;
+pub mod add;
+pub mod concat;
 pub mod dense;
+pub mod dropout;
+pub mod elementwise_loss;
 pub(crate) mod gather;
 pub(crate) mod ghost;
 pub mod relu;

@@ -38,6 +38,32 @@ pub enum LayerSpec {
     },
     /// `y = max(x, 0)`, any shape, see [`crate::ops::relu`].
     Relu {},
+    /// Gaussian error linear unit, any shape, see [`crate::ops::activation`].
+    Gelu {},
+    /// Hyperbolic tangent, any shape, see [`crate::ops::activation`].
+    Tanh {},
+    /// Logistic function, any shape, see [`crate::ops::activation`].
+    Sigmoid {},
+    /// Drops numbers by chance in training, any shape, see [`crate::ops::dropout`].
+    Dropout {
+        /// Probability of being dropped, `0.0 ≤ rate < 1.0`.
+        rate: f32,
+    },
+    /// Gives the value here a name, for an `add` or a `concat` further on. Changes nothing.
+    Mark {
+        /// The name.
+        name: String,
+    },
+    /// Adds the value of that name, which must have the same shape: where a residual branch ends. See [`crate::ops::add`].
+    Add {
+        /// The name given by a `mark`.
+        with: String,
+    },
+    /// Puts the value of that name behind this one in the last dimension. See [`crate::ops::concat`].
+    Concat {
+        /// The name given by a `mark`.
+        with: String,
+    },
 }
 
 /// The loss.
@@ -48,6 +74,10 @@ pub enum LossSpec {
     /// Cross-entropy of the softmax over the last dimension against an integer label for each position, averaged over the
     /// labels that are not padding, see [`crate::ops::softmax_cross_entropy`].
     SoftmaxCrossEntropy,
+    /// Cross-entropy of the sigmoid of each output against a number from 0 to 1, see [`crate::ops::elementwise_loss`].
+    SigmoidCrossEntropy,
+    /// Mean squared error against numbers, see [`crate::ops::elementwise_loss`].
+    MeanSquaredError,
 }
 
 impl LayerSpec {
@@ -56,6 +86,13 @@ impl LayerSpec {
         match self {
             Self::Dense { .. } => "dense",
             Self::Relu {} => "relu",
+            Self::Gelu {} => "gelu",
+            Self::Tanh {} => "tanh",
+            Self::Sigmoid {} => "sigmoid",
+            Self::Dropout { .. } => "dropout",
+            Self::Mark { .. } => "mark",
+            Self::Add { .. } => "add",
+            Self::Concat { .. } => "concat",
         }
     }
 }
@@ -65,6 +102,8 @@ impl LossSpec {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::SoftmaxCrossEntropy => "softmax-cross-entropy",
+            Self::SigmoidCrossEntropy => "sigmoid-cross-entropy",
+            Self::MeanSquaredError => "mean-squared-error",
         }
     }
 }

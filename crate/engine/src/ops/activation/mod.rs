@@ -1,0 +1,31 @@
+//! Smooth functions of single numbers: gelu, tanh, sigmoid. Shape: any; the output has the input's.
+//!
+//! - `gelu(x) = ½x·(1 + tanh(√(2/π)·(x + 0.044715x³)))` (Hendrycks, Gimpel 2016, section 2, the tanh form);
+//! - `tanh(x)`, with `dx = dy·(1 − y²)`;
+//! - `sigmoid(x) = 1 / (1 + e⁻ˣ)`, with `dx = dy·y·(1 − y)`.
+
+mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
+
+pub(crate) use cpu::sigmoid;
+
+/// Which function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// Gaussian error linear unit.
+    Gelu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Logistic function.
+    Sigmoid,
+}
+
+/// An activation: see the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// The function.
+    pub function: Function,
+    /// Numbers per example.
+    pub len: usize,
+}
