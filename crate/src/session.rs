@@ -648,6 +648,7 @@ impl<P: Ports> Observer for Watch<'_, P> {
                 epochs,
                 step,
                 steps,
+                ..
             } if now - self.breath >= BREATH_MS || step == steps => {
                 self.ports.listener().hear(SessionEvent::Step {
                     round,

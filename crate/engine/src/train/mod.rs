@@ -36,6 +36,8 @@ pub enum Progress<'a> {
         step: u32,
         /// Steps of an epoch.
         steps: u32,
+        /// The mean loss of the step's batch, where it is known at once: on the CPU.
+        loss: Option<f32>,
     },
     /// An epoch is done.
     Epoch {
@@ -352,11 +354,12 @@ impl<'m> Job<'m> {
     ) -> Result<Vec<f32>, EngineError> {
         let order = self.order(epoch);
         let steps = order.len().div_ceil(self.settings.batch);
-        let report = |step: usize| Progress::Step {
+        let report = |step: usize, loss: Option<f32>| Progress::Step {
             epoch,
             epochs: self.settings.epochs,
             step: step as u32,
             steps: steps as u32,
+            loss,
         };
         let non_finite = |step: usize| EngineError::NonFinite {
             epoch,
@@ -371,7 +374,7 @@ impl<'m> Job<'m> {
                         return Err(non_finite(step));
                     }
                     losses.push(loss);
-                    proceed(observer.progress(report(step + 1)).await)?;
+                    proceed(observer.progress(report(step + 1, Some(loss))).await)?;
                 }
                 let _ = checkpoint; // the CPU loses nothing, so there is nothing to go back to
                 Ok(losses)
@@ -382,7 +385,7 @@ impl<'m> Job<'m> {
                 for first in (0..steps).step_by(STEPS_PER_SUBMISSION) {
                     let end = steps.min(first + STEPS_PER_SUBMISSION);
                     run.steps(first..end).await?;
-                    proceed(observer.progress(report(end)).await)?;
+                    proceed(observer.progress(report(end, None)).await)?;
                 }
                 let (losses, parameters, state) = run.end_epoch().await?;
                 if let Some(step) = losses.iter().position(|loss| !loss.is_finite()) {

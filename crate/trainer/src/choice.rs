@@ -1,0 +1,108 @@
+//! Where to train: what was asked for, or the faster of what there is, measured on a few steps of the very model.
+
+use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, TrainSpec, time_steps};
+use wasm_bindgen::JsValue;
+
+use crate::turn::now_ms;
+
+/// Timed pieces for each candidate; the median is compared.
+const SAMPLES: usize = 3;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Auto,
+    Cpu,
+    WebGpu,
+}
+
+/// Where training happens, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub device: Device,
+    pub reason: String,
+    pub adapter: Option<String>,
+    /// Milliseconds per step on the CPU and the GPU, where both were measured.
+    pub times: Option<(f64, f64)>,
+}
+
+impl Choice {
+    pub fn cpu(reason: impl Into<String>) -> Self {
+        Self {
+            device: Device::Cpu,
+            reason: reason.into(),
+            adapter: None,
+            times: None,
+        }
+    }
+
+    pub const fn name(&self) -> &'static str {
+        match self.device {
+            Device::Gpu(_) => "webgpu",
+            _ => "cpu",
+        }
+    }
+}
+
+/// Asks the browser for a GPU.
+pub(crate) async fn request_gpu() -> Result<GpuDevice, EngineError> {
+    // Without `navigator.gpu` there is nothing to ask, and wgpu would look for back ends that this build does not have.
+    let navigator = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("navigator"));
+    let gpu = navigator.and_then(|navigator| js_sys::Reflect::get(&navigator, &JsValue::from_str("gpu")));
+    if gpu.map_or(true, |gpu| gpu.is_undefined() || gpu.is_null()) {
+        return Err(EngineError::NoGpu(
+            "this browser has no WebGPU (navigator.gpu)".into(),
+        ));
+    }
+    GpuDevice::request().await
+}
+
+/// Chooses for this model, these examples and this training.
+pub(crate) async fn choose(
+    asked: Asked,
+    model: &Model,
+    parameters: &[f32],
+    examples: &Examples,
+    spec: &TrainSpec,
+) -> Result<Choice, EngineError> {
+    if asked == Asked::Cpu {
+        return Ok(Choice::cpu("asked for"));
+    }
+    let gpu = match request_gpu().await {
+        Ok(gpu) => gpu,
+        Err(error) if asked == Asked::WebGpu => return Err(error),
+        Err(error) => return Ok(Choice::cpu(error.to_string())),
+    };
+    let adapter = Some(gpu.name().to_owned());
+    let software = gpu.is_software();
+    let on_gpu = Device::Gpu(gpu);
+    if asked == Asked::WebGpu {
+        return Ok(Choice {
+            device: on_gpu,
+            reason: "asked for".into(),
+            adapter,
+            times: None,
+        });
+    }
+    if software {
+        let mut choice = Choice::cpu("the WebGPU adapter is emulated in software");
+        choice.adapter = adapter;
+        return Ok(choice);
+    }
+    let time = async |device: &Device| {
+        time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await
+    };
+    let cpu_ms = time(&Device::Cpu).await?;
+    Ok(match time(&on_gpu).await {
+        Err(error) => Choice {
+            adapter,
+            ..Choice::cpu(format!("WebGPU failed its trial: {error}"))
+        },
+        Ok(gpu_ms) => Choice {
+            device: if gpu_ms < cpu_ms { on_gpu } else { Device::Cpu },
+            reason: "the faster of the two on this model's own steps".into(),
+            adapter,
+            times: Some((cpu_ms, gpu_ms)),
+        },
+    })
+}

@@ -1,0 +1,320 @@
+//! The surface that JavaScript sees, used only by the worker. `pkg/src/trainer.ts` has its types.
+
+use std::{cell::RefCell, pin::Pin, rc::Rc};
+
+use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
+use serde::{Deserialize, de::DeserializeOwned};
+use unsaid_engine::{
+    Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training,
+};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+
+use crate::{
+    choice::{self, Asked, Choice},
+    errors::{bad_options, of_engine, throw},
+    turn::{give_way, now_ms},
+};
+
+/// How long training may hold the worker before it looks for messages, such as one that asks it to stop.
+const TURN_MS: f64 = 8.0;
+
+/// What changes.
+struct State {
+    parameters: Vec<f32>,
+    optimizer: Vec<f32>,
+    steps: u32,
+    choice: Option<Choice>,
+    fell_back: bool,
+    busy: bool,
+}
+
+/// A model in training. Every method that takes time returns a promise; it rejects with an `Error` that has a stable `code`.
+#[wasm_bindgen]
+pub struct Trainer {
+    model: Rc<Model>,
+    asked: Asked,
+    state: Rc<RefCell<State>>,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, JsValue> {
+    let document: serde_json::Value = serde_json::from_str(text).map_err(|error| bad_options(&error))?;
+    T::deserialize(&document).map_err(|error| bad_options(&error))
+}
+
+/// A promise of `work`'s result. One executor for every method: each `async fn` of an exported type would bring its own.
+fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -> Promise {
+    let work: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>> = Box::pin(work);
+    wasm_bindgen_futures::future_to_promise(work)
+}
+
+#[wasm_bindgen]
+impl Trainer {
+    /// A model from its spec (JSON), with the weights of a safetensors file, or fresh ones from `seed`. `backend` is `auto`,
+    /// `cpu` or `webgpu`.
+    #[wasm_bindgen(constructor)]
+    pub fn new(spec: &str, backend: &str, weights: Option<Vec<u8>>, seed: u32) -> Result<Trainer, JsValue> {
+        let asked = match backend {
+            "auto" => Asked::Auto,
+            "cpu" => Asked::Cpu,
+            "webgpu" => Asked::WebGpu,
+            _ => return Err(bad_options(&"backend must be auto, cpu or webgpu")),
+        };
+        let spec: ModelSpec = from_json(spec)?;
+        let model = Model::new(&spec).map_err(|error| bad_options(&error))?;
+        let parameters = match weights {
+            None => model.initial_parameters(u64::from(seed)),
+            Some(file) => model
+                .from_safetensors(&file)
+                .map_err(|error| of_engine(&error.into()))?,
+        };
+        let state = State {
+            parameters,
+            optimizer: Vec::new(),
+            steps: 0,
+            choice: None,
+            fell_back: false,
+            busy: false,
+        };
+        Ok(Self {
+            model: Rc::new(model),
+            asked,
+            state: Rc::new(RefCell::new(state)),
+        })
+    }
+
+    /// Trains on `x`, `[examples, features]`, and `y`: labels (`Uint32Array`) or numbers (`Float32Array`). `spec` is a training
+    /// spec (JSON); `on_step` hears `(epoch, step, steps, loss or undefined)`. A promise of the loss of every step.
+    pub fn fit(
+        &self,
+        x: Vec<f32>,
+        y: JsValue,
+        spec: &str,
+        seed: u32,
+        on_step: Option<js_sys::Function>,
+        signal: web_sys::AbortSignal,
+    ) -> Promise {
+        let (model, state, asked) = (Rc::clone(&self.model), Rc::clone(&self.state), self.asked);
+        let spec: Result<TrainSpec, JsValue> = from_json(spec);
+        promise(async move {
+            let spec = spec?;
+            let examples = examples(&model, x, &y)?;
+            if state.borrow().busy {
+                return Err(throw("busy", "this trainer is training already"));
+            }
+            let (parameters, optimizer, steps, known) = {
+                let mut state = state.borrow_mut();
+                state.busy = true;
+                (
+                    state.parameters.clone(),
+                    state.optimizer.clone(),
+                    state.steps,
+                    state.choice.clone(),
+                )
+            };
+            let mut reporter = Reporter {
+                on_step,
+                signal,
+                last_turn: now_ms(),
+            };
+            let result = async {
+                let choice = match known {
+                    Some(choice) => choice,
+                    None => choice::choose(asked, &model, &parameters, &examples, &spec).await?,
+                };
+                state.borrow_mut().choice = Some(choice.clone());
+                let training = Training::new(&model, &examples, &spec)
+                    .seed(u64::from(seed))
+                    .resume(&optimizer, steps);
+                training.run(&parameters, &choice.device, &mut reporter).await
+            }
+            .await;
+            let mut state = state.borrow_mut();
+            state.busy = false;
+            let trained = result.map_err(|error| of_engine(&error))?;
+            state.fell_back |= trained.fell_back;
+            if trained.fell_back {
+                state.choice = Some(Choice::cpu("the GPU was lost"));
+            }
+            state.parameters = trained.parameters;
+            state.optimizer = trained.optimizer;
+            state.steps = trained.steps;
+            Ok(Float32Array::from(trained.losses.as_slice()).into())
+        })
+    }
+
+    /// Accuracy, top-3 recall, mean loss and perplexity: `[accuracy, top3, loss, perplexity, examples]`.
+    pub fn evaluate(&self, x: Vec<f32>, y: JsValue) -> Result<Vec<f64>, JsValue> {
+        let examples = examples(&self.model, x, &y)?;
+        let found = self
+            .model
+            .evaluate(&self.state.borrow().parameters, &examples)
+            .map_err(|error| of_engine(&error))?;
+        Ok(vec![
+            found.accuracy,
+            found.top_3,
+            found.loss,
+            found.perplexity(),
+            found.examples as f64,
+        ])
+    }
+
+    /// The model's answer to each row of `x`: probabilities, where the loss has them.
+    pub fn predict(&self, x: &[f32]) -> Result<Float32Array, JsValue> {
+        let answers = self
+            .model
+            .predict(&self.state.borrow().parameters, x)
+            .map_err(|error| of_engine(&error))?;
+        Ok(Float32Array::from(answers.as_slice()))
+    }
+
+    /// A copy of the flat parameter vector.
+    pub fn weights(&self) -> Float32Array {
+        Float32Array::from(self.state.borrow().parameters.as_slice())
+    }
+
+    /// Takes a flat parameter vector; the optimiser begins anew.
+    #[wasm_bindgen(js_name = setWeights)]
+    pub fn set_weights(&self, weights: Vec<f32>) -> Result<(), JsValue> {
+        let expected = self.model.parameter_count();
+        if weights.len() != expected {
+            let message = format!("{} weights, but the model has {expected}", weights.len());
+            return Err(throw("bad-model", &message));
+        }
+        if weights.iter().any(|weight| !weight.is_finite()) {
+            return Err(throw("bad-model", "a weight is not a finite number"));
+        }
+        self.replace(weights)
+    }
+
+    /// Name, offset and shape of each tensor: `[name, offset, dim, dim, …]`.
+    pub fn layout(&self) -> js_sys::Array {
+        let tensors = self.model.layout().tensors().iter();
+        tensors
+            .map(|tensor| {
+                let numbers = [tensor.offset].into_iter().chain(tensor.shape.iter().copied());
+                let row = js_sys::Array::of1(&JsValue::from_str(&tensor.name));
+                for number in numbers {
+                    row.push(&JsValue::from_f64(number as f64));
+                }
+                row
+            })
+            .collect()
+    }
+
+    /// The weights as a safetensors file.
+    pub fn save(&self) -> Result<Uint8Array, JsValue> {
+        let file = self
+            .model
+            .to_safetensors(&self.state.borrow().parameters)
+            .map_err(|error| of_engine(&error.into()))?;
+        Ok(Uint8Array::from(file.as_slice()))
+    }
+
+    /// Takes the weights of a safetensors file; the optimiser begins anew.
+    pub fn load(&self, file: &[u8]) -> Result<(), JsValue> {
+        let weights = self.model.from_safetensors(file);
+        self.replace(weights.map_err(|error| of_engine(&error.into()))?)
+    }
+
+    /// Where training happens and why: `[backend, reason, adapter, cpuMsPerStep, gpuMsPerStep]`; undefined before the first
+    /// training.
+    pub fn backend(&self) -> JsValue {
+        let state = self.state.borrow();
+        let Some(choice) = &state.choice else {
+            return JsValue::UNDEFINED;
+        };
+        let time = |which: fn(&(f64, f64)) -> f64| {
+            choice
+                .times
+                .as_ref()
+                .map_or(JsValue::NULL, |times| JsValue::from_f64(which(times)))
+        };
+        let adapter = choice
+            .adapter
+            .as_ref()
+            .map_or(JsValue::NULL, |name| JsValue::from_str(name));
+        js_sys::Array::of5(
+            &JsValue::from_str(choice.name()),
+            &JsValue::from_str(&choice.reason),
+            &adapter,
+            &time(|times| times.0),
+            &time(|times| times.1),
+        )
+        .into()
+    }
+
+    fn replace(&self, parameters: Vec<f32>) -> Result<(), JsValue> {
+        let mut state = self.state.borrow_mut();
+        if state.busy {
+            return Err(throw("busy", "this trainer is training"));
+        }
+        state.parameters = parameters;
+        state.optimizer = Vec::new();
+        state.steps = 0;
+        Ok(())
+    }
+}
+
+/// Checked examples of the model.
+fn examples(model: &Model, x: Vec<f32>, y: &JsValue) -> Result<Examples, JsValue> {
+    let features = model.features();
+    let outputs = model.output_shape();
+    let made = if model.spec().loss == LossSpec::SoftmaxCrossEntropy {
+        let labels = y
+            .dyn_ref::<Uint32Array>()
+            .ok_or_else(|| throw("bad-data", "y must be labels, a Uint32Array"))?
+            .to_vec();
+        let (positions, classes) = (outputs[..outputs.len() - 1].iter().product(), model.classes());
+        Examples::sequences(x, labels, features, positions, classes)
+    } else {
+        let values = y
+            .dyn_ref::<Float32Array>()
+            .ok_or_else(|| throw("bad-data", "y must be numbers, a Float32Array"))?
+            .to_vec();
+        Examples::with_values(x, &values, features, outputs.iter().product())
+    };
+    made.map_err(|error| of_engine(&error.into()))
+}
+
+/// Tells JavaScript of every step, and lets it stop training.
+struct Reporter {
+    on_step: Option<js_sys::Function>,
+    signal: web_sys::AbortSignal,
+    last_turn: f64,
+}
+
+impl Observer for Reporter {
+    async fn progress(&mut self, progress: Progress<'_>) -> Control {
+        if let (
+            Some(on_step),
+            Progress::Step {
+                epoch,
+                step,
+                steps,
+                loss,
+                ..
+            },
+        ) = (&self.on_step, progress)
+        {
+            let loss = loss.map_or(JsValue::UNDEFINED, |loss| JsValue::from_f64(f64::from(loss)));
+            let numbers = js_sys::Array::of4(&epoch.into(), &step.into(), &steps.into(), &loss);
+            // A listener that throws is the page's fault and must not stop training.
+            let _ = on_step.apply(&JsValue::NULL, &numbers);
+        }
+        if now_ms() - self.last_turn > TURN_MS {
+            give_way().await;
+            self.last_turn = now_ms();
+        }
+        if self.signal.aborted() {
+            Control::Stop
+        } else {
+            Control::Continue
+        }
+    }
+}
