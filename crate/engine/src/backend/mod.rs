@@ -3,4 +3,8 @@
 pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
+#[allow(
+    dead_code,
+    reason = "sources and epilogues wait for the operations that use them"
+)]
 pub(crate) mod matrix;

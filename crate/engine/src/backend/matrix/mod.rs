@@ -1,0 +1,279 @@
+//! Products of matrices on the CPU: natively by the `gemm` crate (AVX, chosen when the program runs), in wasm by the kernels
+//! here (SIMD128, and relaxed SIMD where the build has it). One thread; the order of every sum depends on sizes alone.
+
+#[cfg(any(test, target_arch = "wasm32"))]
+mod blocked;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod kernel;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod lane;
+#[cfg(not(target_arch = "wasm32"))]
+mod native;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod pack;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
+
+use std::{cell::Cell, ops::Range};
+
+#[cfg(not(target_arch = "wasm32"))]
+use native::product;
+#[cfg(target_arch = "wasm32")]
+use wasm::product;
+
+/// A matrix inside a slice: element `(i, j)` is at `i × row_stride + j × column_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix.
+    ///
+    /// # Panics
+    /// Where `data` has not that many elements.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert!(data.len() == rows * columns, "matrix length");
+        Self::strided(data, rows, columns, columns, 1)
+    }
+
+    /// A matrix with these distances from a row to the next and from a column to the next.
+    ///
+    /// # Panics
+    /// Where the last element is beyond `data`.
+    pub fn strided(
+        data: &'a [f32],
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+        column_stride: usize,
+    ) -> Self {
+        assert!(
+            fits(data.len(), [rows, columns], [row_stride, column_stride]),
+            "matrix length"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride,
+        }
+    }
+
+    pub const fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+/// A row-major matrix that is written.
+pub(crate) struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// A matrix without gaps between its rows.
+    ///
+    /// # Panics
+    /// Where `data` has not that many elements.
+    pub fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        assert!(data.len() == rows * columns, "matrix length");
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// A matrix with this distance from a row to the next.
+    ///
+    /// # Panics
+    /// Where rows overlap, or the last element is beyond `data`.
+    pub fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(row_stride >= columns, "rows overlap");
+        assert!(
+            fits(data.len(), [rows, columns], [row_stride, 1]),
+            "matrix length"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+        }
+    }
+}
+
+/// Whether a slice of `len` holds every element of a matrix.
+fn fits(len: usize, [rows, columns]: [usize; 2], [row_stride, column_stride]: [usize; 2]) -> bool {
+    if rows == 0 || columns == 0 {
+        return true;
+    }
+    let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+    last(rows, row_stride)
+        .zip(last(columns, column_stride))
+        .and_then(|(row, column)| row.checked_add(column))
+        .is_some_and(|last| last < len)
+}
+
+/// A matrix that is nowhere in memory as such: products ask for it block by block, so that what is derived from other numbers,
+/// such as the patches of an image, is made in cache and never whole.
+pub(crate) trait Source {
+    fn rows(&self) -> usize;
+    fn columns(&self) -> usize;
+    /// Writes the elements of `rows` and `columns` (both inside the matrix) to `out`, row-major, `stride` from a row to the
+    /// next. What lies between the rows is left as it is.
+    fn pack(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32], stride: usize);
+}
+
+impl Source for Matrix<'_> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn pack(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32], stride: usize) {
+        for (row, out) in rows.zip(out.chunks_mut(stride.max(1))) {
+            if self.column_stride == 1 {
+                let from = row * self.row_stride + columns.start;
+                out[..columns.len()].copy_from_slice(&self.data[from..from + columns.len()]);
+                continue;
+            }
+            for (column, out) in columns.clone().zip(out) {
+                *out = self.data[row * self.row_stride + column * self.column_stride];
+            }
+        }
+    }
+}
+
+/// A factor of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    Matrix(Matrix<'a>),
+    Source(&'a dyn Source),
+    Transposed(&'a dyn Source),
+}
+
+impl Operand<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Matrix(matrix) => matrix.rows,
+            Self::Source(source) => source.rows(),
+            Self::Transposed(source) => source.columns(),
+        }
+    }
+
+    fn columns(&self) -> usize {
+        match self {
+            Self::Matrix(matrix) => matrix.columns,
+            Self::Source(source) => source.columns(),
+            Self::Transposed(source) => source.rows(),
+        }
+    }
+}
+
+impl<'a> From<Matrix<'a>> for Operand<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self::Matrix(matrix)
+    }
+}
+
+/// What is done with a product on the way to the output.
+#[derive(Clone, Copy)]
+pub(crate) enum Epilogue<'a> {
+    None,
+    /// A row of numbers is added to every row.
+    Bias(&'a [f32]),
+    /// The same, and what is negative becomes 0.
+    BiasRelu(&'a [f32]),
+}
+
+/// What sums start from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Zero,
+    Output,
+    Row(&'a [f32]),
+}
+
+/// `out = a·b`, or `out += a·b`. `out` is row-major.
+pub(crate) fn multiply(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+    multiply_into(MatrixMut::new(out, a.rows, b.columns), a, b, add);
+}
+
+/// `out = a·b`, or `out += a·b`.
+pub(crate) fn multiply_into<'a>(
+    out: MatrixMut<'_>,
+    a: impl Into<Operand<'a>>,
+    b: impl Into<Operand<'a>>,
+    add: bool,
+) {
+    let start = if add { Start::Output } else { Start::Zero };
+    checked_product(out, a.into(), b.into(), start, false);
+}
+
+/// `out = a·b`, and then what `epilogue` says.
+pub(crate) fn multiply_then<'a>(
+    out: MatrixMut<'_>,
+    a: impl Into<Operand<'a>>,
+    b: impl Into<Operand<'a>>,
+    epilogue: Epilogue<'_>,
+) {
+    let (start, relu) = match epilogue {
+        Epilogue::None => (Start::Zero, false),
+        Epilogue::Bias(bias) => (Start::Row(bias), false),
+        Epilogue::BiasRelu(bias) => (Start::Row(bias), true),
+    };
+    checked_product(out, a.into(), b.into(), start, relu);
+}
+
+fn checked_product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: Start<'_>, relu: bool) {
+    assert!(a.columns() == b.rows(), "inner dimensions");
+    assert!(out.rows == a.rows() && out.columns == b.columns(), "output size");
+    if let Start::Row(row) = start {
+        assert!(row.len() == out.columns, "bias length");
+    }
+    if out.rows > 0 && out.columns > 0 {
+        product(out, a, b, start, relu);
+    }
+}
+
+/// A cache line. Blocks start at one, so that no load of four numbers straddles two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    /// Where blocks are packed: kept, so that no product but the largest yet allocates.
+    static WORKSPACE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `work` with two blocks of at least these lengths, whose contents are arbitrary.
+fn with_workspace<R>(lens: [usize; 2], work: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
+    let [left, right] = lens.map(|len| len.div_ceil(16));
+    let mut lines = WORKSPACE.take();
+    if lines.len() < left + right {
+        lines.resize(left + right, Line([0.0; 16]));
+    }
+    let numbers = lines.len() * 16;
+    // SAFETY: a `Line` is 16 numbers and nothing else, so `lines` is that many in a row, borrowed mutably through `lines`.
+    let numbers = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), numbers) };
+    let (left, right) = numbers.split_at_mut(left * 16);
+    let result = work(left, right);
+    WORKSPACE.set(lines);
+    result
+}
