@@ -89,9 +89,8 @@ pub(crate) async fn choose(
         choice.adapter = adapter;
         return Ok(choice);
     }
-    let time = async |device: &Device| {
-        time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await
-    };
+    let time =
+        async |device: &Device| time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await;
     let cpu_ms = time(&Device::Cpu).await?;
     Ok(match time(&on_gpu).await {
         Err(error) => Choice {

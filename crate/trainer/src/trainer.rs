@@ -4,9 +4,7 @@ use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
 use serde::{Deserialize, de::DeserializeOwned};
-use unsaid_engine::{
-    Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training,
-};
+use unsaid_engine::{Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
 use crate::{
@@ -38,7 +36,9 @@ pub struct Trainer {
 
 impl std::fmt::Debug for Trainer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
     }
 }
 

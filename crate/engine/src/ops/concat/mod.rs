@@ -78,7 +78,7 @@ impl Op for Concat {
         let access = [Access::Read, Access::Write];
         let whole = self.first + self.second;
         // Each copy moves `columns` of every position between a row of `from` and one of `to`.
-        let mut copy =
+        let copy =
             |planner: &mut Planner<'_>, from, to, [from_len, from_at, to_len, to_at, columns]: [usize; 5]| {
                 let dims = [self.positions, from_len, from_at, to_len, to_at, columns].map(|dim| dim as u32);
                 let dims = planner.uniform(&dims);
