@@ -1,0 +1,113 @@
+// Measures training in a dedicated worker of headless Chromium: `node run.mjs --wasm DIR [--only mlp,cnn] [--backend cpu,webgpu]
+// [--build plain,relaxed] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR holds a folder for each
+// build with unsaid_trainer.js and unsaid_trainer_bg.wasm. Losses are checked against tests/vectors/v1.
+
+import { createServer } from "node:http";
+import { readFile, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+import { GOLDEN_STEPS, workloads } from "./workloads.mjs";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const { chromium } = createRequire(join(here, "../../e2e/package.json"))("playwright-core");
+
+const { values: given } = parseArgs({
+  options: {
+    wasm: { type: "string", default: join(here, "../../../pkg/dist/trainer") },
+    only: { type: "string", default: Object.keys(workloads).join(",") },
+    backend: { type: "string", default: "cpu,webgpu" },
+    build: { type: "string", default: "plain,relaxed" },
+    optimizer: { type: "string", default: "sgd,adam" },
+    warm: { type: "string", default: "5" },
+    timed: { type: "string", default: "3" },
+    clip: { type: "string" },
+    chromium: { type: "string", default: process.env.CHROMIUM ?? "/usr/bin/chromium" },
+    json: { type: "string" },
+  },
+});
+const list = (text) => text.split(",").filter(Boolean);
+
+const types = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
+const server = createServer(async (request, response) => {
+  const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
+  if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html>");
+  const file = path.startsWith("/wasm/") ? join(given.wasm, path.slice(6)) : join(here, path);
+  try {
+    const body = await readFile(file);
+    response.writeHead(200, { "content-type": types[extname(file)] ?? "application/octet-stream" }).end(body);
+  } catch {
+    response.writeHead(404).end();
+  }
+});
+await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+const origin = `http://127.0.0.1:${server.address().port}/`;
+
+const golden = JSON.parse(await readFile(join(here, "../../vectors/v1/losses.json"), "utf8")).losses;
+
+/** Largest distance of the losses from the golden ones, relative. */
+function distance({ name, optimizer, losses, clip }) {
+  const expected = golden[name]?.[optimizer];
+  if (!expected || clip) return null;
+  return Math.max(...losses.slice(0, GOLDEN_STEPS).map((loss, i) => Math.abs(loss - expected[i]) / Math.abs(expected[i])));
+}
+
+async function measure(job) {
+  const browser = await chromium.launch({
+    executablePath: given.chromium,
+    args: ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-background-networking", "--js-flags=--expose-gc"],
+  });
+  try {
+    const page = await browser.newPage();
+    await page.goto(origin);
+    return await page.evaluate(
+      (job) =>
+        new Promise((resolve, reject) => {
+          const worker = new Worker("/worker.mjs", { type: "module" });
+          worker.onerror = (event) => reject(new Error(event.message));
+          worker.onmessage = ({ data }) => {
+            if (data.ready) worker.postMessage(job);
+            else if (data.error) reject(new Error(data.error));
+            else resolve(data.result);
+          };
+        }),
+      job,
+    );
+  } finally {
+    await browser.close();
+  }
+}
+
+const results = [];
+const seconds = { warm: Number(given.warm), timed: Number(given.timed) };
+const clip = given.clip === undefined ? undefined : Number(given.clip);
+console.log("workload  build    backend  optimizer  ms/step    best   GF/s  examples/s  step 1  infer 1  load  loss error");
+for (const name of list(given.only)) {
+  for (const build of list(given.build)) {
+    for (const backend of list(given.backend)) {
+      for (const optimizer of list(given.optimizer)) {
+        if (backend === "webgpu" && build !== list(given.build)[0]) continue; // the same kernels
+        const label = [name.padEnd(8), build.padEnd(7), backend.padEnd(7), optimizer.padEnd(9)].join("  ");
+        try {
+          const result = await measure({ name, build, backend, optimizer, seconds, clip });
+          const error = distance(result);
+          results.push({ ...result, error });
+          const number = (value, digits = 3) => value.toPrecision(digits).padStart(7);
+          console.log(
+            `${label} ${number(result.ms)} ${number(result.best)} ${number(result.gflops)}` +
+              ` ${String(Math.round(result.examplesPerSecond)).padStart(10)} ${number(result.firstStep)} ${number(result.inferOne)}` +
+              ` ${number(result.loaded)}  ${error === null ? "-" : error.toExponential(1)}`,
+          );
+        } catch (error) {
+          results.push({ name, build, backend, optimizer, failed: error.message });
+          console.log(`${label} FAILED: ${error.message}`);
+        }
+      }
+    }
+  }
+}
+server.close();
+if (given.json) await writeFile(given.json, `${JSON.stringify(results, null, 1)}\n`);
+if (results.some(({ failed }) => failed)) process.exitCode = 1;

@@ -1,0 +1,79 @@
+// One measurement in a dedicated worker: a fresh worker for each, so that nothing is warm that should be cold.
+
+import { BATCHES, GOLDEN_STEPS, data, flops, optimizers, startingWeights, workloads } from "./workloads.mjs";
+
+const now = () => performance.now();
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+async function measure({ name, build, backend, optimizer, seconds, clip }) {
+  const workload = workloads[name];
+  const weights = startingWeights(workload);
+  const { x, y } = data(workload);
+  const signal = new AbortController().signal;
+  const spec = (epochs) =>
+    JSON.stringify({
+      epochs, batch_size: workload.batch, optimizer: optimizers[optimizer](workload), shuffle: false,
+      ...(clip ? { clip_examples_l2: clip } : {}),
+    });
+
+  const loading = now();
+  const { default: init, Trainer } = await import(`/wasm/${build}/unsaid_trainer.js`);
+  await init({ module_or_path: `/wasm/${build}/unsaid_trainer_bg.wasm` });
+  const loaded = now() - loading;
+
+  const fresh = () => {
+    const trainer = new Trainer(JSON.stringify(workload.model), backend, undefined, 0);
+    trainer.setWeights(weights);
+    return trainer;
+  };
+  // The first step of all, everything included: the model, its buffers and kernels, one batch there and one loss back.
+  const first = now();
+  const one = workload.batch * (x.length / (workload.batch * BATCHES));
+  const labels = workload.batch * (y.length / (workload.batch * BATCHES));
+  await fresh().fit(x.slice(0, one), y.slice(0, labels), spec(1), 0, undefined, signal);
+  const firstStep = now() - first;
+
+  // Golden losses: batches in order, around and around.
+  let losses = [];
+  {
+    const trainer = fresh();
+    const all = await trainer.fit(x, y, spec(Math.ceil(GOLDEN_STEPS / BATCHES)), 0, undefined, signal);
+    losses = [...all.slice(0, GOLDEN_STEPS)];
+  }
+
+  const trainer = fresh();
+  const round = async (epochs) => {
+    const start = now();
+    await trainer.fit(x, y, spec(epochs), 0, undefined, signal);
+    return (now() - start) / (epochs * BATCHES);
+  };
+  const once = await round(1);
+  // Warm up: the wasm compiler takes seconds to reach its best tier.
+  const epochs = Math.max(1, Math.round(250 / (once * BATCHES)));
+  for (const end = now() + 1000 * seconds.warm; now() < end; ) await round(epochs);
+  const samples = [];
+  for (const end = now() + 1000 * seconds.timed; now() < end || samples.length < 3; ) samples.push(await round(epochs));
+
+  const single = x.slice(0, x.length / (workload.batch * BATCHES));
+  const answers = [];
+  for (const end = now() + 500; now() < end; ) {
+    const start = now();
+    for (let i = 0; i < 10; i++) trainer.predict(single);
+    answers.push((now() - start) / 10);
+  }
+  const ms = median(samples);
+  return {
+    name, build, backend, optimizer, clip: clip ?? null, ms, best: Math.min(...samples), samples: samples.length,
+    gflops: flops(workload) / ms / 1e6, examplesPerSecond: (1000 * workload.batch) / ms,
+    loaded, firstStep, inferOne: median(answers), losses, chosen: trainer.backend(),
+  };
+}
+
+self.onmessage = async ({ data: job }) => {
+  try {
+    self.postMessage({ result: await measure(job) });
+  } catch (error) {
+    self.postMessage({ error: String(error?.message ?? error) });
+  }
+};
+self.postMessage({ ready: true });
