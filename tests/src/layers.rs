@@ -1,5 +1,7 @@
 //! Every layer in a small model: what it is checked with on every device.
 
+mod images;
+
 use unsaid_engine::{Device, Examples, LossSpec, Model, ModelSpec, TrainSpec, Unobserved, train};
 
 use crate::noise;
@@ -30,7 +32,7 @@ fn case(name: &'static str, rows: usize, vocabulary: usize, spec: serde_json::Va
 pub fn cases() -> Vec<Case> {
     use serde_json::json;
     let ce = "softmax-cross-entropy";
-    vec![
+    let mut cases = vec![
         case(
             "dense, smallest",
             1,
@@ -106,7 +108,9 @@ pub fn cases() -> Vec<Case> {
             0,
             json!({"input": [6], "layers": [{"type": "dense", "units": 9}, {"type": "relu"}, {"type": "dense", "units": 4}], "loss": "sigmoid-cross-entropy"}),
         ),
-    ]
+    ];
+    cases.extend(images::cases());
+    cases
 }
 
 impl Case {

@@ -2,6 +2,8 @@
 //! engine but the spec, the order of the tensors and the names of the layers. What the engine's gradients are checked against
 //! by finite differences.
 
+mod images;
+
 use unsaid_engine::{Examples, LayerSpec, LossSpec, ModelSpec, PADDING};
 
 /// A value of one example.
@@ -73,7 +75,7 @@ fn apply(layer: &LayerSpec, x: Value, parameters: &mut Parameters<'_>) -> Value 
         }
         LayerSpec::Tanh {} => map(x, f64::tanh),
         LayerSpec::Sigmoid {} => map(x, |v| 1.0 / (1.0 + (-v).exp())),
-        ref other => panic!("the reference does not know {other:?}"),
+        _ => images::apply(layer, x, parameters),
     }
 }
 

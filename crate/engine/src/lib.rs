@@ -24,5 +24,5 @@ pub use data::{Examples, PADDING, TargetKind};
 pub use error::{DataError, EngineError, SpecError, WeightsError};
 pub use layout::{Init, Layout, ParameterTensor};
 pub use model::{Evaluation, MAX_PARAMETERS, Model};
-pub use spec::{LayerSpec, LossSpec, ModelSpec, OptimizerSpec, ScheduleSpec, TrainSpec};
+pub use spec::{LayerSpec, LossSpec, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec};
 pub use train::{Control, Device, Observer, Progress, Trained, Training, Unobserved, time_steps, train};

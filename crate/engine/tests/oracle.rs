@@ -1,4 +1,5 @@
-//! Every operation against two independent references: dfdx in f64, and finite differences.
+//! The dense layer, the rectifier and the loss against two independent references: dfdx in f64, and finite differences. (dfdx has
+//! convolutions and pools for nightly compilers only; those are checked by finite differences, with all other layers, in `unsaid-tests`.)
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
 use dfdx::{prelude::*, tensor::Cpu};

@@ -10,9 +10,11 @@ use crate::{
         activation::{Activation, Function},
         add::Add,
         concat::Concat,
+        conv2d::Conv2d,
         dense::Dense,
         dropout::Dropout,
         elementwise_loss::{ElementwiseLoss, Measure},
+        pool2d::{Pool2d, Pooling},
         relu::Relu,
         softmax_cross_entropy::SoftmaxCrossEntropy,
     },
@@ -84,11 +86,9 @@ impl Placement<'_> {
     }
 
     /// The value with that name.
-    fn marked(&self, marks: &[(&str, usize)], name: &str) -> Result<usize, SpecError> {
-        let found = marks.iter().find(|(known, _)| *known == name);
-        found
-            .map(|&(_, value)| value)
-            .ok_or_else(|| self.mark_error(name, "is given by no mark before it"))
+    fn marked<'m>(&self, marks: &'m [Mark<'_>], name: &str) -> Result<&'m Mark<'m>, SpecError> {
+        let found = marks.iter().find(|mark| mark.name == name);
+        found.ok_or_else(|| self.mark_error(name, "is given by no mark before it"))
     }
 
     /// Refuses a size of 0.
@@ -102,6 +102,13 @@ impl Placement<'_> {
             field,
         })
     }
+}
+
+/// A value with a name. Its shape is that of the place where it was named: another may be seen further on.
+struct Mark<'a> {
+    name: &'a str,
+    value: usize,
+    shape: Vec<usize>,
 }
 
 /// A compiled spec.
@@ -149,7 +156,7 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
     let mut shapes = vec![spec.input.clone()];
     let mut current = 0;
     let input = InputKind::Numbers;
-    let mut marks: Vec<(&str, usize)> = Vec::new();
+    let mut marks: Vec<Mark<'_>> = Vec::new();
     for (layer, layer_spec) in spec.layers.iter().enumerate() {
         let shape = shapes[current].clone();
         let parameters_before = layout.len();
@@ -165,7 +172,7 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             }
             LayerSpec::Relu {} => {
                 // A value that is read elsewhere too must stay as it is.
-                let marked = marks.iter().any(|&(_, value)| value == current);
+                let marked = marks.iter().any(|mark| mark.value == current);
                 let fused =
                     current > 0 && !marked && nodes.last_mut().is_some_and(|node| node.op.fuse_relu());
                 if fused {
@@ -181,24 +188,60 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
                 (Box::new(dropout), None, shape)
             }
             LayerSpec::Mark { name } => {
-                if marks.iter().any(|(known, _)| known == name) {
+                if marks.iter().any(|mark| mark.name == name) {
                     return Err(at.mark_error(name, "is given twice"));
                 }
-                marks.push((name, current));
+                marks.push(Mark {
+                    name,
+                    value: current,
+                    shape,
+                });
                 continue;
             }
             LayerSpec::Add { with } => {
                 let other = at.marked(&marks, with)?;
-                if shapes[other] != shape {
+                if other.shape != shape {
                     return Err(at.shape_error("the marked value's shape", &shape));
                 }
                 let len = len_of(&shape)?;
-                (Box::new(Add { len }), Some(other), shape)
+                (Box::new(Add { len }), Some(other.value), shape)
             }
             LayerSpec::Concat { with } => {
                 let other = at.marked(&marks, with)?;
-                let (op, output) = Concat::new(&at, &shape, &shapes[other])?;
-                (Box::new(op), Some(other), output)
+                let (op, output) = Concat::new(&at, &shape, &other.shape)?;
+                (Box::new(op), Some(other.value), output)
+            }
+            &LayerSpec::Conv2d {
+                filters,
+                kernel,
+                stride,
+                padding,
+            } => {
+                let (op, output) = Conv2d::new(&mut at, &shape, filters, [kernel, stride], padding)?;
+                (Box::new(op), None, output)
+            }
+            &LayerSpec::MaxPool2d { size, stride } => {
+                let stride = stride.unwrap_or(size);
+                let (op, output) = Pool2d::new(&at, &shape, Pooling::Max, size, stride)?;
+                (Box::new(op), None, output)
+            }
+            &LayerSpec::AveragePool2d { size, stride } => {
+                let stride = stride.unwrap_or(size);
+                let (op, output) = Pool2d::new(&at, &shape, Pooling::Average, size, stride)?;
+                (Box::new(op), None, output)
+            }
+            LayerSpec::GlobalMaxPool2d {} => {
+                let (op, output) = Pool2d::global(&at, &shape, Pooling::Max)?;
+                (Box::new(op), None, output)
+            }
+            LayerSpec::GlobalAveragePool2d {} => {
+                let (op, output) = Pool2d::global(&at, &shape, Pooling::Average)?;
+                (Box::new(op), None, output)
+            }
+            LayerSpec::Flatten {} => {
+                // The same value, seen in another shape.
+                shapes[current] = vec![len_of(&shape)?];
+                continue;
             }
         };
         len_of(&output)?;

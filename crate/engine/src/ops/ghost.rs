@@ -14,8 +14,7 @@ pub(crate) fn product(a: &[f32], b: &[f32], [positions, m, n]: [usize; 3], norms
         }
         return;
     }
-    // Multiply-adds of the two ways; the second computes symmetric matrices in full.
-    let by_gram = positions * positions * (m + n) < positions * m * n;
+    let by_gram = by_gram([positions, m, n]);
     let mut first = vec![0.0; if by_gram { positions * positions } else { m * n }];
     let mut second = vec![0.0; if by_gram { positions * positions } else { 0 }];
     for ((a, b), norm) in examples.zip(norms) {
@@ -34,6 +33,11 @@ pub(crate) fn product(a: &[f32], b: &[f32], [positions, m, n]: [usize; 3], norms
             *norm += squared(&first);
         }
     }
+}
+
+/// Whether the second way is the cheaper one in multiply-adds; it computes symmetric matrices in full.
+pub(crate) const fn by_gram([positions, m, n]: [usize; 3]) -> bool {
+    positions * (m + n) < m * n
 }
 
 /// Adds `‖Σₜ bₜ‖²` for each example to `norms`: `b [rows, positions, n]`.

@@ -15,13 +15,16 @@ pub(crate) mod accumulate;
 pub mod activation;
 pub mod add;
 pub mod concat;
+pub mod conv2d;
 pub mod dense;
 pub mod dropout;
 pub mod elementwise_loss;
 pub(crate) mod gather;
 pub(crate) mod ghost;
+pub mod pool2d;
 pub mod relu;
 pub mod softmax_cross_entropy;
+pub(crate) mod window;
 
 use std::fmt::Debug;
 

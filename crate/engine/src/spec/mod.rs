@@ -3,5 +3,5 @@
 mod model;
 mod train;
 
-pub use model::{LayerSpec, LossSpec, ModelSpec};
+pub use model::{LayerSpec, LossSpec, ModelSpec, Padding};
 pub use train::{OptimizerSpec, ScheduleSpec, TrainSpec};

@@ -64,6 +64,62 @@ pub enum LayerSpec {
         /// The name given by a `mark`.
         with: String,
     },
+    /// A convolution: `[height, width, channels] → [height', width', filters]`, see [`crate::ops::conv2d`].
+    #[serde(rename = "conv2d")]
+    Conv2d {
+        /// Channels of the output.
+        filters: usize,
+        /// Height and width of the kernel.
+        kernel: [usize; 2],
+        /// Steps from a window to the next, vertical and horizontal.
+        #[serde(default = "every_pixel")]
+        stride: [usize; 2],
+        /// What happens at the edges.
+        #[serde(default)]
+        padding: Padding,
+    },
+    /// The largest number of each window, channel by channel; lines and columns that fill no whole window are left out:
+    /// `[height, width, channels] → [height', width', channels]`, see [`crate::ops::pool2d`].
+    #[serde(rename = "max-pool2d")]
+    MaxPool2d {
+        /// Height and width of a window.
+        size: [usize; 2],
+        /// Steps from a window to the next, vertical and horizontal: those of `size` where they are not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<[usize; 2]>,
+    },
+    /// The mean of each window, otherwise as [`LayerSpec::MaxPool2d`].
+    #[serde(rename = "average-pool2d")]
+    AveragePool2d {
+        /// Height and width of a window.
+        size: [usize; 2],
+        /// Steps from a window to the next, vertical and horizontal: those of `size` where they are not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<[usize; 2]>,
+    },
+    /// The largest number of each channel: `[height, width, channels] → [channels]`, see [`crate::ops::pool2d`].
+    #[serde(rename = "global-max-pool2d")]
+    GlobalMaxPool2d {},
+    /// The mean of each channel: `[height, width, channels] → [channels]`, see [`crate::ops::pool2d`].
+    #[serde(rename = "global-average-pool2d")]
+    GlobalAveragePool2d {},
+    /// The same numbers in one dimension: `[…] → [product of all]`.
+    Flatten {},
+}
+
+/// What a window does at the edges of an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Padding {
+    /// It stays inside: the output is smaller than the image.
+    #[default]
+    Valid,
+    /// It reads zeros outside, as few as give `⌈image ÷ stride⌉` windows; an odd one is below or on the right.
+    Same,
+}
+
+const fn every_pixel() -> [usize; 2] {
+    [1, 1]
 }
 
 /// The loss.
@@ -93,6 +149,12 @@ impl LayerSpec {
             Self::Mark { .. } => "mark",
             Self::Add { .. } => "add",
             Self::Concat { .. } => "concat",
+            Self::Conv2d { .. } => "conv2d",
+            Self::MaxPool2d { .. } => "max-pool2d",
+            Self::AveragePool2d { .. } => "average-pool2d",
+            Self::GlobalMaxPool2d {} => "global-max-pool2d",
+            Self::GlobalAveragePool2d {} => "global-average-pool2d",
+            Self::Flatten {} => "flatten",
         }
     }
 }

@@ -60,6 +60,13 @@ impl Grid {
         }
     }
 
+    /// Workgroups of `group` over `items` for each row of the batch, of which there are at most `max_rows`; folded into rows where
+    /// there are too many for one.
+    pub fn per_row(max_rows: usize, items: usize, group: usize) -> Self {
+        let fold = (max_rows * items).div_ceil(group).div_ceil(MAX_GROUPS as usize);
+        Self::positions(group, items.div_ceil(fold.max(1)), fold.max(1), 1)
+    }
+
     /// One workgroup.
     pub const fn one() -> Self {
         Self::Fixed { x: 1, y: 1 }
@@ -339,6 +346,10 @@ mod tests {
         assert_eq!(Grid::positions(32, 5, 33, 32).size(13), (2, 3));
         assert_eq!(Grid::fixed(785, 32, 10, 32).size(1), (1, 25));
         assert_eq!(Grid::linear(257, 256).size(1), (2, 1));
+        assert_eq!(Grid::per_row(32, 100, 64).size(32), (1, 50));
+        assert_eq!(Grid::per_row(32, 100, 64).size(7), (1, 11));
+        let (x, y) = Grid::per_row(64, 65_536, 64).size(64);
+        assert!(x == 2 && y <= MAX_GROUPS && x * y * 64 >= 64 * 65_536);
         for len in [1, 255, 256, 65_535 * 256, 65_535 * 256 + 1, 200_000_000] {
             let (x, y) = Grid::linear(len, 256).size(1);
             assert!(
