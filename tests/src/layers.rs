@@ -1,6 +1,7 @@
 //! Every layer in a small model: what it is checked with on every device.
 
 mod images;
+mod sequences;
 
 use unsaid_engine::{Device, Examples, LossSpec, Model, ModelSpec, TrainSpec, Unobserved, train};
 
@@ -110,6 +111,7 @@ pub fn cases() -> Vec<Case> {
         ),
     ];
     cases.extend(images::cases());
+    cases.extend(sequences::cases());
     cases
 }
 
@@ -217,4 +219,22 @@ pub async fn every_layer_agrees_with_the_cpu(device: &Device) {
             case.name
         );
     }
+}
+
+/// Two layers share a table: freezing what one of them has besides changes nothing about the step that the table takes.
+pub async fn a_tied_table_learns_from_both_of_its_layers(device: &Device) {
+    let case = sequences::tied();
+    let (model, start, examples) = case.problem();
+    let table = model.layout().tensors()[0].range();
+    let mut moved = Vec::new();
+    for freeze in [vec![], vec![format!("layers.{}", case.spec.layers.len() - 1)]] {
+        let how = serde_json::json!({
+            "epochs": 1, "batch_size": case.rows, "optimizer": {"type": "sgd", "learning_rate": 0.5}, "freeze": freeze
+        });
+        let how: TrainSpec = serde_json::from_value(how).unwrap();
+        let trained = train(&model, &start, &examples, &how, 3, device, &mut Unobserved).await;
+        moved.push(trained.unwrap().parameters[table.clone()].to_vec());
+    }
+    assert_eq!(moved[0], moved[1]);
+    assert_ne!(moved[0], start[table]);
 }

@@ -3,6 +3,7 @@
 //! by finite differences.
 
 mod images;
+mod sequences;
 
 use unsaid_engine::{Examples, LayerSpec, LossSpec, ModelSpec, PADDING};
 
@@ -13,8 +14,8 @@ struct Value {
     data: Vec<f64>,
 }
 
-/// The parameters not taken yet, in the layout's order.
-struct Parameters<'a>(&'a [f64]);
+/// The parameters not taken yet, in the layout's order, and the embedding's, which a tied layer uses again.
+struct Parameters<'a>(&'a [f64], &'a [f64]);
 
 impl<'a> Parameters<'a> {
     fn take(&mut self, len: usize) -> &'a [f64] {
@@ -40,7 +41,7 @@ pub fn loss(spec: &ModelSpec, parameters: &[f64], examples: &Examples) -> f64 {
 
 /// The output of one example.
 fn forward(spec: &ModelSpec, parameters: &[f64], x: &[f32]) -> Value {
-    let mut parameters = Parameters(parameters);
+    let mut parameters = Parameters(parameters, &[]);
     let mut value = Value {
         shape: spec.input.clone(),
         data: x.iter().map(|&v| f64::from(v)).collect(),
@@ -75,7 +76,7 @@ fn apply(layer: &LayerSpec, x: Value, parameters: &mut Parameters<'_>) -> Value 
         }
         LayerSpec::Tanh {} => map(x, f64::tanh),
         LayerSpec::Sigmoid {} => map(x, |v| 1.0 / (1.0 + (-v).exp())),
-        _ => images::apply(layer, x, parameters),
+        _ => sequences::apply(layer, x, parameters),
     }
 }
 

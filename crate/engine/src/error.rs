@@ -86,6 +86,16 @@ pub enum SpecError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A layer is where it cannot be, or without what it needs.
+    #[error("layer {layer} ({kind}) {rule}")]
+    Rule {
+        /// Index of the layer.
+        layer: usize,
+        /// Its type.
+        kind: &'static str,
+        /// What it breaks, such as "must be the first layer".
+        rule: &'static str,
+    },
     /// More parameters than an update can carry.
     #[error("the model has more than {limit} parameters")]
     TooLarge {

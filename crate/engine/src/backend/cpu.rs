@@ -280,8 +280,18 @@ impl<'m> CpuRun<'m> {
             else {
                 continue;
             };
+            let shared = node
+                .shares
+                .and_then(|of| Some((of, self.gradients.plan.slot[of + 1]?)));
             node.op.squared_norms_cpu(SquaredNorms {
                 rows,
+                shared: shared.map(|(of, slot)| {
+                    let input = self.model.nodes()[of].input;
+                    (
+                        self.pass.value(self.model, &self.x, input, rows),
+                        &self.gradients.slots[slot][..rows * lens[of + 1]],
+                    )
+                }),
                 x: self.pass.value(self.model, &self.x, node.input, rows),
                 y: self.pass.value(self.model, &self.x, index + 1, rows),
                 dy: &self.gradients.slots[slot][..rows * lens[index + 1]],

@@ -14,9 +14,12 @@ use crate::{
         dense::Dense,
         dropout::Dropout,
         elementwise_loss::{ElementwiseLoss, Measure},
+        embedding::Embedding,
+        lstm::Lstm,
         pool2d::{Pool2d, Pooling},
         relu::Relu,
         softmax_cross_entropy::SoftmaxCrossEntropy,
+        tied_dense::TiedDense,
     },
     spec::{LayerSpec, LossSpec, ModelSpec},
 };
@@ -31,6 +34,8 @@ pub(crate) struct Node {
     pub other: Option<usize>,
     /// Its parameters' place in the flat vector; empty where it has none of its own.
     pub parameters: Range<usize>,
+    /// The node before it that has a tensor which this one uses too.
+    pub shares: Option<usize>,
 }
 
 /// What the numbers of an example are.
@@ -60,10 +65,15 @@ impl Placement<'_> {
         self.layout
             .push(name, shape, init)
             .filter(|()| self.layout.len() <= MAX_PARAMETERS)
-            .ok_or(SpecError::TooLarge {
-                limit: MAX_PARAMETERS,
-            })?;
+            .ok_or_else(|| self.too_large())?;
         Ok(offset)
+    }
+
+    /// The model has more parameters than an update can carry.
+    pub const fn too_large(&self) -> SpecError {
+        SpecError::TooLarge {
+            limit: MAX_PARAMETERS,
+        }
     }
 
     /// The layer does not take `found`.
@@ -89,6 +99,15 @@ impl Placement<'_> {
     fn marked<'m>(&self, marks: &'m [Mark<'_>], name: &str) -> Result<&'m Mark<'m>, SpecError> {
         let found = marks.iter().find(|mark| mark.name == name);
         found.ok_or_else(|| self.mark_error(name, "is given by no mark before it"))
+    }
+
+    /// The layer is where it cannot be, or without what it needs.
+    pub fn rule(&self, rule: &'static str) -> SpecError {
+        SpecError::Rule {
+            layer: self.layer,
+            kind: self.kind,
+            rule,
+        }
     }
 
     /// Refuses a size of 0.
@@ -155,8 +174,13 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
     let mut nodes: Vec<Node> = Vec::with_capacity(spec.layers.len());
     let mut shapes = vec![spec.input.clone()];
     let mut current = 0;
-    let input = InputKind::Numbers;
     let mut marks: Vec<Mark<'_>> = Vec::new();
+    let mut input = InputKind::Numbers;
+    let tied = spec
+        .layers
+        .iter()
+        .any(|layer| matches!(layer, LayerSpec::TiedDense {}));
+    let mut table = None;
     for (layer, layer_spec) in spec.layers.iter().enumerate() {
         let shape = shapes[current].clone();
         let parameters_before = layout.len();
@@ -243,13 +267,34 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
                 shapes[current] = vec![len_of(&shape)?];
                 continue;
             }
+            &LayerSpec::Embedding { vocabulary, units } => {
+                let (op, output) = Embedding::new(&mut at, &shape, [vocabulary, units], tied)?;
+                input = InputKind::Tokens { vocabulary };
+                table = Some(op.clone());
+                (Box::new(op), None, output)
+            }
+            &LayerSpec::Lstm { units } => {
+                let (op, output) = Lstm::new(&mut at, &shape, units)?;
+                (Box::new(op), None, output)
+            }
+            &LayerSpec::CifgLstm { units, projection } => {
+                let (op, output) = Lstm::coupled(&mut at, &shape, units, projection)?;
+                (Box::new(op), None, output)
+            }
+            LayerSpec::TiedDense {} => {
+                let (op, output) = TiedDense::new(&mut at, &shape, table.take())?;
+                (Box::new(op), None, output)
+            }
         };
+        // An embedding is the first layer.
+        let shares = matches!(layer_spec, LayerSpec::TiedDense {}).then_some(0);
         len_of(&output)?;
         nodes.push(Node {
             op,
             input: current,
             other,
             parameters: parameters_before..layout.len(),
+            shares,
         });
         shapes.push(output);
         current = nodes.len();

@@ -87,7 +87,10 @@ impl Model {
         let learns: Vec<bool> = self
             .nodes()
             .iter()
-            .map(|node| settings.learns(&node.parameters))
+            .map(|node| {
+                let shared = node.shares.map(|of| &self.nodes()[of].parameters);
+                settings.learns(&node.parameters) || shared.is_some_and(|range| settings.learns(range))
+            })
             .collect();
         let keep_all = settings.clip_examples_l2.is_some();
         GradientPlan::new(self.nodes(), &self.value_lens, learns, keep_all)
@@ -210,6 +213,88 @@ mod tests {
             r#"{"input": [100000], "layers": [{"type": "dense", "units": 100000}], "loss": "softmax-cross-entropy"}"#,
         );
         assert!(matches!(Model::new(&wide), Err(SpecError::TooLarge { .. })));
+    }
+
+    /// What a model of token ids refuses: `layers` behind `input`, which layer is at fault, and a word of the error.
+    #[test]
+    fn recurrent_and_tied_layers_refuse_what_they_cannot_take() {
+        let embedding = r#"{"type": "embedding", "vocabulary": 9, "units": 4}"#;
+        let lstm = r#"{"type": "lstm", "units": 3}"#;
+        let cases = [
+            ("[5, 2]", embedding.to_owned(), 0, "[5, 2]"),
+            ("[5, 2]", format!("{lstm}, {embedding}"), 1, "first layer"),
+            ("[5]", format!("{embedding}, {embedding}"), 1, "first layer"),
+            (
+                "[5]",
+                r#"{"type": "embedding", "vocabulary": 0, "units": 4}"#.into(),
+                0,
+                "vocabulary",
+            ),
+            (
+                "[5]",
+                r#"{"type": "embedding", "vocabulary": 16777217, "units": 1}"#.into(),
+                0,
+                "2^24",
+            ),
+            ("[5]", lstm.to_owned(), 0, "[5]"),
+            ("[5, 2, 2]", lstm.to_owned(), 0, "[5, 2, 2]"),
+            ("[5, 2]", r#"{"type": "lstm", "units": 0}"#.into(), 0, "units"),
+            (
+                "[5, 2]",
+                r#"{"type": "cifg-lstm", "units": 3, "projection": 0}"#.into(),
+                0,
+                "projection",
+            ),
+            ("[5]", r#"{"type": "tied-dense"}"#.into(), 0, "needs an embedding"),
+            (
+                "[5]",
+                format!(r#"{embedding}, {lstm}, {{"type": "tied-dense"}}"#),
+                2,
+                "[5, 3]",
+            ),
+            (
+                "[5]",
+                format!(
+                    r#"{embedding}, {{"type": "tied-dense"}}, {{"type": "dense", "units": 4}}, {{"type": "tied-dense"}}"#
+                ),
+                3,
+                "no other",
+            ),
+        ];
+        for (input, layers, at, word) in cases {
+            let json =
+                format!(r#"{{"input": {input}, "layers": [{layers}], "loss": "softmax-cross-entropy"}}"#);
+            let error = Model::new(&spec(&json)).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("layer {at} ")) && error.contains(word),
+                "{json}: {error}"
+            );
+        }
+        let huge = r#"{"input": [5, 2], "layers": [{"type": "lstm", "units": 9223372036854775807}], "loss": "softmax-cross-entropy"}"#;
+        let small_pointer = huge.replace("9223372036854775807", "2147483647");
+        let huge = if usize::BITS == 64 { huge } else { &small_pointer };
+        assert!(matches!(Model::new(&spec(huge)), Err(SpecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_are_refused() {
+        let model = Model::new(&spec(
+            r#"{"input": [3], "layers": [{"type": "embedding", "vocabulary": 5, "units": 2}, {"type": "tied-dense"}], "loss": "softmax-cross-entropy"}"#,
+        ))
+        .unwrap();
+        let parameters = model.initial_parameters(1);
+        assert_eq!(parameters.len(), 5 * 2 + 5);
+        assert_eq!(model.predict(&parameters, &[0.0, 4.0, 2.0]).unwrap().len(), 15);
+        for bad in [5.0, -1.0, 0.5] {
+            assert!(matches!(
+                model.predict(&parameters, &[0.0, bad, 2.0]),
+                Err(EngineError::Data(DataError::Token {
+                    example: 0,
+                    position: 1,
+                    vocabulary: 5
+                }))
+            ));
+        }
     }
 
     #[test]

@@ -19,11 +19,15 @@ pub mod conv2d;
 pub mod dense;
 pub mod dropout;
 pub mod elementwise_loss;
+pub mod embedding;
+mod exponential;
 pub(crate) mod gather;
 pub(crate) mod ghost;
+pub mod lstm;
 pub mod pool2d;
 pub mod relu;
 pub mod softmax_cross_entropy;
+pub mod tied_dense;
 pub(crate) mod window;
 
 use std::fmt::Debug;
@@ -105,6 +109,10 @@ pub(crate) struct SquaredNorms<'a> {
     pub dy: &'a [f32],
     /// What was kept, as `input_gradient` left it.
     pub kept: &'a [f32],
+    /// Input and output's gradient of the operation that has a tensor which this one uses too. The gradient of that tensor is
+    /// the sum of what both say, `A + B`, and `‖A + B‖² = ‖A‖² + ‖B‖² + 2⟨A, B⟩`: each adds the norm of its own, and the one
+    /// with `shared` the last term.
+    pub shared: Option<(&'a [f32], &'a [f32])>,
     /// For each example the squared L2 norm of its gradient with respect to the parameters so far, `[rows]`: added to.
     pub norms: &'a mut [f64],
 }

@@ -105,6 +105,30 @@ pub enum LayerSpec {
     GlobalAveragePool2d {},
     /// The same numbers in one dimension: `[…] → [product of all]`.
     Flatten {},
+    /// Token ids to vectors, the first layer of a language model: `[time] → [time, units]`, see [`crate::ops::embedding`].
+    Embedding {
+        /// Number of tokens.
+        vocabulary: usize,
+        /// Length of each token's vector.
+        units: usize,
+    },
+    /// Long short-term memory: `[time, features] → [time, units]`, see [`crate::ops::lstm`].
+    Lstm {
+        /// Cells, and so the length of the output.
+        units: usize,
+    },
+    /// Long short-term memory whose input gate is what its forget gate leaves: `[time, features] → [time, projection]`, or
+    /// `[time, units]` without a projection, see [`crate::ops::lstm`].
+    CifgLstm {
+        /// Cells.
+        units: usize,
+        /// Length of the output and of what the next step sees, where it is not that of the cells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        projection: Option<usize>,
+    },
+    /// Logits over the vocabulary by the transposed table of the model's embedding: `[…, units] → […, vocabulary]`, see
+    /// [`crate::ops::tied_dense`].
+    TiedDense {},
 }
 
 /// What a window does at the edges of an image.
@@ -155,6 +179,10 @@ impl LayerSpec {
             Self::GlobalMaxPool2d {} => "global-max-pool2d",
             Self::GlobalAveragePool2d {} => "global-average-pool2d",
             Self::Flatten {} => "flatten",
+            Self::Embedding { .. } => "embedding",
+            Self::Lstm { .. } => "lstm",
+            Self::CifgLstm { .. } => "cifg-lstm",
+            Self::TiedDense {} => "tied-dense",
         }
     }
 }

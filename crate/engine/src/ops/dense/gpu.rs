@@ -12,7 +12,11 @@ const TILE: usize = 32;
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
 
 impl Dense {
-    pub(super) fn plan(&self, planner: &mut Planner<'_>, buffers: &OpBuffers<'_>) -> Result<(), EngineError> {
+    pub(in crate::ops) fn plan(
+        &self,
+        planner: &mut Planner<'_>,
+        buffers: &OpBuffers<'_>,
+    ) -> Result<(), EngineError> {
         let dims = planner.uniform(&[
             self.inputs as u32,
             self.outputs as u32,
