@@ -53,6 +53,18 @@ pub fn cases() -> Vec<Case> {
             json!({"input": [31], "layers": [{"type": "dense", "units": 65}, {"type": "relu"}, {"type": "dense", "units": 10}], "loss": ce}),
         ),
         case(
+            "dense, multiples of four",
+            9,
+            0,
+            json!({"input": [4], "layers": [{"type": "dense", "units": 8}, {"type": "relu"}, {"type": "dense", "units": 76}, {"type": "relu"}, {"type": "dense", "units": 12}], "loss": ce}),
+        ),
+        case(
+            "dense over a sequence, multiples of four",
+            5,
+            0,
+            json!({"input": [3, 12], "layers": [{"type": "dense", "units": 4}, {"type": "relu"}, {"type": "dense", "units": 20}], "loss": ce}),
+        ),
+        case(
             "dense over a sequence",
             3,
             0,

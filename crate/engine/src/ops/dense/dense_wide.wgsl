@@ -1,0 +1,287 @@
+// Dense layer for lengths that are multiples of 4: as dense.wgsl, with blocks of 8 x 8 elements and loads of four numbers.
+//
+//   entry point      a                 b                    out                     one invocation writes
+//   forward          x  [rows, in]     parameters           y  [rows, out]          8 rows x 8 outputs
+//   gradient         x  [rows, in]     dy [rows, out]       d_parameters (kernel)   8 inputs x 8 outputs
+//   bias_gradient    (unused)          dy [rows, out]       d_parameters (bias)     4 outputs
+//   input_gradient   dy [rows, out]    parameters           dx [rows, in]           8 rows x 8 inputs
+//
+// `rows` are the batch's rows times the positions of each. `inputs`, `outputs` and `offset` count groups of four numbers. In
+// `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it.
+//
+// Dispatch: workgroups (ceil(columns / 64), ceil(lines / 64)) with 8 x 8 invocations, straight from storage; bias_gradient:
+// (ceil(outputs / 64)). Loads past an edge are clamped, stores past it are left out.
+
+struct Dims {
+    inputs: u32,
+    outputs: u32,
+    offset: u32,
+    positions: u32,
+    relu: u32,
+}
+
+struct Batch {
+    rows: u32,
+    first: u32,
+    index: u32,
+}
+
+@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(3) var<uniform> dims: Dims;
+@group(1) @binding(0) var<uniform> batch: Batch;
+
+// A number that is not one passes through, so that a broken model shows in its loss.
+fn rectified(y: vec4<f32>) -> vec4<f32> {
+    if (dims.relu == 1u) {
+        return select(y, vec4<f32>(), y < vec4<f32>());
+    }
+    return y;
+}
+
+@compute @workgroup_size(8, 8)
+fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
+    let row = id.y * 8u;
+    let left = id.x * 2u;
+    if (row >= rows || left >= dims.outputs) { return; }
+    let right = min(left + 1u, dims.outputs - 1u);
+    let last = rows - 1u;
+    let r0 = min(row + 0u, last) * dims.inputs;
+    let r1 = min(row + 1u, last) * dims.inputs;
+    let r2 = min(row + 2u, last) * dims.inputs;
+    let r3 = min(row + 3u, last) * dims.inputs;
+    let r4 = min(row + 4u, last) * dims.inputs;
+    let r5 = min(row + 5u, last) * dims.inputs;
+    let r6 = min(row + 6u, last) * dims.inputs;
+    let r7 = min(row + 7u, last) * dims.inputs;
+    let bias = dims.offset + 4u * dims.inputs * dims.outputs;
+    var s0 = b[bias + left]; var t0 = b[bias + right];
+    var s1 = b[bias + left]; var t1 = b[bias + right];
+    var s2 = b[bias + left]; var t2 = b[bias + right];
+    var s3 = b[bias + left]; var t3 = b[bias + right];
+    var s4 = b[bias + left]; var t4 = b[bias + right];
+    var s5 = b[bias + left]; var t5 = b[bias + right];
+    var s6 = b[bias + left]; var t6 = b[bias + right];
+    var s7 = b[bias + left]; var t7 = b[bias + right];
+    var w = dims.offset;
+    for (var k = 0u; k < dims.inputs; k++) {
+        let x0 = a[r0 + k];
+        let x1 = a[r1 + k];
+        let x2 = a[r2 + k];
+        let x3 = a[r3 + k];
+        let x4 = a[r4 + k];
+        let x5 = a[r5 + k];
+        let x6 = a[r6 + k];
+        let x7 = a[r7 + k];
+        {
+            let u = b[w + left]; let v = b[w + right];
+            s0 += x0.x * u; t0 += x0.x * v;
+            s1 += x1.x * u; t1 += x1.x * v;
+            s2 += x2.x * u; t2 += x2.x * v;
+            s3 += x3.x * u; t3 += x3.x * v;
+            s4 += x4.x * u; t4 += x4.x * v;
+            s5 += x5.x * u; t5 += x5.x * v;
+            s6 += x6.x * u; t6 += x6.x * v;
+            s7 += x7.x * u; t7 += x7.x * v;
+            w += dims.outputs;
+        }
+        {
+            let u = b[w + left]; let v = b[w + right];
+            s0 += x0.y * u; t0 += x0.y * v;
+            s1 += x1.y * u; t1 += x1.y * v;
+            s2 += x2.y * u; t2 += x2.y * v;
+            s3 += x3.y * u; t3 += x3.y * v;
+            s4 += x4.y * u; t4 += x4.y * v;
+            s5 += x5.y * u; t5 += x5.y * v;
+            s6 += x6.y * u; t6 += x6.y * v;
+            s7 += x7.y * u; t7 += x7.y * v;
+            w += dims.outputs;
+        }
+        {
+            let u = b[w + left]; let v = b[w + right];
+            s0 += x0.z * u; t0 += x0.z * v;
+            s1 += x1.z * u; t1 += x1.z * v;
+            s2 += x2.z * u; t2 += x2.z * v;
+            s3 += x3.z * u; t3 += x3.z * v;
+            s4 += x4.z * u; t4 += x4.z * v;
+            s5 += x5.z * u; t5 += x5.z * v;
+            s6 += x6.z * u; t6 += x6.z * v;
+            s7 += x7.z * u; t7 += x7.z * v;
+            w += dims.outputs;
+        }
+        {
+            let u = b[w + left]; let v = b[w + right];
+            s0 += x0.w * u; t0 += x0.w * v;
+            s1 += x1.w * u; t1 += x1.w * v;
+            s2 += x2.w * u; t2 += x2.w * v;
+            s3 += x3.w * u; t3 += x3.w * v;
+            s4 += x4.w * u; t4 += x4.w * v;
+            s5 += x5.w * u; t5 += x5.w * v;
+            s6 += x6.w * u; t6 += x6.w * v;
+            s7 += x7.w * u; t7 += x7.w * v;
+            w += dims.outputs;
+        }
+    }
+    let more = left + 1u < dims.outputs;
+    if (row + 0u <= last) { let at = (row + 0u) * dims.outputs + left; out[at] = rectified(s0); if (more) { out[at + 1u] = rectified(t0); } }
+    if (row + 1u <= last) { let at = (row + 1u) * dims.outputs + left; out[at] = rectified(s1); if (more) { out[at + 1u] = rectified(t1); } }
+    if (row + 2u <= last) { let at = (row + 2u) * dims.outputs + left; out[at] = rectified(s2); if (more) { out[at + 1u] = rectified(t2); } }
+    if (row + 3u <= last) { let at = (row + 3u) * dims.outputs + left; out[at] = rectified(s3); if (more) { out[at + 1u] = rectified(t3); } }
+    if (row + 4u <= last) { let at = (row + 4u) * dims.outputs + left; out[at] = rectified(s4); if (more) { out[at + 1u] = rectified(t4); } }
+    if (row + 5u <= last) { let at = (row + 5u) * dims.outputs + left; out[at] = rectified(s5); if (more) { out[at + 1u] = rectified(t5); } }
+    if (row + 6u <= last) { let at = (row + 6u) * dims.outputs + left; out[at] = rectified(s6); if (more) { out[at + 1u] = rectified(t6); } }
+    if (row + 7u <= last) { let at = (row + 7u) * dims.outputs + left; out[at] = rectified(s7); if (more) { out[at + 1u] = rectified(t7); } }
+}
+
+@compute @workgroup_size(8, 8)
+fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
+    let top = id.y * 2u;
+    let left = id.x * 2u;
+    if (top >= dims.inputs || left >= dims.outputs) { return; }
+    let below = min(top + 1u, dims.inputs - 1u);
+    let right = min(left + 1u, dims.outputs - 1u);
+    var s0 = vec4<f32>(); var t0 = vec4<f32>();
+    var s1 = vec4<f32>(); var t1 = vec4<f32>();
+    var s2 = vec4<f32>(); var t2 = vec4<f32>();
+    var s3 = vec4<f32>(); var t3 = vec4<f32>();
+    var s4 = vec4<f32>(); var t4 = vec4<f32>();
+    var s5 = vec4<f32>(); var t5 = vec4<f32>();
+    var s6 = vec4<f32>(); var t6 = vec4<f32>();
+    var s7 = vec4<f32>(); var t7 = vec4<f32>();
+    var x_at = 0u;
+    var dy_at = 0u;
+    for (var row = 0u; row < rows; row++) {
+        let x = a[x_at + top];
+        let z = a[x_at + below];
+        let u = b[dy_at + left];
+        let v = b[dy_at + right];
+        s0 += x.x * u; t0 += x.x * v;
+        s1 += x.y * u; t1 += x.y * v;
+        s2 += x.z * u; t2 += x.z * v;
+        s3 += x.w * u; t3 += x.w * v;
+        s4 += z.x * u; t4 += z.x * v;
+        s5 += z.y * u; t5 += z.y * v;
+        s6 += z.z * u; t6 += z.z * v;
+        s7 += z.w * u; t7 += z.w * v;
+        x_at += dims.inputs;
+        dy_at += dims.outputs;
+    }
+    let more = left + 1u < dims.outputs;
+    let base = dims.offset + 4u * top * dims.outputs + left;
+    out[base + 0u * dims.outputs] = s0; if (more) { out[base + 0u * dims.outputs + 1u] = t0; }
+    out[base + 1u * dims.outputs] = s1; if (more) { out[base + 1u * dims.outputs + 1u] = t1; }
+    out[base + 2u * dims.outputs] = s2; if (more) { out[base + 2u * dims.outputs + 1u] = t2; }
+    out[base + 3u * dims.outputs] = s3; if (more) { out[base + 3u * dims.outputs + 1u] = t3; }
+    if (top + 1u < dims.inputs) {
+        out[base + 4u * dims.outputs] = s4; if (more) { out[base + 4u * dims.outputs + 1u] = t4; }
+        out[base + 5u * dims.outputs] = s5; if (more) { out[base + 5u * dims.outputs + 1u] = t5; }
+        out[base + 6u * dims.outputs] = s6; if (more) { out[base + 6u * dims.outputs + 1u] = t6; }
+        out[base + 7u * dims.outputs] = s7; if (more) { out[base + 7u * dims.outputs + 1u] = t7; }
+    }
+}
+
+@compute @workgroup_size(64)
+fn bias_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x >= dims.outputs) { return; }
+    var sum = vec4<f32>();
+    for (var row = 0u; row < batch.rows * dims.positions; row++) {
+        sum += b[row * dims.outputs + id.x];
+    }
+    out[dims.offset + 4u * dims.inputs * dims.outputs + id.x] = sum;
+}
+
+@compute @workgroup_size(8, 8)
+fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    let rows = batch.rows * dims.positions;
+    let row = id.y * 8u;
+    let left = id.x * 2u;
+    if (row >= rows || left >= dims.inputs) { return; }
+    let last = rows - 1u;
+    let right = min(left + 1u, dims.inputs - 1u);
+    let r0 = min(row + 0u, last) * dims.outputs;
+    let r1 = min(row + 1u, last) * dims.outputs;
+    let r2 = min(row + 2u, last) * dims.outputs;
+    let r3 = min(row + 3u, last) * dims.outputs;
+    let r4 = min(row + 4u, last) * dims.outputs;
+    let r5 = min(row + 5u, last) * dims.outputs;
+    let r6 = min(row + 6u, last) * dims.outputs;
+    let r7 = min(row + 7u, last) * dims.outputs;
+    let k0 = dims.offset + (4u * left + 0u) * dims.outputs;
+    let k1 = dims.offset + (4u * left + 1u) * dims.outputs;
+    let k2 = dims.offset + (4u * left + 2u) * dims.outputs;
+    let k3 = dims.offset + (4u * left + 3u) * dims.outputs;
+    let k4 = dims.offset + (4u * right + 0u) * dims.outputs;
+    let k5 = dims.offset + (4u * right + 1u) * dims.outputs;
+    let k6 = dims.offset + (4u * right + 2u) * dims.outputs;
+    let k7 = dims.offset + (4u * right + 3u) * dims.outputs;
+    var s0 = vec4<f32>(); var t0 = vec4<f32>();
+    var s1 = vec4<f32>(); var t1 = vec4<f32>();
+    var s2 = vec4<f32>(); var t2 = vec4<f32>();
+    var s3 = vec4<f32>(); var t3 = vec4<f32>();
+    var s4 = vec4<f32>(); var t4 = vec4<f32>();
+    var s5 = vec4<f32>(); var t5 = vec4<f32>();
+    var s6 = vec4<f32>(); var t6 = vec4<f32>();
+    var s7 = vec4<f32>(); var t7 = vec4<f32>();
+    for (var o = 0u; o < dims.outputs; o++) {
+        let w0 = b[k0 + o];
+        let w1 = b[k1 + o];
+        let w2 = b[k2 + o];
+        let w3 = b[k3 + o];
+        let w4 = b[k4 + o];
+        let w5 = b[k5 + o];
+        let w6 = b[k6 + o];
+        let w7 = b[k7 + o];
+        {
+            let dy = a[r0 + o];
+            s0 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t0 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r1 + o];
+            s1 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t1 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r2 + o];
+            s2 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t2 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r3 + o];
+            s3 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t3 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r4 + o];
+            s4 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t4 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r5 + o];
+            s5 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t5 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r6 + o];
+            s6 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t6 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+        {
+            let dy = a[r7 + o];
+            s7 += vec4<f32>(dot(dy, w0), dot(dy, w1), dot(dy, w2), dot(dy, w3));
+            t7 += vec4<f32>(dot(dy, w4), dot(dy, w5), dot(dy, w6), dot(dy, w7));
+        }
+    }
+    let more = left + 1u < dims.inputs;
+    if (row + 0u <= last) { let at = (row + 0u) * dims.inputs + left; out[at] = s0; if (more) { out[at + 1u] = t0; } }
+    if (row + 1u <= last) { let at = (row + 1u) * dims.inputs + left; out[at] = s1; if (more) { out[at + 1u] = t1; } }
+    if (row + 2u <= last) { let at = (row + 2u) * dims.inputs + left; out[at] = s2; if (more) { out[at + 1u] = t2; } }
+    if (row + 3u <= last) { let at = (row + 3u) * dims.inputs + left; out[at] = s3; if (more) { out[at + 1u] = t3; } }
+    if (row + 4u <= last) { let at = (row + 4u) * dims.inputs + left; out[at] = s4; if (more) { out[at + 1u] = t4; } }
+    if (row + 5u <= last) { let at = (row + 5u) * dims.inputs + left; out[at] = s5; if (more) { out[at + 1u] = t5; } }
+    if (row + 6u <= last) { let at = (row + 6u) * dims.inputs + left; out[at] = s6; if (more) { out[at + 1u] = t6; } }
+    if (row + 7u <= last) { let at = (row + 7u) * dims.inputs + left; out[at] = s7; if (more) { out[at + 1u] = t7; } }
+}
