@@ -76,6 +76,30 @@ pub enum SpecError {
         /// The shape of one example there.
         found: Vec<usize>,
     },
+    /// A number of a layer is out of range.
+    #[error("layer {layer} ({kind}): {field} is {found}, but must be {expected}")]
+    Number {
+        /// Index of the layer.
+        layer: usize,
+        /// Its type.
+        kind: &'static str,
+        /// The field.
+        field: &'static str,
+        /// The value found.
+        found: f32,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A layer that has no place in federated learning.
+    #[error("layer {layer} ({kind}) {reason}")]
+    Refused {
+        /// Index of the layer.
+        layer: usize,
+        /// Its type.
+        kind: &'static str,
+        /// Why, and what there is instead.
+        reason: &'static str,
+    },
     /// A name of a value that is given twice, or not at all.
     #[error("layer {layer}: the name {name:?} {problem}")]
     Mark {

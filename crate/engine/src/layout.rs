@@ -21,6 +21,8 @@ pub struct ParameterTensor {
 pub enum Init {
     /// All zero.
     Zeros,
+    /// All one.
+    Ones,
     /// Uniform in ±√(6 / (`fan_in` + `fan_out`)) (Glorot, Bengio 2010, equation 16).
     GlorotUniform {
         /// Inputs of one output.

@@ -142,5 +142,61 @@ pub(super) fn cases() -> Vec<Case> {
                 {"type": "global-max-pool2d"}, {"type": "dense", "units": 3}
             ], "loss": ce}),
         ),
+        case(
+            "layer-norm, of the data, of two features, behind a rectifier",
+            3,
+            0,
+            json!({"input": [7], "layers": [
+                {"type": "layer-norm"}, {"type": "dense", "units": 2}, {"type": "layer-norm", "epsilon": 0.1},
+                {"type": "dense", "units": 65}, {"type": "relu"}, {"type": "layer-norm"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
+        case(
+            "layer-norm over a sequence, a group longer than a workgroup",
+            4,
+            0,
+            json!({"input": [5, 3], "layers": [
+                {"type": "dense", "units": 131}, {"type": "layer-norm"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
+        case(
+            "group-norm, one channel a group, behind a convolution",
+            3,
+            0,
+            json!({"input": [6, 5, 2], "layers": [
+                {"type": "conv2d", "filters": 3, "kernel": [3, 3]}, {"type": "group-norm", "groups": 3}, {"type": "relu"},
+                {"type": "flatten"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
+        case(
+            "group-norm, primes, then one group",
+            5,
+            0,
+            json!({"input": [11, 7, 1], "layers": [
+                {"type": "conv2d", "filters": 14, "kernel": [3, 3], "padding": "same"},
+                {"type": "group-norm", "groups": 2}, {"type": "relu"},
+                {"type": "conv2d", "filters": 5, "kernel": [2, 2], "stride": [2, 2]},
+                {"type": "group-norm", "groups": 1, "epsilon": 0.01},
+                {"type": "global-average-pool2d"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
+        case(
+            "group-norm of the data",
+            2,
+            0,
+            json!({"input": [4, 4, 4], "layers": [
+                {"type": "group-norm", "groups": 2}, {"type": "flatten"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
+        case(
+            "upsample2d, by 1, 2 and 3",
+            3,
+            0,
+            json!({"input": [3, 2, 2], "layers": [
+                {"type": "conv2d", "filters": 3, "kernel": [1, 1]}, {"type": "upsample2d", "factor": 3},
+                {"type": "conv2d", "filters": 2, "kernel": [3, 3], "padding": "same"}, {"type": "upsample2d", "factor": 1},
+                {"type": "relu"}, {"type": "upsample2d", "factor": 2}, {"type": "flatten"}, {"type": "dense", "units": 3}
+            ], "loss": ce}),
+        ),
     ]
 }

@@ -17,6 +17,20 @@ pub(super) fn apply(layer: &LayerSpec, x: Value, parameters: &mut Parameters<'_>
         LayerSpec::AveragePool2d { size, stride } => pool(&x, size, stride.unwrap_or(size), mean),
         LayerSpec::GlobalMaxPool2d {} => channelwise(&x, largest),
         LayerSpec::GlobalAveragePool2d {} => channelwise(&x, mean),
+        LayerSpec::LayerNorm { epsilon } => {
+            let group = *x.shape.last().unwrap();
+            normalize(x, |index| index / group, epsilon, parameters)
+        }
+        LayerSpec::GroupNorm { groups, epsilon } => {
+            let channels = x.shape[2];
+            normalize(
+                x,
+                |index| index % channels * groups / channels,
+                epsilon,
+                parameters,
+            )
+        }
+        LayerSpec::Upsample2d { factor } => upsample(&x, factor),
         LayerSpec::Flatten {} => Value {
             shape: vec![x.data.len()],
             data: x.data,
@@ -132,4 +146,43 @@ fn channelwise(x: &Value, of: fn(&[f64]) -> f64) -> Value {
         shape: vec![channels],
         data: (0..channels).map(of_channel).collect(),
     }
+}
+
+/// Brings what has the same number by `group_of` to mean 0 and variance 1, then scales and shifts by channel.
+fn normalize(
+    mut x: Value,
+    group_of: impl Fn(usize) -> usize,
+    epsilon: f32,
+    parameters: &mut Parameters<'_>,
+) -> Value {
+    let channels = *x.shape.last().unwrap();
+    let scale = parameters.take(channels);
+    let offset = parameters.take(channels);
+    let groups = 1 + (0..x.data.len()).map(&group_of).max().unwrap();
+    for group in 0..groups {
+        let members: Vec<usize> = (0..x.data.len())
+            .filter(|&index| group_of(index) == group)
+            .collect();
+        let values: Vec<f64> = members.iter().map(|&index| x.data[index]).collect();
+        let centre = mean(&values);
+        let variance = mean(&values.iter().map(|v| (v - centre).powi(2)).collect::<Vec<_>>());
+        for index in members {
+            let normal = (x.data[index] - centre) / (variance + f64::from(epsilon)).sqrt();
+            x.data[index] = scale[index % channels] * normal + offset[index % channels];
+        }
+    }
+    x
+}
+
+fn upsample(x: &Value, factor: usize) -> Value {
+    let shape = vec![x.shape[0] * factor, x.shape[1] * factor, x.shape[2]];
+    let mut data = Vec::new();
+    for i in 0..shape[0] {
+        for j in 0..shape[1] {
+            for c in 0..shape[2] {
+                data.push(pixel(x, (i / factor) as isize, (j / factor) as isize, c));
+            }
+        }
+    }
+    Value { shape, data }
 }

@@ -16,10 +16,12 @@ use crate::{
         elementwise_loss::{ElementwiseLoss, Measure},
         embedding::Embedding,
         lstm::Lstm,
+        normalize::Normalize,
         pool2d::{Pool2d, Pooling},
         relu::Relu,
         softmax_cross_entropy::SoftmaxCrossEntropy,
         tied_dense::TiedDense,
+        upsample2d::Upsample2d,
     },
     spec::{LayerSpec, LossSpec, ModelSpec},
 };
@@ -108,6 +110,20 @@ impl Placement<'_> {
             kind: self.kind,
             rule,
         }
+    }
+
+    /// Refuses what is not a finite number above 0.
+    pub fn positive(&self, field: &'static str, found: f32) -> Result<(), SpecError> {
+        if found > 0.0 && found.is_finite() {
+            return Ok(());
+        }
+        Err(SpecError::Number {
+            layer: self.layer,
+            kind: self.kind,
+            field,
+            found,
+            expected: "above 0 and finite",
+        })
     }
 
     /// Refuses a size of 0.
@@ -260,6 +276,26 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             }
             LayerSpec::GlobalAveragePool2d {} => {
                 let (op, output) = Pool2d::global(&at, &shape, Pooling::Average)?;
+                (Box::new(op), None, output)
+            }
+            &LayerSpec::LayerNorm { epsilon } => {
+                let op = Normalize::layer(&mut at, &shape, epsilon)?;
+                (Box::new(op), None, shape)
+            }
+            &LayerSpec::GroupNorm { groups, epsilon } => {
+                let op = Normalize::group(&mut at, &shape, groups, epsilon)?;
+                (Box::new(op), None, shape)
+            }
+            LayerSpec::BatchNorm { .. } => {
+                return Err(SpecError::Refused {
+                    layer,
+                    kind: layer_spec.kind(),
+                    reason: "mixes the examples of a batch, so that no example has a gradient of its own to be clipped, and its \
+                             statistics, averaged over clients whose data differ, are those of none: use group-norm",
+                });
+            }
+            &LayerSpec::Upsample2d { factor } => {
+                let (op, output) = Upsample2d::new(&at, &shape, factor)?;
                 (Box::new(op), None, output)
             }
             LayerSpec::Flatten {} => {

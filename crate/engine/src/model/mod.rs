@@ -111,9 +111,14 @@ impl Model {
         let mut rng = order::weight_rng(seed);
         let mut parameters = vec![0.0; self.parameter_count()];
         for tensor in self.layout().tensors() {
-            if let Init::GlorotUniform { fan_in, fan_out } = tensor.init {
-                let limit = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
-                parameters[tensor.range()].fill_with(|| order::signed_unit(&mut rng) * limit);
+            let values = &mut parameters[tensor.range()];
+            match tensor.init {
+                Init::Zeros => {}
+                Init::Ones => values.fill(1.0),
+                Init::GlorotUniform { fan_in, fan_out } => {
+                    let limit = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
+                    values.fill_with(|| order::signed_unit(&mut rng) * limit);
+                }
             }
         }
         parameters

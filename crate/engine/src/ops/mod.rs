@@ -24,10 +24,12 @@ mod exponential;
 pub(crate) mod gather;
 pub(crate) mod ghost;
 pub mod lstm;
+pub mod normalize;
 pub mod pool2d;
 pub mod relu;
 pub mod softmax_cross_entropy;
 pub mod tied_dense;
+pub mod upsample2d;
 pub(crate) mod window;
 
 use std::fmt::Debug;

@@ -105,6 +105,37 @@ pub enum LayerSpec {
     GlobalAveragePool2d {},
     /// The same numbers in one dimension: `[…] → [product of all]`.
     Flatten {},
+    /// Normalises over the last dimension: `[…, features]`, see [`crate::ops::normalize`].
+    LayerNorm {
+        /// What is added to the variance.
+        #[serde(default = "usual_epsilon")]
+        epsilon: f32,
+    },
+    /// Normalises each group of channels over the whole image: `[height, width, channels]`, see [`crate::ops::normalize`].
+    GroupNorm {
+        /// Number of groups, of which the channels are a multiple.
+        groups: usize,
+        /// What is added to the variance.
+        #[serde(default = "usual_epsilon")]
+        epsilon: f32,
+    },
+    /// Is always refused, with the reason: batch normalisation mixes examples. Its usual fields are read so that the reason is
+    /// what a person sees.
+    BatchNorm {
+        /// Not used.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epsilon: Option<f32>,
+        /// Not used.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        momentum: Option<f32>,
+    },
+    /// Repeats each pixel `factor` times in both directions: `[height, width, channels] → [factor·height, factor·width, channels]`,
+    /// see [`crate::ops::upsample2d`].
+    #[serde(rename = "upsample2d")]
+    Upsample2d {
+        /// How often.
+        factor: usize,
+    },
     /// Token ids to vectors, the first layer of a language model: `[time] → [time, units]`, see [`crate::ops::embedding`].
     Embedding {
         /// Number of tokens.
@@ -140,6 +171,11 @@ pub enum Padding {
     Valid,
     /// It reads zeros outside, as few as give `⌈image ÷ stride⌉` windows; an odd one is below or on the right.
     Same,
+}
+
+/// That of PyTorch's layer and group normalisation.
+const fn usual_epsilon() -> f32 {
+    1e-5
 }
 
 const fn every_pixel() -> [usize; 2] {
@@ -179,6 +215,10 @@ impl LayerSpec {
             Self::GlobalMaxPool2d {} => "global-max-pool2d",
             Self::GlobalAveragePool2d {} => "global-average-pool2d",
             Self::Flatten {} => "flatten",
+            Self::LayerNorm { .. } => "layer-norm",
+            Self::GroupNorm { .. } => "group-norm",
+            Self::BatchNorm { .. } => "batch-norm",
+            Self::Upsample2d { .. } => "upsample2d",
             Self::Embedding { .. } => "embedding",
             Self::Lstm { .. } => "lstm",
             Self::CifgLstm { .. } => "cifg-lstm",
