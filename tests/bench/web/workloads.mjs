@@ -17,8 +17,8 @@ const pool = { type: "max-pool2d", size: [2, 2] };
 const cross = "softmax-cross-entropy";
 const classifier = (input, ...layers) => ({ input, layers, loss: cross });
 
-/** Glorot-uniform tensors name their fans; the others start at 0. */
-const tensor = (len, fanIn = 0, fanOut = 0) => ({ len, fanIn, fanOut });
+/** Glorot-uniform tensors name their fans, and their stream where it is not their place; the others start at 0. */
+const tensor = (len, fanIn = 0, fanOut = 0, stream = null) => ({ len, fanIn, fanOut, stream });
 const denseTensors = (...dims) =>
   dims.slice(1).flatMap((out, i) => [tensor(dims[i] * out, dims[i], out), tensor(out)]);
 const convTensors = (size, input, filters) => [
@@ -68,7 +68,7 @@ export const workloads = {
       loss: cross,
     },
     tensors: [
-      tensor(VOCABULARY * 96, VOCABULARY, 96), tensor(96 * 1024, 96, 1024), tensor(256 * 1024, 256, 1024), tensor(1024),
+      tensor(VOCABULARY * 96, VOCABULARY, 96), tensor(256 * 1024, 256, 1024, 2), tensor(96 * 1024, 96, 1024, 1), tensor(1024),
       tensor(256 * 96, 256, 96), tensor(96), tensor(VOCABULARY),
     ],
     macs: 3 * TIME * (96 * 1024 + 256 * 1024 + 256 * 96 + 96 * VOCABULARY),
@@ -82,9 +82,9 @@ export const BATCHES = 8;
 export function startingWeights({ id, tensors }) {
   const flat = new Float32Array(tensors.reduce((sum, { len }) => sum + len, 0));
   let at = 0;
-  tensors.forEach(({ len, fanIn, fanOut }, index) => {
+  tensors.forEach(({ len, fanIn, fanOut, stream }, index) => {
     const limit = fanIn > 0 ? Math.sqrt(6 / (fanIn + fanOut)) : 0;
-    for (let i = 0; i < len && fanIn > 0; i++) flat[at + i] = (word(1000 * id + index, i) * UNIT * 2 - 1) * limit;
+    for (let i = 0; i < len && fanIn > 0; i++) flat[at + i] = (word(1000 * id + (stream ?? index), i) * UNIT * 2 - 1) * limit;
     at += len;
   });
   return flat;

@@ -39,6 +39,15 @@ fn split(x: f32) -> [f32; 2] {
     [power, r + r * r * q]
 }
 
+/// `eˣ`, to within 1.93 units of 2⁻²⁴, relative; `e⁻⁸⁷`, some 10⁻³⁸, for everything below −87, and `e⁸⁷` above 87. NaN where `x` is.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let x = if x > LOGISTIC_LIMIT { LOGISTIC_LIMIT } else { x };
+    let x = if x < -LOGISTIC_LIMIT { -LOGISTIC_LIMIT } else { x };
+    let [power, less_one] = split(x);
+    power * (1.0 + less_one)
+}
+
 /// `1 / (1 + e⁻ˣ)`; NaN where `x` is.
 #[inline(always)]
 pub(super) fn logistic(x: f32) -> f32 {

@@ -1,7 +1,10 @@
 //! CPU kernels.
 
 use super::{Activation, Function};
-use crate::ops::{Forward, InputGradient, Op};
+use crate::ops::{
+    Forward, InputGradient, Op,
+    exponential::{logistic, tanh},
+};
 #[cfg(feature = "gpu")]
 use crate::{
     EngineError,
@@ -12,29 +15,28 @@ use crate::{
 const ROOT: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
-/// `1 / (1 + e⁻ˣ)`; e⁻ˣ may overflow to infinity, which gives the right 0.
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
 fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + (ROOT * (x + CUBIC * x * x * x)).tanh())
+    0.5 * x * (1.0 + tanh(ROOT * (x + CUBIC * x * x * x)))
 }
 
 fn d_gelu(x: f32) -> f32 {
-    let t = (ROOT * (x + CUBIC * x * x * x)).tanh();
+    let t = tanh(ROOT * (x + CUBIC * x * x * x));
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * ROOT * (1.0 + 3.0 * CUBIC * x * x)
+}
+
+#[inline(always)]
+fn map(x: &[f32], y: &mut [f32], function: impl Fn(f32) -> f32) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = function(x);
+    }
 }
 
 impl Op for Activation {
     fn forward_cpu(&self, pass: Forward<'_>) {
-        let function = match self.function {
-            Function::Gelu => gelu,
-            Function::Tanh => f32::tanh,
-            Function::Sigmoid => sigmoid,
-        };
-        for (y, &x) in pass.y.iter_mut().zip(pass.x) {
-            *y = function(x);
+        match self.function {
+            Function::Gelu => map(pass.x, pass.y, gelu),
+            Function::Tanh => map(pass.x, pass.y, tanh),
+            Function::Sigmoid => map(pass.x, pass.y, logistic),
         }
     }
 

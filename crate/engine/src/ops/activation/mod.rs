@@ -8,8 +8,6 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 
-pub(crate) use cpu::sigmoid;
-
 /// Which function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {

@@ -1,7 +1,7 @@
 //! CPU kernels.
 
 use super::{ElementwiseLoss, Measure};
-use crate::ops::{LossInput, LossOp, Reduction, Tally, activation::sigmoid};
+use crate::ops::{LossInput, LossOp, Reduction, Tally, exponential::logistic};
 #[cfg(feature = "gpu")]
 use crate::{EngineError, backend::gpu::Planner};
 
@@ -10,7 +10,7 @@ impl ElementwiseLoss {
     fn of(&self, z: f32, t: f32) -> (f32, f32) {
         match self.measure {
             Measure::SquaredError => ((z - t) * (z - t), 2.0 * (z - t)),
-            Measure::SigmoidCrossEntropy => (z.max(0.0) - z * t + (-z.abs()).exp().ln_1p(), sigmoid(z) - t),
+            Measure::SigmoidCrossEntropy => (z.max(0.0) - z * t + (-z.abs()).exp().ln_1p(), logistic(z) - t),
         }
     }
 }
@@ -31,14 +31,14 @@ impl LossOp for ElementwiseLoss {
             Reduction::Batch => all,
             Reduction::Example => 1.0 / self.len as f32,
         };
-        let mut total = 0.0;
+        let mut total = 0.0f64;
         let pairs = batch.outputs.iter().zip(batch.targets);
         for (d, (&z, &t)) in d_outputs.iter_mut().zip(pairs) {
             let (loss, slope) = self.of(z, f32::from_bits(t));
-            total += loss;
+            total += f64::from(loss);
             *d = slope * slope_scale;
         }
-        total * all
+        (total * f64::from(all)) as f32
     }
 
     fn tally_cpu(&self, batch: LossInput<'_>, tally: &mut Tally) {
@@ -55,7 +55,7 @@ impl LossOp for ElementwiseLoss {
 
     fn predict_cpu(&self, outputs: &mut [f32]) {
         if self.measure == Measure::SigmoidCrossEntropy {
-            outputs.iter_mut().for_each(|z| *z = sigmoid(*z));
+            outputs.iter_mut().for_each(|z| *z = logistic(*z));
         }
     }
 

@@ -5,7 +5,7 @@ use super::SoftmaxCrossEntropy;
 use crate::{EngineError, backend::gpu::Planner};
 use crate::{
     PADDING,
-    ops::{LossInput, LossOp, Reduction, Tally},
+    ops::{LossInput, LossOp, Reduction, Tally, exponential::exp},
 };
 
 /// The largest value; NaN where there is one, so that it reaches the loss.
@@ -19,7 +19,20 @@ fn max(row: &[f32]) -> f32 {
 /// `log Σⱼ exp(rowⱼ)`, without overflow.
 fn log_sum_exp(row: &[f32]) -> f32 {
     let max = max(row);
-    max + row.iter().map(|&z| (z - max).exp()).sum::<f32>().ln()
+    max + row.iter().map(|&z| exp(z - max)).sum::<f32>().ln()
+}
+
+/// The sum, in eight parts side by side: the compiler may not reorder a sum of `f32` by itself.
+fn sum_of(values: &[f32]) -> f32 {
+    let mut parts = [0.0; 8];
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder().iter().sum::<f32>();
+    for chunk in chunks {
+        for (part, value) in parts.iter_mut().zip(chunk) {
+            *part += value;
+        }
+    }
+    parts.iter().sum::<f32>() + rest
 }
 
 impl LossOp for SoftmaxCrossEntropy {
@@ -38,32 +51,32 @@ impl LossOp for SoftmaxCrossEntropy {
             Reduction::Example => batch.rows,
         };
         let labels_of = batch.targets.len() / groups;
-        let mut total = 0.0;
+        // In f64: losses that are nearly equal would all be rounded the same way.
+        let mut total = 0.0f64;
         for (group, labels) in batch.targets.chunks_exact(labels_of).enumerate() {
             let scale = 1.0 / counted(labels);
             let start = group * labels_of * self.classes;
             let rows = batch.outputs[start..].chunks_exact(self.classes);
             let gradients = d_outputs[start..].chunks_exact_mut(self.classes);
-            let mut sum = 0.0;
+            let mut sum = 0.0f64;
             for ((row, gradient), &label) in rows.zip(gradients).zip(labels) {
                 if label == PADDING {
                     gradient.fill(0.0);
                     continue;
                 }
                 let max = max(row);
-                let mut exp_sum = 0.0;
                 for (d, &z) in gradient.iter_mut().zip(row) {
-                    *d = (z - max).exp();
-                    exp_sum += *d;
+                    *d = exp(z - max);
                 }
+                let exp_sum = sum_of(gradient);
                 let share = scale / exp_sum;
                 gradient.iter_mut().for_each(|d| *d *= share);
                 gradient[label as usize] -= scale;
-                sum += max + exp_sum.ln() - row[label as usize];
+                sum += f64::from(max + exp_sum.ln() - row[label as usize]);
             }
-            total += sum * scale;
+            total += sum * f64::from(scale);
         }
-        total / groups as f32
+        (total / groups as f64) as f32
     }
 
     fn tally_cpu(&self, batch: LossInput<'_>, tally: &mut Tally) {
@@ -88,7 +101,7 @@ impl LossOp for SoftmaxCrossEntropy {
     fn predict_cpu(&self, outputs: &mut [f32]) {
         for row in outputs.chunks_exact_mut(self.classes) {
             let log_sum = log_sum_exp(row);
-            row.iter_mut().for_each(|z| *z = (*z - log_sum).exp());
+            row.iter_mut().for_each(|z| *z = exp(*z - log_sum));
         }
     }
 
