@@ -57,6 +57,11 @@ impl Window {
         self.output[0] * self.output[1]
     }
 
+    /// Numbers in one line of an image.
+    pub const fn line_len(&self) -> usize {
+        self.input[1] * self.channels
+    }
+
     /// Numbers in one image.
     pub const fn image_len(&self) -> usize {
         self.input[0] * self.input[1] * self.channels

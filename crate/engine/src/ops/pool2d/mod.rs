@@ -69,7 +69,10 @@ impl Pool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LayerSpec, LossSpec, Model, ModelSpec};
+    use crate::{
+        LayerSpec, LossSpec, Model, ModelSpec,
+        ops::{Forward, InputGradient, Op},
+    };
 
     fn model(input: &[usize], layer: &str) -> Result<Model, SpecError> {
         Model::new(&ModelSpec {
@@ -86,6 +89,47 @@ mod tests {
         let mut pass = crate::backend::cpu::CpuPass::new(&model, 1);
         let y = pass.forward(&model, &[], &row, 1, None);
         assert!(y[0] == 4.0 && y[1].is_nan() && y.len() == 2);
+    }
+
+    #[test]
+    fn the_gradient_of_a_tie_goes_to_the_first() {
+        let window = Window {
+            input: [2, 4],
+            channels: 1,
+            size: [2, 2],
+            stride: [2, 2],
+            before: [0, 0],
+            output: [1, 2],
+        };
+        let pool = Pool2d {
+            pooling: Pooling::Max,
+            window,
+        };
+        let x = [1.0, 1.0, 0.0, 2.0, 1.0, 1.0, 2.0, 2.0];
+        let (mut y, mut kept, mut dx) = ([0.0; 2], [9.0; 2], [9.0; 8]);
+        pool.forward_cpu(Forward {
+            rows: 1,
+            x: &x,
+            other: &[],
+            parameters: &[],
+            y: &mut y,
+            kept: &mut kept,
+            step_key: None,
+        });
+        pool.input_gradient_cpu(InputGradient {
+            rows: 1,
+            x: &x,
+            other: &[],
+            y: &y,
+            dy: &mut [5.0, 7.0],
+            kept: &mut kept,
+            parameters: &[],
+            dx: Some(&mut dx),
+            d_other: None,
+            step_key: None,
+        });
+        assert_eq!(y, [1.0, 2.0]);
+        assert_eq!(dx, [5.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
