@@ -19,8 +19,8 @@ use crate::{
 const SCRATCH: usize = 1 << 18;
 
 impl Conv2d {
-    /// Cuts windows `0..count` into pieces whose patches fit the scratch memory, and hands each piece over with it: the first window,
-    /// how many, and room for their patches.
+    /// Cuts windows `0..count` into pieces whose patches fit the scratch memory, and hands each piece over: the first window, how
+    /// many, and room for their patches.
     fn pieces(&self, count: usize, mut visit: impl FnMut(usize, usize, &mut [f32])) {
         let len = self.window.patch_len();
         let most = (SCRATCH / len).clamp(1, count.max(1));

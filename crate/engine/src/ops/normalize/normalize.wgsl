@@ -6,7 +6,8 @@
 //   gradient         x   x (unused)   dy           read      d_parameters
 //
 // x, y, dy, dx: [rows, instances, positions, channels]. kept: for each instance the means of its groups, then their factors,
-// [rows, instances, 2, groups]. In `parameters` and `d_parameters` the scale [channels] lies at `offset`, the shift [channels] right behind it.
+// [rows, instances, 2, groups]. In `parameters` and `d_parameters` the scale [channels] lies at `offset`, the shift [channels]
+// right behind it.
 //
 // Dispatch: workgroups of 64, folded into (x, y): forward and input_gradient one for each group of an instance, rows * instances *
 // groups; gradient one for each channel. Their sums are made in workgroup memory, in the same order every time.

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Pool2d {
-    /// Visits every pixel of every window of the batch: the window's number in the batch, the pixel's number in the window, and where
-    /// the pixel's channels begin in the batch.
+    /// Visits every pixel of every window of the batch: the window's number in the batch, the pixel's number in the window, and
+    /// where the pixel's channels begin in the batch.
     #[inline(always)]
     fn each_pixel(&self, rows: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let window = &self.window;

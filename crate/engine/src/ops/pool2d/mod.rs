@@ -1,11 +1,13 @@
 //! Pooling over images: the largest or the mean number of each window, channel by channel.
 //!
-//! `y[n, i, j, c] = max_{u, v} x[n, i·sₕ + u, j·s_w + v, c]` (Ranzato et al. 2007), or the mean of the same (LeCun et al. 1998, section
-//! II.A, without its trained factor). There is no padding: lines and columns that fill no whole window are left out. Shapes, row-major: `x [rows, height, width, channels]`,
-//! `y [rows, height', width', channels]`. Where the window is the whole image ("global"), `y [rows, channels]` (Lin, Chen, Yan 2014).
+//! `y[n, i, j, c] = max_{u, v} x[n, i·sₕ + u, j·s_w + v, c]` (Ranzato et al. 2007), or the mean of the same (LeCun et al. 1998,
+//! section II.A, without its trained factor). There is no padding: lines and columns that fill no whole window are left out.
+//! Shapes, row-major: `x [rows, height, width, channels]`, `y [rows, height', width', channels]`. Where the window is the whole
+//! image ("global"), `y [rows, channels]` (Lin, Chen, Yan 2014).
 //!
-//! Gradients: that of a maximum goes to the number that was it, to the first of several; that of a mean goes to all `k` numbers, each `1/k` of it.
-//! A maximum keeps where in its window it was. NaN is larger than everything, so that a broken model shows in its loss.
+//! Gradients: that of a maximum goes to the number that was it, to the first of several; that of a mean goes to all `k` numbers,
+//! each `1/k` of it. A maximum keeps where in its window it was. NaN is larger than everything, so that a broken model shows in
+//! its loss.
 
 mod cpu;
 #[cfg(feature = "gpu")]
