@@ -1,0 +1,111 @@
+// The trainer worker's message loop. It knows no wasm module and no global scope: both are passed in, so that it can be tested.
+
+import { messageOf, toWireError } from "./errors.js";
+import type {
+  BackendRow,
+  FromTrainer,
+  TensorRow,
+  ToTrainer,
+  TrainerCallKind,
+  TrainerCallMessage,
+  TrainerCalls,
+} from "./trainer-messages.js";
+import type { TrainerModule, WasmTrainer } from "./trainer-wasm.js";
+
+/** What the shell needs of the worker's global scope. */
+export interface TrainerScope {
+  postMessage(message: FromTrainer, transfer: Transferable[]): void;
+  onMessage(listener: (message: ToTrainer) => void): void;
+  onFault(listener: (thrown: unknown) => void): void;
+  /** What the last Rust panic said, if there was one. */
+  panicText(): string | null;
+}
+
+/** Runs the wasm module behind `scope` until the page terminates the worker. */
+export function serveTrainer(scope: TrainerScope, wasm: TrainerModule, wasmUrl: URL | string, relaxed: boolean): void {
+  let trainer: WasmTrainer | null = null;
+  let dead = false;
+  const running = new Map<number, AbortController>();
+
+  const post = (message: FromTrainer, transfer: Transferable[] = []): void => {
+    if (!dead) scope.postMessage(message, transfer);
+  };
+
+  // A panic leaves the wasm instance in an unknown state: say so once, then say nothing more.
+  const crash = (thrown: unknown): void => {
+    post({ type: "crashed", message: scope.panicText() ?? messageOf(thrown) });
+    dead = true;
+  };
+  scope.onFault(crash);
+
+  const made = (): WasmTrainer => {
+    if (trainer) return trainer;
+    throw Object.assign(new Error("the trainer has not been created"), { code: "closed" });
+  };
+
+  const call = async (
+    message: TrainerCallMessage,
+    signal: AbortSignal,
+  ): Promise<TrainerCalls[TrainerCallKind]["result"]> => {
+    const { id } = message;
+    switch (message.kind) {
+      case "create": {
+        const { model, backend, weights, seed, wasm: named } = message.args;
+        try {
+          const override = relaxed ? named?.relaxed : named?.plain;
+          await wasm.default({ module_or_path: override ?? wasmUrl });
+        } catch (cause) {
+          const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
+          throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
+        }
+        trainer = new wasm.Trainer(model, backend, weights ?? undefined, seed);
+        return trainer.layout() as TensorRow[];
+      }
+      case "fit": {
+        const { x, y, spec, seed, steps: wanted } = message.args;
+        const onStep = wanted
+          ? (epoch: number, step: number, steps: number, loss: number | undefined): void =>
+              post({ type: "step", id, epoch, step, steps, loss })
+          : undefined;
+        const losses = await made().fit(x, y, spec, seed, onStep, signal);
+        return { losses, backend: made().backend() as BackendRow };
+      }
+      case "evaluate":
+        return made().evaluate(message.args.x, message.args.y);
+      case "predict":
+        return made().predict(message.args.x);
+      case "weights":
+        return made().weights();
+      case "set-weights":
+        made().setWeights(message.args.weights);
+        return null;
+      case "save":
+        return made().save();
+      case "load":
+        made().load(message.args.file);
+        return null;
+    }
+  };
+
+  const answer = async (message: TrainerCallMessage, signal: AbortSignal): Promise<void> => {
+    const { id } = message;
+    try {
+      post({ type: "result", id, value: await call(message, signal) });
+    } catch (thrown) {
+      const error = toWireError(thrown);
+      if (error) post({ type: "error", id, code: error.code, message: error.message });
+      else crash(thrown);
+    }
+  };
+
+  scope.onMessage((message) => {
+    if (dead) return;
+    if (message.type === "abort") {
+      running.get(message.id)?.abort();
+      return;
+    }
+    const controller = new AbortController();
+    running.set(message.id, controller);
+    void answer(message, controller.signal).finally(() => running.delete(message.id));
+  });
+}

@@ -1,0 +1,32 @@
+// The surface of the trainer's wasm module that the worker relies on. The build checks that the generated module satisfies it.
+
+/** A model in training, in Rust. Methods throw, or reject with, an `Error` that has a string `code`. */
+export interface WasmTrainer {
+  fit(
+    x: Float32Array,
+    y: Uint32Array | Float32Array,
+    spec: string,
+    seed: number,
+    onStep: ((epoch: number, step: number, steps: number, loss: number | undefined) => void) | undefined,
+    signal: AbortSignal,
+  ): Promise<Float32Array>;
+  evaluate(x: Float32Array, y: Uint32Array | Float32Array): Float64Array;
+  predict(x: Float32Array): Float32Array;
+  weights(): Float32Array;
+  setWeights(weights: Float32Array): void;
+  layout(): unknown[];
+  save(): Uint8Array;
+  load(file: Uint8Array): void;
+  backend(): unknown;
+}
+
+/** The module that wasm-bindgen generates. */
+export interface TrainerModule {
+  default(input: { module_or_path: URL | string }): Promise<unknown>;
+  readonly Trainer: new (
+    model: string,
+    backend: string,
+    weights: Uint8Array | undefined,
+    seed: number,
+  ) => WasmTrainer;
+}
