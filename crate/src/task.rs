@@ -1,7 +1,7 @@
 //! A task as the client understands it: the manifest, checked against the person's floors, with the model and the mechanisms
 //! that it asks for.
 
-use unsaid_engine::{Model, ModelSpec, TrainSpec};
+use unsaid_engine::{Model, ModelSpec, OptimizerSpec, SpecError, TrainSpec};
 use unsaid_privacy::{Adjacency, ClientFloors, Encoding, LocalNoise, PrivacyError, Rho};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
 
@@ -42,6 +42,7 @@ impl Task {
         let model = Model::new(&model).map_err(|e| bad("model", &e))?;
         let training: TrainSpec =
             serde::Deserialize::deserialize(&manifest.training).map_err(|e| bad("training", &e))?;
+        check_training(&training).map_err(|e| bad("training", &e))?;
         if model.parameter_count() != manifest.parameters as usize {
             let found = format!(
                 "the model has {}, the manifest says {}",
@@ -92,6 +93,44 @@ impl Task {
     /// without noise.
     pub fn round_cost(&self) -> Option<Rho> {
         self.noise.as_ref().map(|noise| noise.rho(Adjacency::ReplaceOne))
+    }
+}
+
+/// What the engine would refuse only when training begins: said before anything else is fetched.
+fn check_training(training: &TrainSpec) -> Result<(), SpecError> {
+    let require = |ok: bool, field, found: f32, expected| {
+        let found = found.into();
+        if ok {
+            Ok(())
+        } else {
+            Err(SpecError::Training {
+                field,
+                found,
+                expected,
+            })
+        }
+    };
+    match training.optimizer {
+        OptimizerSpec::Sgd {
+            learning_rate,
+            momentum,
+        } => {
+            let positive = learning_rate.is_finite() && learning_rate > 0.0;
+            require(
+                positive,
+                "learning_rate",
+                learning_rate,
+                "a finite number above 0",
+            )?;
+            require(
+                (0.0..1.0).contains(&momentum),
+                "momentum",
+                momentum,
+                "at least 0 and below 1",
+            )
+        }
+        // One that this function does not know is the engine's to refuse.
+        _ => Ok(()),
     }
 }
 
@@ -202,6 +241,37 @@ pub(crate) mod tests {
             ("surprise", with("/privacy/surprise", json!(true))),
             ("surprise", with("/model/surprise", json!(true))),
             ("batch_siz", with("/training", misspelt)),
+            ("nonzero", with("/training/epochs", json!(0))),
+            ("nonzero", with("/training/batch_size", json!(0))),
+            ("-1", with("/training/epochs", json!(-1))),
+            ("1.5", with("/training/batch_size", json!(1.5))),
+            ("4294967296", with("/training/batch_size", json!(1_u64 << 32))),
+            (
+                "learning_rate is 0,",
+                with("/training/optimizer/learning_rate", json!(0.0)),
+            ),
+            (
+                "learning_rate is -0.1",
+                with("/training/optimizer/learning_rate", json!(-0.1)),
+            ),
+            // What is no number, or none above 0, once it is a 32-bit float.
+            (
+                "learning_rate is inf",
+                with("/training/optimizer/learning_rate", json!(1e39)),
+            ),
+            (
+                "learning_rate is 0,",
+                with("/training/optimizer/learning_rate", json!(1e-60)),
+            ),
+            ("momentum is 1,", with("/training/optimizer/momentum", json!(1.0))),
+            (
+                "momentum is 1,",
+                with("/training/optimizer/momentum", json!(0.999_999_999)),
+            ),
+            (
+                "momentum is -0.5",
+                with("/training/optimizer/momentum", json!(-0.5)),
+            ),
             (
                 "parameters: the model has 15, the manifest says 16",
                 with("/parameters", json!(16)),
