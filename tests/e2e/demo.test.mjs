@@ -19,6 +19,9 @@ const STOP_MS = 15_000;
 /** The header of an update frame, and the bytes of one coordinate without noise (PROTOCOL.md, “Update frame”). */
 const FRAME_HEADER = 116;
 
+/** The table begins. */
+const HEAD = "round  clients test accuracy";
+
 let folder;
 before(async () => (folder = await mkdtemp(join(tmpdir(), "unsaid-demo-"))));
 after(() => rm(folder, { recursive: true, force: true }));
@@ -57,12 +60,22 @@ async function left(known) {
   return [...known].filter(([id, { command }]) => now.get(id)?.command === command).map(([id, { command }]) => `${id} ${command}`);
 }
 
+/** Chromium's last helpers notice by themselves that their browser is gone, and so have a moment. */
+async function allEnded(known) {
+  await until("the end of every child", async () => (await left(known)).length === 0, 5000).catch(() => {});
+  assert.deepEqual(await left(known), [], "a child is left");
+}
+
 test("it runs the rounds asked for, prints a line for each, writes them as JSON, and ends with 0", async (t) => {
   const file = join(folder, "table.json");
-  const { code, out, error } = await demo(
-    ...["--clients", "2", "--rounds", "1", "--noise", "off", "--backend", "cpu", "--examples-per-client", "100", "--json", file],
-  ).ended;
+  const words = ["--clients", "2", "--rounds", "1", "--noise", "off", "--backend", "cpu", "--examples-per-client", "100"];
+  const { child, said, ended } = demo(...words, "--json", file);
+  await until("the table", () => said.out.some((line) => line.startsWith(HEAD)) || child.exitCode !== null, LIMIT_MS);
+  const started = await descendants(child.pid);
+  const { code, out, error } = await ended;
   assert.equal(code, 0, [...out.slice(-10), ...error.slice(-10)].join("\n"));
+  assert.ok(started.size > 0);
+  await allEnded(started);
   const report = JSON.parse(await readFile(file, "utf8"));
   assert.deepEqual(Object.keys(report).sort(), ["backend", "delta", "rounds"]);
   assert.equal(report.backend, "cpu");
@@ -80,7 +93,7 @@ test("it runs the rounds asked for, prints a line for each, writes them as JSON,
   const parameters = 784 * 128 + 128 + 128 * 10 + 10;
   assert.equal(row.bytes_up, 2 * (FRAME_HEADER + 2 * parameters));
   assert.ok(row.bytes_down > parameters && row.bytes_down < 2 * 4 * parameters, `${row.bytes_down} bytes down`);
-  const head = out.findIndex((line) => line.startsWith("round  clients test accuracy"));
+  const head = out.findIndex((line) => line.startsWith(HEAD));
   assert.ok(head >= 0, out.join("\n"));
   const cells = out[head + 1].trim().split(/\s{2,}/);
   const grouped = (bytes) => bytes.toLocaleString("en");
@@ -118,8 +131,5 @@ test("an interrupt ends it, and no relay and no browser is left", async () => {
   child.kill("SIGINT");
   const { code } = await within(STOP_MS, "the end", ended);
   assert.equal(code, 130);
-  // Chromium's last helpers notice by themselves that their browser is gone.
-  await until("the end of every child", async () => (await left(started)).length === 0, 5000).catch(async () => {
-    assert.deepEqual(await left(started), []);
-  });
+  await allEnded(started);
 });
