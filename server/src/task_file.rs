@@ -133,11 +133,19 @@ impl TaskFile {
         };
         if !(learning_rate.is_finite() && learning_rate > 0.0) {
             let message = format!("learning_rate is {learning_rate}, but must be a finite number above 0");
-            return Err(Fault::at(self.training.span(), message));
+            return Err(Fault::of(
+                "training.optimizer.learning_rate",
+                self.training.span(),
+                message,
+            ));
         }
         if !(0.0..1.0).contains(&momentum) {
             let message = format!("momentum is {momentum}, but must be at least 0 and below 1");
-            return Err(Fault::at(self.training.span(), message));
+            return Err(Fault::of(
+                "training.optimizer.momentum",
+                self.training.span(),
+                message,
+            ));
         }
         let update = UpdateEncoding {
             clip_l2: self.update.clip_l2.get(),
@@ -216,7 +224,7 @@ impl TaskFile {
 fn document(spec: &impl serde::Serialize) -> serde_json::Value {
     let text = serde_json::to_string(spec);
     #[allow(clippy::expect_used)]
-    // INVARIANT: specs hold strings, integers and finite numbers, and serde_json reads what it wrote
+    // INVARIANT: specs hold strings, integers and numbers that were checked to be finite, and serde_json reads what it wrote
     text.and_then(|text| serde_json::from_str(&text))
         .expect("a spec is valid JSON")
 }
