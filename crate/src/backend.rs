@@ -1,6 +1,6 @@
 //! Where to train: the person's choice, or the faster of what there is, measured on the task's own steps.
 
-use unsaid_engine::{Device, EngineError, Examples, GpuDevice, time_steps};
+use unsaid_engine::{Device, EngineError, Examples, time_steps};
 
 use crate::{
     ClientError, SessionEvent,
@@ -54,78 +54,190 @@ pub async fn choose<P: Ports>(
     examples: &Examples,
     abort: &Abort,
 ) -> Result<Backend, ClientError> {
-    let cpu = || Backend { device: Device::Cpu };
-    let tell = |backend: &Backend, reason: &str, gpu: Option<&GpuDevice>, times: Option<(f64, f64)>| {
-        ports.listener().hear(SessionEvent::Backend {
-            backend: backend.name(),
-            reason: reason.to_owned(),
-            adapter: gpu.map(|gpu| gpu.name().to_owned()),
-            cpu_ms_per_step: times.map(|(cpu, _)| cpu),
-            gpu_ms_per_step: times.map(|(_, gpu)| gpu),
-            fallback: false,
-        });
-    };
-    if choice == BackendChoice::Cpu {
-        tell(&cpu(), "chosen by you", None, None);
-        return Ok(cpu());
-    }
-    let gpu = match (abort.guard(ports.gpu()).await?, choice) {
-        (Ok(gpu), _) => gpu,
-        (Err(error), BackendChoice::WebGpu) => return Err(ClientError::WebGpuUnavailable(error.to_string())),
-        (Err(error), _) => {
-            tell(&cpu(), &error.to_string(), None, None);
-            return Ok(cpu());
+    let cpu = Device::Cpu;
+    let (gpu, trial) = if choice == BackendChoice::Cpu {
+        (None, Trial::Asked { webgpu: false })
+    } else {
+        match abort.guard(ports.gpu()).await? {
+            Err(error) if choice == BackendChoice::WebGpu => {
+                return Err(ClientError::WebGpuUnavailable(error.to_string()));
+            }
+            Err(error) => (None, Trial::NoGpu(error)),
+            Ok(gpu) if choice == BackendChoice::WebGpu => (Some(gpu), Trial::Asked { webgpu: true }),
+            Ok(gpu) if gpu.is_software() => (Some(gpu), Trial::Emulated),
+            Ok(gpu) => {
+                let time = async |device: &Device| -> Result<f64, EngineError> {
+                    let now = || ports.clock().now_ms();
+                    let (model, spec) = (&task.model, &task.training);
+                    time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
+                };
+                let cpu_ms = abort.guard(time(&cpu)).await??;
+                let gpu_ms = abort.guard(time(&Device::Gpu(gpu.clone()))).await?;
+                (Some(gpu), Trial::Timed { cpu_ms, gpu_ms })
+            }
         }
     };
-    let webgpu = Backend {
-        device: Device::Gpu(gpu.clone()),
+    let Verdict {
+        webgpu,
+        reason,
+        times,
+    } = trial.verdict();
+    let adapter = gpu.as_ref().map(|gpu| gpu.name().to_owned());
+    let backend = Backend {
+        device: gpu.filter(|_| webgpu).map_or(cpu, Device::Gpu),
     };
-    if choice == BackendChoice::WebGpu {
-        tell(&webgpu, "chosen by you", Some(&gpu), None);
-        return Ok(webgpu);
-    }
-    if gpu.is_software() {
-        tell(
-            &cpu(),
-            "the WebGPU adapter is emulated in software",
-            Some(&gpu),
-            None,
-        );
-        return Ok(cpu());
-    }
-    let time = async |backend: &Backend| -> Result<f64, EngineError> {
-        let now = || ports.clock().now_ms();
-        time_steps(
-            &task.model,
-            parameters,
-            examples,
-            &task.training,
-            &backend.device,
-            SAMPLES,
-            now,
-        )
-        .await
-    };
-    let on_cpu = abort.guard(time(&cpu())).await??;
-    match abort.guard(time(&webgpu)).await? {
-        Err(error) => {
-            tell(
-                &cpu(),
-                &format!("WebGPU failed its trial: {error}"),
-                Some(&gpu),
-                None,
-            );
-            Ok(cpu())
+    ports.listener().hear(SessionEvent::Backend {
+        backend: backend.name(),
+        reason,
+        adapter,
+        cpu_ms_per_step: times.map(|(cpu, _)| cpu),
+        gpu_ms_per_step: times.map(|(_, gpu)| gpu),
+        fallback: false,
+    });
+    Ok(backend)
+}
+
+/// What is known of the two back ends when the choice is made.
+#[derive(Debug)]
+enum Trial {
+    /// The person decided.
+    Asked { webgpu: bool },
+    /// There is no GPU to be had.
+    NoGpu(EngineError),
+    /// The adapter is a program on this very CPU.
+    Emulated,
+    /// Milliseconds per step, or why the GPU took none.
+    Timed {
+        cpu_ms: f64,
+        gpu_ms: Result<f64, EngineError>,
+    },
+}
+
+/// Where to train, why, and the times that decided it: those of the CPU and of the GPU.
+#[derive(Debug, PartialEq)]
+struct Verdict {
+    webgpu: bool,
+    reason: String,
+    times: Option<(f64, f64)>,
+}
+
+impl Trial {
+    /// The GPU only where it was asked for, or worked and was the faster one.
+    fn verdict(self) -> Verdict {
+        let (webgpu, reason, times) = match self {
+            Self::Asked { webgpu } => (webgpu, "chosen by you".into(), None),
+            Self::NoGpu(error) => (false, error.to_string(), None),
+            Self::Emulated => (false, "the WebGPU adapter is emulated in software".into(), None),
+            Self::Timed {
+                gpu_ms: Err(error), ..
+            } => (false, format!("WebGPU failed its trial: {error}"), None),
+            Self::Timed {
+                cpu_ms,
+                gpu_ms: Ok(gpu_ms),
+            } => {
+                let reason = "the faster of the two on this task's own steps".into();
+                (gpu_ms < cpu_ms, reason, Some((cpu_ms, gpu_ms)))
+            }
+        };
+        Verdict {
+            webgpu,
+            reason,
+            times,
         }
-        Ok(on_gpu) => {
-            let chosen = if on_gpu < on_cpu { webgpu } else { cpu() };
-            tell(
-                &chosen,
-                "the faster of the two on this task's own steps",
-                Some(&gpu),
-                Some((on_cpu, on_gpu)),
-            );
-            Ok(chosen)
+    }
+}
+
+/// Whether the GPU is to blame for an error, so that the CPU can do the work.
+pub(crate) const fn is_of_gpu(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::NoGpu(_)
+            | EngineError::DeviceLost(_)
+            | EngineError::Gpu(_)
+            | EngineError::GpuLimit { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use unsaid_engine::SpecError;
+
+    use super::*;
+
+    fn timed(cpu_ms: f64, gpu_ms: f64) -> Verdict {
+        Trial::Timed {
+            cpu_ms,
+            gpu_ms: Ok(gpu_ms),
         }
+        .verdict()
+    }
+
+    fn gpu_errors() -> [EngineError; 4] {
+        [
+            EngineError::NoGpu("no adapter".into()),
+            EngineError::DeviceLost("unplugged".into()),
+            EngineError::Gpu("out of memory".into()),
+            EngineError::GpuLimit {
+                what: "the parameters",
+                needed: 9,
+                limit: 8,
+            },
+        ]
+    }
+
+    #[test]
+    fn the_faster_one_is_chosen_with_the_times_that_say_so() {
+        for (cpu_ms, gpu_ms, webgpu) in [
+            (3.0, 2.9, true),
+            (2.9, 3.0, false),
+            (0.1, 100.0, false),
+            (100.0, 0.1, true),
+        ] {
+            let verdict = timed(cpu_ms, gpu_ms);
+            assert_eq!((verdict.webgpu, verdict.times), (webgpu, Some((cpu_ms, gpu_ms))));
+        }
+    }
+
+    #[test]
+    fn a_tie_or_a_time_that_is_none_leaves_the_work_on_the_cpu() {
+        assert!(!timed(2.0, 2.0).webgpu);
+        for (cpu_ms, gpu_ms) in [(2.0, f64::NAN), (f64::NAN, 2.0), (0.0, 0.0)] {
+            assert!(!timed(cpu_ms, gpu_ms).webgpu, "{cpu_ms} {gpu_ms}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_fails_leaves_the_work_on_the_cpu_and_the_reason_is_told() {
+        for error in gpu_errors() {
+            let why = error.to_string();
+            let failed = Trial::Timed {
+                cpu_ms: 1.0,
+                gpu_ms: Err(error.clone()),
+            };
+            for verdict in [failed.verdict(), Trial::NoGpu(error).verdict()] {
+                assert!(!verdict.webgpu && verdict.times.is_none(), "{verdict:?}");
+                assert!(verdict.reason.contains(&why), "{verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_emulated_gpu_is_passed_over_untimed_unless_it_was_asked_for_by_name() {
+        let verdict = Trial::Emulated.verdict();
+        assert!(!verdict.webgpu && verdict.times.is_none(), "{verdict:?}");
+        assert!(verdict.reason.contains("emulated"), "{verdict:?}");
+        assert!(Trial::Asked { webgpu: true }.verdict().webgpu);
+        assert!(!Trial::Asked { webgpu: false }.verdict().webgpu);
+    }
+
+    #[test]
+    fn only_faults_of_the_gpu_send_the_work_to_the_cpu() {
+        assert!(gpu_errors().iter().all(is_of_gpu));
+        let others = [
+            EngineError::Stopped,
+            EngineError::NonFinite { epoch: 1, step: 1 },
+            EngineError::Spec(SpecError::TooLarge { limit: 1 }),
+        ];
+        assert!(!others.iter().any(is_of_gpu));
     }
 }

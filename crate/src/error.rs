@@ -4,6 +4,8 @@ use unsaid_engine::{DataError, EngineError};
 use unsaid_privacy::{LedgerError, PrivacyError};
 use unsaid_protocol::{DecodeError, ManifestError, Problem};
 
+use crate::backend::is_of_gpu;
+
 /// Why the client refused or stopped.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -48,7 +50,7 @@ pub enum ClientError {
     /// Training gave something that is not a number; nothing was sent.
     #[error("training failed and nothing was sent: {0}")]
     NonFinite(String),
-    /// WebGPU was asked for by name, and there is none.
+    /// WebGPU was asked for by name, and there is none, or it cannot do the work.
     #[error("{0}")]
     WebGpuUnavailable(String),
     /// The browser's storage failed or was denied. Without it no budget can be kept, so nothing is sent.
@@ -102,7 +104,7 @@ impl From<EngineError> for ClientError {
             EngineError::Data(error) => error.into(),
             EngineError::NonFinite { .. } => Self::NonFinite(error.to_string()),
             EngineError::Stopped => Self::Aborted,
-            EngineError::NoGpu(_) => Self::WebGpuUnavailable(error.to_string()),
+            error if is_of_gpu(&error) => Self::WebGpuUnavailable(error.to_string()),
             EngineError::Spec(_) => Self::BadManifest(error.to_string()),
             EngineError::Weights(_) => Self::BadModel(error.to_string()),
             other => Self::Internal(other.to_string()),

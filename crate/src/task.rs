@@ -42,6 +42,7 @@ impl Task {
         let model = Model::new(&model).map_err(|e| bad("model", &e))?;
         let training: TrainSpec =
             serde::Deserialize::deserialize(&manifest.training).map_err(|e| bad("training", &e))?;
+        model.check_training(&training).map_err(|e| bad("training", &e))?;
         if model.parameter_count() != manifest.parameters as usize {
             let found = format!(
                 "the model has {}, the manifest says {}",
@@ -202,6 +203,37 @@ pub(crate) mod tests {
             ("surprise", with("/privacy/surprise", json!(true))),
             ("surprise", with("/model/surprise", json!(true))),
             ("batch_siz", with("/training", misspelt)),
+            ("nonzero", with("/training/epochs", json!(0))),
+            ("nonzero", with("/training/batch_size", json!(0))),
+            ("-1", with("/training/epochs", json!(-1))),
+            ("1.5", with("/training/batch_size", json!(1.5))),
+            ("4294967296", with("/training/batch_size", json!(1_u64 << 32))),
+            (
+                "learning_rate is 0,",
+                with("/training/optimizer/learning_rate", json!(0.0)),
+            ),
+            (
+                "learning_rate is -0.1",
+                with("/training/optimizer/learning_rate", json!(-0.1)),
+            ),
+            // What is no number, or none above 0, once it is a 32-bit float.
+            (
+                "learning_rate is inf",
+                with("/training/optimizer/learning_rate", json!(1e39)),
+            ),
+            (
+                "learning_rate is 0,",
+                with("/training/optimizer/learning_rate", json!(1e-60)),
+            ),
+            ("momentum is 1,", with("/training/optimizer/momentum", json!(1.0))),
+            (
+                "momentum is 1,",
+                with("/training/optimizer/momentum", json!(0.999_999_999)),
+            ),
+            (
+                "momentum is -0.5",
+                with("/training/optimizer/momentum", json!(-0.5)),
+            ),
             (
                 "parameters: the model has 15, the manifest says 16",
                 with("/parameters", json!(16)),

@@ -265,8 +265,11 @@ export interface ContributionEvent {
   readonly round: number;
   readonly seconds: number;
   readonly bytesUp: number;
-  /** Bytes of the model; 0 where it was here already. */
-  readonly bytesDown: number;
+  /**
+   * Bytes that the network carried for the model that the round started from: compressed as it came, 0 where it was here
+   * already. Null where the browser does not tell: a relay of another origin has to send `Timing-Allow-Origin`.
+   */
+  readonly bytesDown: number | null;
   /** ε of everything sent so far, this round included; null in a task without noise. */
   readonly epsilonSpent: number | null;
 }

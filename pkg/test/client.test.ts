@@ -156,6 +156,26 @@ test("events are typed, and those of opening reach listeners added after connect
   assert.deepEqual(all, ["state", "state"]);
 });
 
+test("a contribution tells what the network carried for its model, not how long the model is", async () => {
+  const { client: c, workers } = await client();
+  const told: unknown[] = [];
+  c.on("contribution", ({ round, bytesDown }) => told.push([round, bytesDown]));
+  const [worker] = workers;
+  worker?.carried.set("aa", 370_000);
+  for (const [round, model] of [
+    [1, "aa"],
+    [2, "bb"],
+  ] as const) {
+    worker?.emit({ type: "update", round, model } as ClientEvent & { type: "update" });
+    worker?.emit({ type: "contribution", round, seconds: 1, bytesUp: 2, bytesDown: 407_000, epsilonSpent: null });
+  }
+  await tick();
+  assert.deepEqual(told, [
+    [1, 370_000],
+    [2, null],
+  ]);
+});
+
 test("a panic rejects every pending call, and a new worker takes over with the same options", async () => {
   const { client: c, workers } = await client({ run: never });
   const restarted = new Promise<ClientEvent>((resolve) => c.on("restarted", resolve));

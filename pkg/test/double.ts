@@ -20,6 +20,8 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
   readonly opened: OpenOptions[] = [];
   terminated = false;
   panicText: string | null = null;
+  /** What the network carried, by model. */
+  readonly carried = new Map<string, number | null>();
   /** Stands for an uncaught error in the worker's scope. */
   fault: (thrown: unknown) => void = () => {};
   emit: (event: SessionEvent) => void = () => {};
@@ -65,6 +67,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         onFault: (listener) => {
           this.fault = listener;
         },
+        modelBytes: (hash) => this.carried.get(hash) ?? null,
         panicText: () => this.panicText,
       },
       wasm,

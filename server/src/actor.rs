@@ -19,7 +19,7 @@ use crate::{
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
     snapshot::{Numbered, Snapshot},
-    store::{Changes, Store},
+    store::{Changes, Store, StoreError},
 };
 
 #[cfg(test)]
@@ -94,6 +94,8 @@ pub struct Actor {
     healthy: Arc<AtomicBool>,
     announced_ms: u64,
     unannounced: bool,
+    /// Whether the store may hold rounds that readers were not told of: a commit was written that was thought to have failed.
+    untold: bool,
 }
 
 impl Actor {
@@ -109,7 +111,7 @@ impl Actor {
     ) -> Result<(Self, Outlook), OpenError> {
         let live = Live::open(&config, &*store, clock.now_ms())?;
         let history = store.rounds(&config.manifest.task)?;
-        let first = Snapshot::new(&config, &live, &history);
+        let first = Snapshot::new(&config, &live, &history)?;
         if let Some(evaluation) = &evaluation {
             for metrics in history.iter().filter(|metrics| metrics.accuracy.is_none()) {
                 let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
@@ -134,6 +136,7 @@ impl Actor {
             healthy,
             announced_ms: 0,
             unannounced: false,
+            untold: false,
         };
         Ok((actor, outlook))
     }
@@ -177,7 +180,8 @@ impl Actor {
         let announcement = self
             .unannounced
             .then(|| self.announced_ms.saturating_add(ANNOUNCE_EVERY_MS));
-        let next = deadline.into_iter().chain(announcement).min();
+        let untold = self.untold.then(|| now_ms.saturating_add(RETRY_MS));
+        let next = deadline.into_iter().chain(announcement).chain(untold).min();
         let wait_ms = next.map_or(60_000, |at| at.saturating_sub(now_ms).max(1));
         Duration::from_millis(wait_ms)
     }
@@ -186,7 +190,7 @@ impl Actor {
     fn turn(&mut self, batch: Vec<Command>) {
         let now_ms = self.clock.now_ms();
         let task = &self.config.manifest.task;
-        let reloaded = self.live.is_none();
+        self.untold |= self.live.is_none();
         let live = match self.live.take() {
             Some(live) => Ok(live),
             None => Live::open(&self.config, &*self.store, now_ms),
@@ -220,16 +224,22 @@ impl Actor {
         };
         self.healthy.store(committed, Ordering::Relaxed);
         if committed {
-            self.announce(&live, &changes, reloaded, now_ms);
+            self.announce(&live, &changes, now_ms);
             self.live = Some(live);
         } // otherwise `live` holds what may not be on disk: it is dropped, and read again
         answers.into_iter().for_each(|answer| answer.send(committed));
     }
 
-    fn announce(&mut self, live: &Live, changes: &Changes, reloaded: bool, now_ms: u64) {
+    fn announce(&mut self, live: &Live, changes: &Changes, now_ms: u64) {
         let mut rounds = changes.rounds.clone();
-        if reloaded {
-            rounds.splice(..0, self.missed(&rounds));
+        if self.untold {
+            match self.missed(&rounds) {
+                Ok(missed) => {
+                    rounds.splice(..0, missed);
+                    self.untold = false;
+                }
+                Err(error) => tracing::warn!(%error, "the rounds cannot be read; trying again"),
+            }
         }
         let mut news = Vec::new();
         for metrics in rounds {
@@ -259,28 +269,24 @@ impl Actor {
 }
 
 impl Actor {
-    /// Rounds that a commit published although it was thought to have failed; and a model whose figures were lost with
-    /// such a commit is evaluated again.
-    fn missed(&self, announced: &[RoundMetrics]) -> Vec<RoundMetrics> {
-        let known = self.snapshot.borrow().newest.round;
-        let history = self
-            .store
-            .rounds(&self.config.manifest.task)
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "the rounds cannot be read");
-                Vec::new()
-            });
-        let is_new =
-            |m: &RoundMetrics| m.round > known && announced.iter().all(|other| other.round != m.round);
-        if let Some(evaluation) = &self.evaluation {
-            for metrics in history
-                .iter()
-                .filter(|m| m.round <= known && m.accuracy.is_none())
-            {
-                let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+    /// What a commit published although it was thought to have failed: rounds, and figures, that readers do not know. A model
+    /// whose figures were lost with such a commit is evaluated again.
+    fn missed(&self, announced: &[RoundMetrics]) -> Result<Vec<RoundMetrics>, StoreError> {
+        let history = self.store.rounds(&self.config.manifest.task)?;
+        let snapshot = self.snapshot.borrow();
+        let evaluated = snapshot.evaluated.as_ref().map(|metrics| metrics.round);
+        let mut missed = Vec::new();
+        for metrics in history {
+            let is_new = metrics.round > snapshot.newest.round;
+            if is_new || metrics.accuracy.is_some() && Some(metrics.round) > evaluated {
+                if announced.iter().all(|other| other.round != metrics.round) {
+                    missed.push(metrics);
+                }
+            } else if let (None, Some(evaluation)) = (metrics.accuracy, &self.evaluation) {
+                let _ = evaluation.send(metrics); // the thread ends only after this one
             }
         }
-        history.into_iter().filter(is_new).collect()
+        Ok(missed)
     }
 }
 

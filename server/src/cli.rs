@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use unsaid_relay::{
-    Relay, RelayOptions, app,
+    Relay, RelayOptions,
     clock::{Clock, SystemClock},
     store::{RedbStore, Store},
     task_file::Task,
@@ -61,6 +61,13 @@ struct Serve {
     /// The folder of the demo's data, served at `/data/`; held-out examples are found here.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Models to keep of each task, the newest; older ones are deleted when a round is published.
+    #[arg(long, value_name = "MODELS", default_value = "64", value_parser = clap::value_parser!(u64).range(1..))]
+    keep_models: u64,
+    /// Connections at the same time, event streams included; more wait their turn. The operating system's limit on open files
+    /// must be above it.
+    #[arg(long, value_name = "CONNECTIONS", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,11 +153,12 @@ fn serve(options: Serve) -> CommandResult {
     listener.set_nonblocking(true)?;
     let store =
         RedbStore::open(&options.store).map_err(|error| format!("{}: {error}", options.store.display()))?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store: Arc<dyn Store> = Arc::new(store.keeping(options.keep_models));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let relay_options = RelayOptions {
         page: options.page,
         data: options.data,
+        max_connections: options.max_connections as usize,
         ..RelayOptions::default()
     };
     let relay = Relay::open(tasks, &store, &clock, relay_options)?;
@@ -165,26 +173,22 @@ async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener) ->
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let told = signals()?;
-    let router = app(relay.clone());
     println!("listening on http://{address}");
     std::io::stdout().flush()?;
     let (begun, grace) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let told = async move {
         told.await;
         tracing::info!("stopping");
-        relay.begin_shutdown();
         let _ = begun.send(());
-    });
+    };
     tokio::select! {
-        served = server => Ok(served?),
+        () = unsaid_relay::serve(listener, relay, told) => {}
         () = async {
             let _ = grace.await;
             tokio::time::sleep(GRACE).await;
-        } => {
-            tracing::warn!("some requests did not end in time");
-            Ok(())
-        }
+        } => tracing::warn!("some requests did not end in time"),
     }
+    Ok(())
 }
 
 /// Ends with the first signal to stop.

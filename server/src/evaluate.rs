@@ -65,7 +65,8 @@ pub fn read_held_out(path: &Path, model: &Model) -> Result<Examples, HeldOutErro
         .map_err(|error| unfit(error.to_string()))
 }
 
-/// Starts the thread. It takes published rounds, and hands each back with its figures; it ends when `jobs` does.
+/// Starts the thread. It takes published rounds, and hands each back with its figures, unless its model is no longer kept; it
+/// ends when `jobs` does.
 ///
 /// # Errors
 /// The operating system's, where it starts no thread.
@@ -80,7 +81,8 @@ pub fn spawn(
     let work = move || {
         for metrics in jobs {
             match evaluate(&task, &model, &examples, &*store, metrics) {
-                Ok(metrics) => done(metrics),
+                Ok(Some(metrics)) => done(metrics),
+                Ok(None) => tracing::debug!(%task, "a model that is no longer kept was not evaluated"),
                 Err(error) => tracing::error!(%task, error, "a model was not evaluated"),
             }
         }
@@ -94,20 +96,20 @@ fn evaluate(
     examples: &Examples,
     store: &dyn Store,
     metrics: RoundMetrics,
-) -> Result<RoundMetrics, String> {
+) -> Result<Option<RoundMetrics>, String> {
     let bytes = store
         .model(task, &metrics.model)
         .map_err(|error| error.to_string())?;
-    let bytes = bytes.ok_or_else(|| format!("the model {} is not in the store", metrics.model))?;
+    let Some(bytes) = bytes else { return Ok(None) };
     let parameters = model
         .from_safetensors(&bytes)
         .map_err(|error| error.to_string())?;
     let figures = model
         .evaluate(&parameters, examples)
         .map_err(|error| error.to_string())?;
-    Ok(RoundMetrics {
+    Ok(Some(RoundMetrics {
         accuracy: Some(figures.accuracy).filter(|figure| figure.is_finite()),
         loss: Some(figures.loss).filter(|figure| figure.is_finite()),
         ..metrics
-    })
+    }))
 }

@@ -24,7 +24,7 @@ pub mod updates;
 /// Carries a manifest's name, beside its `ETag`.
 pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-hash");
 
-/// Everything that a relay serves. The caller brings the listener.
+/// Everything that a relay serves, as a router; [`crate::serve()`] serves it.
 pub fn app(relay: Arc<Relay>) -> Router {
     let v1 = Router::new()
         .route("/tasks", get(tasks::list))

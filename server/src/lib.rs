@@ -1,9 +1,10 @@
 //! The relay of Unsaid: it hands out a task's model, takes clipped and noised updates, sums them exactly, and publishes
 //! the next model.
 //!
-//! [`Relay::open`] starts tasks over a [`store::Store`]; [`app`] is its HTTP side, as a router that the caller serves on a
-//! listener of its own. Inside, from the network to the disk:
+//! [`Relay::open`] starts tasks over a [`store::Store`]; [`app`] is its HTTP side, as a router, and [`serve`](serve()) serves it on a
+//! listener that the caller brings. Inside, from the network to the disk:
 //!
+//! - [`serve`](mod@serve) takes connections, and bounds how many there are and how long they may say nothing;
 //! - [`http`] reads requests and writes answers and problem documents; it decides nothing about rounds;
 //! - [`actor`] is one thread per task, the only one that changes it; it commits before it answers;
 //! - [`round`] is the state machine, without a clock or a disk; [`aggregate`] is the exact sum;
@@ -20,9 +21,11 @@ pub mod http;
 pub mod live;
 pub mod relay;
 pub mod round;
+pub mod serve;
 pub mod snapshot;
 pub mod store;
 pub mod task_file;
 
 pub use http::app;
 pub use relay::{Relay, RelayOptions, StartError};
+pub use serve::serve;

@@ -37,6 +37,10 @@ pub struct RelayOptions {
     pub upload_timeout: Duration,
     /// Time between comments that keep an idle event stream open.
     pub keep_alive: Duration,
+    /// The longest that a connection may take to send a request's head, from its start or from the end of the request before.
+    pub head_timeout: Duration,
+    /// Connections at the same time; more wait their turn. An event stream is a connection too.
+    pub max_connections: usize,
 }
 
 impl Default for RelayOptions {
@@ -47,6 +51,8 @@ impl Default for RelayOptions {
             max_uploads: 128,
             upload_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
+            head_timeout: Duration::from_secs(30),
+            max_connections: 4_096,
         }
     }
 }

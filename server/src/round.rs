@@ -280,6 +280,9 @@ impl Rounds {
         if asked == 0 || asked > open || self.phase() == RoundPhase::Finished && asked == open {
             return Err(Refusal::NotOpen { asked, open });
         }
+        if asked < self.oldest_remembered() {
+            return Err(Refusal::Forgotten { asked, open });
+        }
         if asked < open {
             return Err(Refusal::Closed { asked, open });
         }
@@ -337,7 +340,7 @@ impl Rounds {
         metrics
     }
 
-    /// Counted updates of earlier rounds are forgotten.
+    /// Counted updates of rounds before this one are forgotten.
     pub const fn oldest_remembered(&self) -> u64 {
         self.round.saturating_sub(REMEMBERED_ROUNDS)
     }

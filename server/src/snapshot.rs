@@ -3,7 +3,7 @@
 use unsaid_protocol::{ContentHash, Event, RoundMetrics, RoundPhase, RoundState, TaskId};
 
 use crate::{
-    live::{Live, TaskConfig},
+    live::{Live, OpenError, TaskConfig},
     round::Span,
 };
 
@@ -36,16 +36,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The state at the start; `history` holds at least round 0.
-    pub fn new(config: &TaskConfig, live: &Live, history: &[RoundMetrics]) -> Self {
+    /// The state at the start, after `history`.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] where the history is empty: a task's first commit writes round 0.
+    pub fn new(config: &TaskConfig, live: &Live, history: &[RoundMetrics]) -> Result<Self, OpenError> {
         let evaluated = history
             .iter()
             .rev()
             .find(|metrics| metrics.accuracy.is_some())
             .cloned();
-        #[allow(clippy::expect_used)]
-        // INVARIANT: a task's first commit writes round 0, and rounds are never removed
-        let newest = history.last().cloned().expect("a task has at least round 0");
+        let newest = history.last().cloned();
+        let newest = newest.ok_or_else(|| OpenError::Damaged("round 0 is missing".into()))?;
         let base = Self {
             seq: 0,
             newest,
@@ -59,7 +61,7 @@ impl Snapshot {
             received: 0,
             span: None,
         };
-        base.after(live, &[])
+        Ok(base.after(live, &[]))
     }
 
     /// The state after a commit that made `news`.
@@ -69,7 +71,7 @@ impl Snapshot {
             match event {
                 Event::Published(metrics) => next.newest = metrics.clone(),
                 Event::Evaluated(metrics) => {
-                    if next.newest.round == metrics.round {
+                    if next.newest.round <= metrics.round {
                         next.newest = metrics.clone();
                     }
                     if next

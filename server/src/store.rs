@@ -79,13 +79,14 @@ pub trait Store: Send + Sync + 'static {
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError>;
 
     /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins and sums of rounds
-    /// before the head's are dropped, and counted updates that are no longer remembered.
+    /// before the head's are dropped, and counted updates that are no longer remembered. Old models may be dropped; never the
+    /// head's.
     ///
     /// # Errors
     /// [`StoreError`]; the changes may or may not have been written.
     fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError>;
 
-    /// A model of a task, as safetensors bytes.
+    /// A model of a task, as safetensors bytes; none where it never was, or is no longer kept.
     ///
     /// # Errors
     /// [`StoreError`]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
-use unsaid_engine::{Model, ModelSpec, OptimizerSpec, TrainSpec};
+use unsaid_engine::{Model, ModelSpec, SpecError, TrainSpec};
 use unsaid_privacy::Encoding;
 use unsaid_protocol::{DataSchema, Manifest, Privacy, RoundPolicy, TaskId, UpdateEncoding, VERSION};
 
@@ -121,24 +121,13 @@ impl TaskFile {
         let model_spec = self.model.into_inner();
         let model = Model::new(&model_spec).map_err(|error| Fault::at(model_span.clone(), error))?;
         let training = self.training.get_ref();
-        let OptimizerSpec::Sgd {
-            learning_rate,
-            momentum,
-        } = training.optimizer
-        else {
-            return Err(Fault::at(
-                self.training.span(),
-                "this relay knows no such optimiser",
-            ));
-        };
-        if !(learning_rate.is_finite() && learning_rate > 0.0) {
-            let message = format!("learning_rate is {learning_rate}, but must be a finite number above 0");
-            return Err(Fault::at(self.training.span(), message));
-        }
-        if !(0.0..1.0).contains(&momentum) {
-            let message = format!("momentum is {momentum}, but must be at least 0 and below 1");
-            return Err(Fault::at(self.training.span(), message));
-        }
+        model.check_training(training).map_err(|error| {
+            let span = self.training.span();
+            match error {
+                SpecError::Training { field, .. } => Fault::of(format!("training.{field}"), span, error),
+                error => Fault::at(span, error),
+            }
+        })?;
         let update = UpdateEncoding {
             clip_l2: self.update.clip_l2.get(),
             grid_step: self.update.grid_step.get_ref().get(),
@@ -216,7 +205,7 @@ impl TaskFile {
 fn document(spec: &impl serde::Serialize) -> serde_json::Value {
     let text = serde_json::to_string(spec);
     #[allow(clippy::expect_used)]
-    // INVARIANT: specs hold strings, integers and finite numbers, and serde_json reads what it wrote
+    // INVARIANT: specs hold strings, integers and numbers that were checked to be finite, and serde_json reads what it wrote
     text.and_then(|text| serde_json::from_str(&text))
         .expect("a spec is valid JSON")
 }

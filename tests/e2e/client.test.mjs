@@ -13,6 +13,16 @@ async function wholeRun(one, options) {
   return one.run({ rounds: 1 });
 }
 
+/** The choice was made by the times of both. */
+function assertMeasured({ backend, reason, cpuMsPerStep, gpuMsPerStep }) {
+  for (const time of [cpuMsPerStep, gpuMsPerStep]) assert.ok(Number.isFinite(time) && time > 0, `a step took ${time} ms`);
+  assert.equal(backend, gpuMsPerStep < cpuMsPerStep ? "webgpu" : "cpu");
+  assert.match(reason, /the faster/);
+}
+
+const assertNotMeasured = ({ cpuMsPerStep = null, gpuMsPerStep = null }) =>
+  assert.deepEqual([cpuMsPerStep, gpuMsPerStep], [null, null]);
+
 test("taking part without data is a typed error, and sends nothing", async () => {
   await scene({}, async ({ proxy, tab }) => {
     const one = await tab();
@@ -102,24 +112,58 @@ test("without WebGPU, auto trains on the CPU and says why, and webgpu is a typed
   });
 });
 
-test("with WebGPU, each backend is the one asked for, and auto measures both", async (t) => {
+test("with WebGPU, the backend is the one asked for, and nothing is measured", async () => {
   await scene({}, async ({ tab }) => {
     for (const backend of ["cpu", "webgpu"]) {
       const one = await tab();
       assert.equal((await wholeRun(one, { backend })).value?.backend, backend);
       const [chosen] = await one.events("backend");
       assert.equal(chosen.backend, backend);
+      assert.equal(chosen.reason, "chosen by you");
+      assertNotMeasured(chosen);
     }
+  });
+});
+
+test("auto does not measure an adapter that is emulated in software, and names it; it measures a real one", async (t) => {
+  await scene({}, async ({ tab }) => {
     const one = await tab();
-    assert.ok(["cpu", "webgpu"].includes((await wholeRun(one, { backend: "auto" })).value?.backend));
+    // What the browser itself says of its adapter decides what must be seen.
+    const adapter = await one.page.evaluate(async () => {
+      const found = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+      return { name: found.info.description, fallback: found.info.isFallbackAdapter };
+    });
+    const run = await wholeRun(one, { backend: "auto" });
+    const [chosen, ...more] = await one.events("backend");
+    assert.deepEqual(more, [], "it chooses once");
+    t.diagnostic(`${JSON.stringify(adapter)}: ${chosen.backend}, ${chosen.reason}`);
+    assert.equal(run.value?.backend, chosen.backend, "it trains where it says");
+    assert.equal(chosen.adapter, adapter.name);
+    assert.equal(chosen.fallback, false);
+    if (adapter.fallback || /swiftshader|llvmpipe|lavapipe|softpipe|basic render/i.test(adapter.name)) {
+      assert.equal(chosen.backend, "cpu");
+      assert.match(chosen.reason, /emulated in software/);
+      assertNotMeasured(chosen);
+    } else {
+      assertMeasured(chosen);
+    }
+  });
+});
+
+test("auto measures both where the adapter says that it is a real one, and trains on the faster", async (t) => {
+  await scene({}, async ({ tab }) => {
+    const one = await tab();
+    const run = await wholeRun(one, { backend: "auto", pretendGpu: true });
     const [chosen] = await one.events("backend");
-    t.diagnostic(`${chosen.backend}: ${chosen.reason}`);
-    assert.ok(chosen.reason.length > 5);
+    t.diagnostic(`CPU ${chosen.cpuMsPerStep?.toFixed(2)} ms a step, WebGPU ${chosen.gpuMsPerStep?.toFixed(2)} ms`);
+    assert.equal(run.value?.backend, chosen.backend, "it trains where it says");
+    assert.equal(chosen.adapter, "A pretended GPU");
+    assertMeasured(chosen);
   });
 });
 
 test("WebGPU lost in the middle of training: it goes on on the CPU and says so", async () => {
-  await scene({ set: { "training.epochs": 100 } }, async ({ browser, relay, tab }) => {
+  await scene({ set: { "training.epochs": 100 }, browser: { own: true } }, async ({ browser, relay, tab }) => {
     const one = await (await tab()).ready({ backend: "webgpu" });
     await one.join({ rounds: 1 });
     await one.event({ type: "step" }, 60_000);

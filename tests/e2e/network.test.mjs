@@ -26,12 +26,12 @@ const floats = (pixels) => Buffer.from(Float32Array.from(pixels, (pixel) => pixe
 
 for (const mode of ["none", "local"]) {
   test(`only the protocol's messages leave a training tab, and no raw data (noise: ${mode})`, async (t) => {
-    await scene({ set: { "privacy.mode": mode } }, async ({ relay, browser }) => {
+    await scene({ set: { "privacy.mode": mode } }, async ({ relay, profile }) => {
       const watcher = await Proxy.start(relay.origin);
       try {
         // "<-loopback>": Chromium leaves its proxy out for 127.0.0.1 unless told otherwise.
         const proxy = { server: watcher.origin, bypass: "<-loopback>" };
-        const context = await browser.newContext({ proxy });
+        const context = await profile({ proxy });
         const tab = await Tab.open(context, relay.origin);
         // The data reaches the page through the debugger, so that the network has no reason to carry it.
         await tab.ready({ shard: 3, budget: { epsilon: 1e6, delta: 1e-5 } });
@@ -80,3 +80,37 @@ for (const mode of ["none", "local"]) {
     });
   });
 }
+
+test("the bytes down that a client reports are those that the network carried for each model", async (t) => {
+  await scene({}, async ({ proxy, tab }) => {
+    const one = await (await tab()).ready();
+    const { value: manifest } = await one.call("manifest");
+    const guess = () => one.call("predict", Array(784).fill(0.5));
+    const rounds = async () => {
+      const models = (await one.events("update")).map(({ model }) => `/v1/tasks/mnist/models/${model}`);
+      const told = (await one.events("contribution")).map(({ bytesDown }) => bytesDown);
+      return models.map((path, index) => ({ path, told: told[index] }));
+    };
+    // A prediction fetches the first model before the round needs it.
+    await guess();
+    await one.run({ rounds: 2 });
+    const fetched = await rounds();
+    assert.equal(fetched.length, 2);
+    for (const { path, told } of fetched) {
+      const carried = proxy.to(path, "GET");
+      assert.equal(carried.length, 1, "a model is fetched once");
+      assert.equal(told, carried[0].responseBytes);
+      assert.ok(told > 0 && told < 4 * manifest.parameters, `it was compressed: ${told} bytes`);
+    }
+    // A page that is loaded again finds the newest model in the browser's cache.
+    await guess();
+    const before = proxy.requests.length;
+    await one.load(proxy.origin);
+    await one.connect();
+    await one.run({ rounds: 1 });
+    const [{ path, told }] = await rounds();
+    const again = proxy.requests.slice(before).filter((request) => request.path === path);
+    assert.equal(told, again.reduce((sum, { responseBytes }) => sum + responseBytes, 0));
+    t.diagnostic(`${fetched.map(({ told }) => told)} bytes; after a reload ${told} in ${again.length} requests`);
+  });
+});

@@ -50,8 +50,8 @@ const tool = (name) => join(root, "node_modules/.bin", name);
 async function trainsWith(page) {
   // Noise that leaves room for a round in the default budget.
   const set = { "privacy.mode": "local", "privacy.noise_multiplier": 4 };
-  await scene({ page, set }, async ({ browser, proxy, relay }) => {
-    const tab = await browser.newPage();
+  await scene({ page, set }, async ({ profile, proxy, relay }) => {
+    const tab = await (await profile()).newPage();
     const troubles = watch(tab);
     await tab.goto(`${proxy.origin}/index.html`);
     const trained = tab.waitForFunction(() => document.title === "1 round, rounds-done", null, { timeout: 30_000 });

@@ -102,8 +102,8 @@ test("a manifest below the client's floors is refused before anything is trained
 
 test("two tabs of one profile: the second waits for the first", async () => {
   const set = { "rounds.min_clients": 1, "rounds.target_clients": 1 };
-  await scene({ set }, async ({ browser, tab }) => {
-    const profile = await browser.newContext();
+  await scene({ set }, async ({ profile: newProfile, tab }) => {
+    const profile = await newProfile();
     const first = await (await tab(profile)).ready();
     await first.join({ rounds: 1000 });
     await first.event({ type: "step" });
@@ -122,13 +122,13 @@ test("two tabs of one profile: the second waits for the first", async () => {
 
 test("two tabs of one profile that both take part share one ledger and never overdraw it", async () => {
   const set = { ...LOCAL, "rounds.min_clients": 1, "rounds.target_clients": 2, "rounds.deadline_ms": 3000 };
-  await scene({ set }, async ({ browser, proxy, relay, tab }) => {
+  await scene({ set }, async ({ profile: newProfile, proxy, relay, tab }) => {
     const manifest = await relay.get("/v1/tasks/mnist/manifest");
     const rho = rhoPerRound(manifest.privacy.noise_multiplier);
     // Enough for three debits; the two tabs ask for eight.
     const epsilon = (epsilonOf(3 * rho, DELTA) + epsilonOf(4 * rho, DELTA)) / 2;
     const options = { participants: 16, budget: { epsilon, delta: DELTA } };
-    const profile = await browser.newContext();
+    const profile = await newProfile();
     const tabs = [];
     for (let shard = 0; shard < 2; shard++) tabs.push(await (await tab(profile)).ready({ shard, ...options }));
     for (const one of tabs) await one.join({ rounds: 4 });
@@ -151,8 +151,8 @@ test("two tabs of one profile that both take part share one ledger and never ove
 
 test("eight tabs of one profile finish a round together", async () => {
   const set = { "rounds.min_clients": 8, "rounds.target_clients": 8 };
-  await scene({ set }, async ({ browser, relay, tab }) => {
-    const profile = await browser.newContext();
+  await scene({ set }, async ({ profile: newProfile, relay, tab }) => {
+    const profile = await newProfile();
     const tabs = [];
     for (let shard = 0; shard < 8; shard++) {
       tabs.push(await (await tab(profile)).ready({ shard, examples: 50, participants: 16 }));

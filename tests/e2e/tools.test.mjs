@@ -14,6 +14,8 @@ test("a shared piece is found at any offset, and blank ones do not count", () =>
   const a = Buffer.concat([randomBytes(1001), secret, randomBytes(77)]);
   const b = Buffer.concat([randomBytes(333), secret, randomBytes(5)]);
   assert.deepEqual(sharedPiece(a, b), [1001, 333]);
+  assert.equal(sharedPiece(a, Buffer.concat([b.subarray(0, 396), b.subarray(397)])), null, "63 bytes are no piece");
+  assert.deepEqual(sharedPiece(a.subarray(1001), b.subarray(333)), [0, 0]);
   assert.equal(sharedPiece(a, randomBytes(2000)), null);
   assert.equal(sharedPiece(Buffer.alloc(500), Buffer.alloc(500)), null);
   assert.equal(pieces(Buffer.alloc(500)), 0);

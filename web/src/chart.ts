@@ -38,7 +38,7 @@ export function createChart(): Chart {
           y: { range: (_, min) => [Math.min(min, 0.8) < 0.5 ? 0 : 0.5, 1] },
         },
         axes: [
-          { ...axis, space: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], size: 34 },
+          { ...axis, space: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], size: 28 },
           { ...axis, size: 48, values: (_, splits) => splits.map((share) => `${Math.round(100 * share)} %`) },
         ],
         series: [

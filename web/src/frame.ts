@@ -46,7 +46,7 @@ export function readFrame(hex: string): FrameField[] {
     for (let at = 0; at + width <= part.length; at += width) values.push(signed(part.subarray(at, at + width)));
     fields.push({
       name: "coordinates",
-      hex: `${pairs(part)}\u00a0…`,
+      hex: pairs(part),
       meaning: values.length > 0 ? `in grid steps: ${values.map((value) => String(value).replace("-", "−")).join(", ")}\u00a0…` : "the change itself",
     });
   }

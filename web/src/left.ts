@@ -28,7 +28,7 @@ export function drawLeft(view: View): void {
   whileOpen(table, () => {
     const rows = view.transfers.slice(-200).reverse();
     table.replaceChildren(
-      ...rows.map(({ at, what, bytes, outcome }) => row([format.clock(at), what, format.bytes(bytes), outcomes[outcome] ?? outcome])),
+      ...rows.map(({ at, what, bytes, outcome }) => row([format.clock(at), what, bytes === null ? "not told" : format.bytes(bytes), outcomes[outcome] ?? outcome])),
     );
   });
 }

@@ -17,7 +17,8 @@ import type {
 export interface Transfer {
   readonly at: Date;
   readonly what: string;
-  readonly bytes: number;
+  /** Null where the browser does not tell. */
+  readonly bytes: number | null;
   outcome: string;
 }
 
@@ -112,7 +113,7 @@ export function apply(view: View, event: ClientEvent): void {
       break;
     case "contribution":
       view.contributions += 1;
-      if (event.bytesDown > 0) {
+      if (event.bytesDown !== 0) {
         view.transfers.push({
           at: new Date(),
           what: `model that round ${event.round} started from`,

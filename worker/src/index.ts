@@ -5,9 +5,16 @@ import init, { panic_for_test, Session } from "unsaid-wasm";
 
 import type { FromWorker, ToWorker } from "./messages.js";
 import { serve } from "./shell.js";
+import { ModelTraffic } from "./traffic.js";
 
 /** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
 declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
+
+const traffic = new ModelTraffic();
+const measured = (entries: PerformanceEntryList): void =>
+  traffic.add(entries.filter((entry) => entry instanceof PerformanceResourceTiming));
+const observer = new PerformanceObserver((list) => measured(list.getEntries()));
+observer.observe({ type: "resource", buffered: true });
 
 serve(
   {
@@ -16,6 +23,10 @@ serve(
     onFault: (listener) => {
       self.addEventListener("error", (event) => listener(event.error ?? event.message));
       self.addEventListener("unhandledrejection", (event) => listener(event.reason));
+    },
+    modelBytes: (hash) => {
+      measured(observer.takeRecords());
+      return traffic.take(hash);
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
   },

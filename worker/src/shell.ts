@@ -2,6 +2,7 @@
 
 import { messageOf, toWireError } from "./errors.js";
 import type { CallKind, CallMessage, Calls, FromWorker, ToWorker } from "./messages.js";
+import type { SessionEvent } from "../../pkg/src/types.js";
 import type { WasmModule, WasmSession } from "./wasm.js";
 
 /** What the shell needs of the worker's global scope. */
@@ -11,6 +12,8 @@ export interface Scope {
   onMessage(listener: (message: ToWorker) => void): void;
   /** Calls back on each uncaught error and unhandled rejection. */
   onFault(listener: (thrown: unknown) => void): void;
+  /** Bytes that the network carried for a model since they were last asked for; null where the browser does not tell. */
+  modelBytes(hash: string): number | null;
   /** What the last Rust panic said, if there was one: the trap that follows it says no more than “unreachable”. */
   panicText(): string | null;
 }
@@ -32,6 +35,14 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
   };
   scope.onFault(crash);
 
+  // The Rust side knows how long a model is, and only the browser what came over the network for it.
+  let startedFrom = "";
+  const hear = (event: SessionEvent): void => {
+    if (event.type === "update") startedFrom = event.model;
+    const counted = event.type === "contribution" ? { ...event, bytesDown: scope.modelBytes(startedFrom) } : event;
+    post({ type: "event", event: counted });
+  };
+
   const opened = (): WasmSession => {
     if (session) return session;
     throw Object.assign(new Error("the session is not open"), { code: "closed" });
@@ -47,7 +58,7 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         }
-        session = await wasm.Session.open(options, (event) => post({ type: "event", event }));
+        session = await wasm.Session.open(options, hear);
         return null;
       }
       case "manifest":

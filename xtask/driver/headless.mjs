@@ -129,7 +129,10 @@ export async function runTabs(config, onRound) {
         accuracy: metrics.accuracy,
         epsilon: noise ? Math.max(...told.map((contribution) => contribution.epsilonSpent)) : null,
         bytes_up: metrics.bytes_up,
-        bytes_down: told.reduce((sum, contribution) => sum + contribution.bytesDown, 0),
+        // What one browser does not tell, the sum cannot hold: then there is none, and the row is refused.
+        bytes_down: told.some(({ bytesDown }) => bytesDown === null)
+          ? null
+          : told.reduce((sum, { bytesDown }) => sum + bytesDown, 0),
         seconds: metrics.duration_ms / 1000,
       });
       next++;

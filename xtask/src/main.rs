@@ -15,6 +15,7 @@ mod stages;
 mod stamp;
 mod table;
 mod tools;
+mod vulkan;
 mod wasm_size;
 mod wasm_target;
 

@@ -10,6 +10,18 @@ pub(crate) struct Counts {
     pub(crate) skipped: u32,
 }
 
+impl Counts {
+    /// One check as a test.
+    pub(crate) const fn one(passed: bool) -> Self {
+        let (passed, failed) = if passed { (1, 0) } else { (0, 1) };
+        Self {
+            passed,
+            failed,
+            skipped: 0,
+        }
+    }
+}
+
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;

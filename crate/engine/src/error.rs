@@ -83,7 +83,7 @@ pub enum SpecError {
         layer: usize,
         /// Its type.
         kind: &'static str,
-        /// The field.
+        /// The field, as a path in the training spec.
         field: &'static str,
         /// The value found.
         found: f32,
@@ -135,7 +135,7 @@ pub enum SpecError {
     /// A number of the training spec is out of range.
     #[error("{field} is {found}, but must be {expected}")]
     Training {
-        /// The field.
+        /// The field, as a path in the training spec.
         field: &'static str,
         /// The value found.
         found: f64,

@@ -299,10 +299,6 @@ impl Ledger {
     /// [`LedgerError::Damaged`] for anything else that is not whole.
     pub fn from_json(json: &str) -> Result<Self, LedgerError> {
         #[derive(Deserialize)]
-        struct Header {
-            version: u32,
-        }
-        #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Limits {
             #[serde(with = "crate::bits")]
@@ -313,7 +309,6 @@ impl Ledger {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Body {
-            #[allow(dead_code)]
             version: u32,
             budget: Limits,
             folded: Folded,
@@ -322,19 +317,19 @@ impl Ledger {
         let damaged = |error: serde_json::Error| LedgerError::Damaged(error.to_string());
         // The version first, so that a later form is called that, and not damaged.
         let document: serde_json::Value = serde_json::from_str(json).map_err(damaged)?;
-        let Header { version } = Header::deserialize(&document).map_err(damaged)?;
-        if version > VERSION {
-            return Err(LedgerError::Version {
-                found: version,
-                known: VERSION,
-            });
-        }
-        if version == 0 {
-            return Err(LedgerError::Damaged("there is no version 0".into()));
+        let version = document.get("version").and_then(serde_json::Value::as_u64);
+        if let Some(found) = version.and_then(|version| u32::try_from(version).ok())
+            && found > VERSION
+        {
+            let known = VERSION;
+            return Err(LedgerError::Version { found, known });
         }
         let body = Body::deserialize(&document).map_err(damaged)?;
+        if body.version == 0 {
+            return Err(LedgerError::Damaged("there is no version 0".into()));
+        }
         let ledger = Self {
-            version,
+            version: body.version,
             budget: Budget::new(body.budget.epsilon, body.budget.delta)?,
             folded: body.folded,
             entries: body.entries,

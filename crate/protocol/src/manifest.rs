@@ -1,6 +1,7 @@
 //! The manifest: everything a task asks of a client, in one immutable document that the client agrees to by its hash.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{ContentHash, TaskId};
 
@@ -19,11 +20,11 @@ pub struct Manifest {
     #[serde(default)]
     pub description: String,
     /// The model, as `unsaid-engine` reads it (`ModelSpec`). This crate does not look inside.
-    pub model: serde_json::Value,
+    pub model: Value,
     /// Number of parameters of that model: the length of every update.
     pub parameters: u32,
     /// Local training, as `unsaid-engine` reads it (`TrainSpec`). This crate does not look inside.
-    pub training: serde_json::Value,
+    pub training: Value,
     /// What an example looks like.
     pub data: DataSchema,
     /// How an update is bounded and put on the grid.
@@ -127,21 +128,20 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] with the field that is wrong. The model and training documents are not looked into.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        // The version is read first, so that a later version is called that, and not an unknown field.
-        #[derive(Deserialize)]
-        struct Version {
-            protocol: u16,
-        }
         let json = |error: serde_json::Error| ManifestError::Json(error.to_string());
         let text = std::str::from_utf8(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
         // Documents go through `Value` everywhere: one parser instead of one for each type, which shows in the wasm's size.
-        let document: serde_json::Value = serde_json::from_str(text).map_err(json)?;
-        let Version { protocol } = Version::deserialize(&document).map_err(json)?;
-        if protocol != crate::VERSION {
-            return Err(ManifestError::Version {
-                found: protocol,
-                expected: crate::VERSION,
-            });
+        let document: Value = serde_json::from_str(text).map_err(json)?;
+        if members(&document) != members_written(text) {
+            return Err(ManifestError::Json("an object has a field twice".into()));
+        }
+        // The version first, so that a later version is called that, and not an unknown field.
+        let version = document.get("protocol").and_then(Value::as_u64);
+        if let Some(found) = version.and_then(|version| u16::try_from(version).ok())
+            && found != crate::VERSION
+        {
+            let expected = crate::VERSION;
+            return Err(ManifestError::Version { found, expected });
         }
         let manifest = Self::deserialize(&document).map_err(json)?;
         manifest.check()?;
@@ -246,6 +246,30 @@ impl Manifest {
     }
 }
 
+/// Fields of all objects in `document`. The parser keeps the last of those with one name.
+fn members(document: &Value) -> usize {
+    match document {
+        Value::Object(fields) => fields.len() + fields.values().map(members).sum::<usize>(),
+        Value::Array(elements) => elements.iter().map(members).sum(),
+        _ => 0,
+    }
+}
+
+/// Fields of all objects as they are written in valid JSON: outside of strings there is one colon for each.
+fn members_written(json: &str) -> usize {
+    let (mut written, mut in_string, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => written += 1,
+            _ => {}
+        }
+    }
+    written
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -327,6 +351,51 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_field_that_is_there_twice_is_refused_at_every_depth() {
+        let good = String::from_utf8(manifest().to_json()).unwrap();
+        for (once, twice) in [
+            ("\"parameters\":10", "\"parameters\":10,\"parameters\":10"),
+            ("\"parameters\":10", "\"parameters\":9,\"param\\u0065ters\":10"),
+            ("\"min_clients\":2", "\"min_clients\":1,\"min_clients\":2"),
+            ("\"epochs\":1", "\"epochs\":9,\"epochs\":1"),
+            ("\"layers\":[]", "\"layers\":[{\"a\":1,\"a\":1}]"),
+        ] {
+            assert_eq!(good.matches(once).count(), 1, "{once}");
+            let result = Manifest::from_json(good.replace(once, twice).as_bytes());
+            let Err(ManifestError::Json(reason)) = result else {
+                panic!("{twice}: {result:?}")
+            };
+            assert!(reason.contains("twice"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn strings_that_look_like_fields_are_none() {
+        for title in [
+            "\"a\": 1, \"a\": 2",
+            ":::",
+            "\\",
+            "\\\"",
+            "{\"x\":{\"x\":1}}",
+            "“:”",
+            "\u{0}\n:",
+        ] {
+            let manifest = Manifest {
+                title: title.into(),
+                model: serde_json::json!({ title: [{ title: 1 }, { title: 1 }] }),
+                ..manifest()
+            };
+            assert_eq!(
+                Manifest::from_json(&manifest.to_json()),
+                Ok(manifest.clone()),
+                "{title}"
+            );
+            let pretty = serde_json::to_vec_pretty(&manifest).unwrap();
+            assert_eq!(Manifest::from_json(&pretty), Ok(manifest), "{title}");
+        }
+    }
+
+    #[test]
     fn a_later_version_is_called_that() {
         let bytes = br#"{"protocol": 2, "something": "new"}"#;
         assert_eq!(
@@ -336,6 +405,18 @@ pub(crate) mod tests {
                 expected: 1
             })
         );
-        assert!(matches!(Manifest::from_json(b"{"), Err(ManifestError::Json(_))));
+        // What is no version at all is a manifest that cannot be read.
+        for bad in [
+            "{",
+            "{}",
+            "{\"protocol\": -1}",
+            "{\"protocol\": 65536}",
+            "{\"protocol\": \"1\"}",
+            "[]",
+            "1",
+        ] {
+            let result = Manifest::from_json(bad.as_bytes());
+            assert!(matches!(result, Err(ManifestError::Json(_))), "{bad}");
+        }
     }
 }

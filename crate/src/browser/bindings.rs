@@ -437,8 +437,9 @@ async fn summary(session: &session::Session<BrowserPorts>) -> Result<JsValue, Cl
 /// Panics, so that whoever embeds the client can test what happens then.
 #[doc(hidden)]
 #[wasm_bindgen]
-#[allow(clippy::panic)] // that is what it is for
+#[allow(clippy::panic)]
 pub fn panic_for_test() {
+    // INVARIANT: only a test's own message leads here; the client never calls it.
     panic!("a panic was asked for");
 }
 

@@ -10,13 +10,12 @@
 //! An owner is `<relay>/<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the
 //! ledger. Nothing kept for one relay is sent to another.
 
-use idb::{
-    Database, DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStoreParams, Query, TransactionMode,
-};
-use js_sys::{Float32Array, Object, Reflect, Uint8Array, Uint32Array};
+use idb::{DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStoreParams, Query, Transaction};
+use js_sys::{Array, Float32Array, Object, Reflect, Uint8Array, Uint32Array};
 use unsaid_privacy::{Budget, Ledger};
 use unsaid_protocol::ClientId;
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use web_sys::IdbTransaction;
 
 use super::describe;
 use crate::{
@@ -31,9 +30,33 @@ const PENDING: &str = "pending";
 const LEDGER: &str = "ledger";
 const OWNER: &str = "owner";
 
+#[wasm_bindgen]
+extern "C" {
+    /// An open database, for the options of a transaction, which neither idb nor web-sys (without a build flag) know.
+    type Connection;
+    #[wasm_bindgen(method, catch)]
+    fn transaction(
+        this: &Connection,
+        stores: &Array,
+        mode: &str,
+        options: &JsValue,
+    ) -> Result<IdbTransaction, JsValue>;
+    #[wasm_bindgen(method)]
+    fn close(this: &Connection);
+}
+
+/// What a transaction does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    /// Its commit is reported only once it would survive a power cut, where the browser knows how (others pass over the option).
+    WriteForGood,
+}
+
 /// The database, for one participant.
 pub(crate) struct IndexedDb {
-    database: Database,
+    database: Connection,
     owner: String,
     /// The budget that a ledger begins with.
     first_budget: Budget,
@@ -75,11 +98,8 @@ fn query(key: &str) -> Query {
 
 /// One transaction over `$stores`: the body sees `$transaction`; it is committed at its end and aborted where it fails.
 macro_rules! transact {
-    ($self:ident, $stores:expr, $mode:ident, |$transaction:ident| $body:block) => {{
-        let $transaction = $self
-            .database
-            .transaction($stores, TransactionMode::$mode)
-            .map_err(failed)?;
+    ($self:ident, $stores:expr, $access:ident, |$transaction:ident| $body:block) => {{
+        let $transaction = $self.begin($stores, Access::$access)?;
         let result: Result<_, ClientError> = async { $body }.await;
         match result {
             Ok(value) => {
@@ -121,7 +141,7 @@ impl IndexedDb {
         });
         let database = request.await.map_err(failed)?;
         Ok(Self {
-            database,
+            database: JsValue::from(database).unchecked_into(),
             owner: format!("{task}/{place}"),
             first_budget,
         })
@@ -134,7 +154,7 @@ impl IndexedDb {
             ("x", Float32Array::from(x).into()),
             ("y", Uint32Array::from(y).into()),
         ])?;
-        transact!(self, &[EXAMPLES], ReadWrite, |transaction| {
+        transact!(self, &[EXAMPLES], Write, |transaction| {
             let store = transaction.object_store(EXAMPLES).map_err(failed)?;
             store.add(&record, None).map_err(failed)?.await.map_err(failed)?;
             Ok(())
@@ -143,7 +163,7 @@ impl IndexedDb {
 
     /// Forgets the participant's examples, and an update made from them that was not acknowledged (its cost stays debited).
     pub async fn clear_examples(&self) -> Result<(), ClientError> {
-        transact!(self, &[EXAMPLES, PENDING], ReadWrite, |transaction| {
+        transact!(self, &[EXAMPLES, PENDING], Write, |transaction| {
             let pending = transaction.object_store(PENDING).map_err(failed)?;
             pending
                 .delete(query(&self.owner))
@@ -166,6 +186,21 @@ impl IndexedDb {
         })
     }
 
+    fn begin(&self, stores: &[&str], access: Access) -> Result<Transaction, ClientError> {
+        let stores: Array = stores.iter().map(|store| JsValue::from_str(store)).collect();
+        let mode = if access == Access::Read {
+            "readonly"
+        } else {
+            "readwrite"
+        };
+        let options = match access {
+            Access::WriteForGood => object(&[("durability", "strict".into())])?,
+            Access::Read | Access::Write => JsValue::UNDEFINED,
+        };
+        let transaction = self.database.transaction(&stores, mode, &options);
+        transaction.map(Transaction::from).map_err(odd)
+    }
+
     /// Closes the database.
     pub fn close(&self) {
         self.database.close();
@@ -184,7 +219,7 @@ impl Store for IndexedDb {
     async fn client_id(&self) -> Result<ClientId, ClientError> {
         let fresh = ClientId::from_bytes(Random::default().bytes()?);
         let key = JsValue::from_str(&self.owner);
-        transact!(self, &[CLIENTS], ReadWrite, |transaction| {
+        transact!(self, &[CLIENTS], Write, |transaction| {
             let store = transaction.object_store(CLIENTS).map_err(failed)?;
             let known = store
                 .get(query(&self.owner))
@@ -206,7 +241,7 @@ impl Store for IndexedDb {
     }
 
     async fn examples(&self) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
-        let records: Result<_, ClientError> = transact!(self, &[EXAMPLES], ReadOnly, |transaction| {
+        let records: Result<_, ClientError> = transact!(self, &[EXAMPLES], Read, |transaction| {
             let store = transaction.object_store(EXAMPLES).map_err(failed)?;
             let index = store.index(OWNER).map_err(failed)?;
             index
@@ -231,10 +266,10 @@ impl Store for IndexedDb {
         let record = pending.map(Self::pending_record).transpose()?;
         let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
         // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
-        transact!(self, &[LEDGER, PENDING], ReadWrite, |transaction| {
+        transact!(self, &[LEDGER, PENDING], WriteForGood, |transaction| {
             let store = transaction.object_store(LEDGER).map_err(failed)?;
             let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
-            let mut ledger = match json {
+            let mut ledger = match &json {
                 Some(json) => {
                     let json = json.as_string();
                     let json =
@@ -244,12 +279,15 @@ impl Store for IndexedDb {
                 None => Ledger::new(self.first_budget),
             };
             let result = change(&mut ledger)?;
-            let json = JsValue::from_str(&ledger.to_json());
-            store
-                .put(&json, Some(&ledger_key))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            let changed = JsValue::from_str(&ledger.to_json());
+            // Who only looks makes the disk do nothing.
+            if json.as_ref() != Some(&changed) {
+                store
+                    .put(&changed, Some(&ledger_key))
+                    .map_err(failed)?
+                    .await
+                    .map_err(failed)?;
+            }
             if let Some(record) = &record {
                 let store = transaction.object_store(PENDING).map_err(failed)?;
                 store
@@ -263,7 +301,7 @@ impl Store for IndexedDb {
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
-        let record: Result<_, ClientError> = transact!(self, &[PENDING], ReadOnly, |transaction| {
+        let record: Result<_, ClientError> = transact!(self, &[PENDING], Read, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
             store
                 .get(query(&self.owner))
@@ -283,7 +321,7 @@ impl Store for IndexedDb {
 
     async fn keep_pending(&self, pending: &Pending) -> Result<(), ClientError> {
         let (record, owner) = (Self::pending_record(pending)?, JsValue::from_str(&self.owner));
-        transact!(self, &[PENDING], ReadWrite, |transaction| {
+        transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
             store
                 .put(&record, Some(&owner))
@@ -295,7 +333,7 @@ impl Store for IndexedDb {
     }
 
     async fn clear_pending(&self) -> Result<(), ClientError> {
-        transact!(self, &[PENDING], ReadWrite, |transaction| {
+        transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
             store
                 .delete(query(&self.owner))

@@ -10,28 +10,7 @@ use unsaid_protocol::{ClientId, RoundState};
 use super::*;
 use crate::{clock::SystemClock, store::RedbStore, task_file::Task};
 
-const TASK: &str = r#"
-task = "tiny"
-title = "Tiny"
-seed = 7
-[model]
-input = [3]
-layers = [{ type = "dense", units = 2 }]
-loss = "softmax-cross-entropy"
-[training]
-epochs = 1
-batch_size = 1
-optimizer = { type = "sgd", learning_rate = 0.1 }
-[update]
-clip_l2 = 1.0
-grid_step = 0.0009765625
-[privacy]
-mode = "none"
-[rounds]
-min_clients = 2
-target_clients = 3
-deadline_ms = 60000
-"#;
+const TASK: &str = include_str!("../../tests/tiny.toml");
 
 /// Looks at what readers see in the very moment in which the answer that it waits for is sent.
 struct Reader {

@@ -49,7 +49,7 @@ impl From<Refusal> for Refused {
         let kind = match &refusal {
             Refusal::Manifest { .. } => ProblemKind::WrongManifest,
             Refusal::NotOpen { .. } => ProblemKind::WrongRound,
-            Refusal::Closed { .. } => ProblemKind::RoundClosed,
+            Refusal::Closed { .. } | Refusal::Forgotten { .. } => ProblemKind::RoundClosed,
             Refusal::Model { .. } => ProblemKind::WrongModel,
             Refusal::NotCheckedIn { .. } => ProblemKind::NotCheckedIn,
             Refusal::AlreadyReported { .. } => ProblemKind::AlreadyReported,

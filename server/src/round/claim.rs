@@ -77,6 +77,17 @@ pub enum Refusal {
         /// The open round.
         open: u64,
     },
+    /// The round closed so long ago that the ids of its updates are forgotten: this one may have been counted.
+    #[error(
+        "round {asked} closed so long ago that it is no longer known whether this update was counted; \
+         the open round is {open}: check in again"
+    )]
+    Forgotten {
+        /// The round asked for.
+        asked: u64,
+        /// The open round.
+        open: u64,
+    },
     /// The update starts from another model.
     #[error("round {round} starts from the model {expected}")]
     Model {

@@ -159,11 +159,28 @@ fn ids_of_closed_rounds_are_known_for_a_while() {
     }
     rounds.publish(model(99), 1, 0);
     let (asked, open) = (1, rounds.round());
-    assert_eq!(
-        rounds.judge(&first),
-        Err(Refusal::Closed { asked, open }),
-        "forgotten, but not counted again"
+    let forgotten = Refusal::Forgotten { asked, open };
+    assert_eq!(rounds.judge(&first), Err(forgotten.clone()), "not counted again");
+    assert!(
+        !forgotten.to_string().contains("was not counted"),
+        "nobody is told what the relay no longer knows: {forgotten}"
     );
+    // Of an update that is remembered not to be counted, that is said.
+    let late = Claim {
+        update: UpdateId::from_bytes([9; 16]),
+        round: 2,
+        ..first
+    };
+    let closed = Refusal::Closed { asked: 2, open };
+    assert_eq!(rounds.judge(&late), Err(closed.clone()));
+    assert!(closed.to_string().contains("was not counted"), "{closed}");
+    // The terms come before the round (PROTOCOL.md, 2.5): after a change of the manifest that is what is said.
+    let old_terms = Claim {
+        manifest: ContentHash::of(b"other"),
+        ..first
+    };
+    let in_force = rules().manifest;
+    assert_eq!(rounds.judge(&old_terms), Err(Refusal::Manifest { in_force }));
 }
 
 #[test]

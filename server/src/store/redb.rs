@@ -1,6 +1,7 @@
 //! The embedded store: one redb file for all tasks of a relay.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -30,6 +31,8 @@ const ROUNDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("rounds
 /// Task, round, and the id of a client or an update.
 type Entry = (&'static str, u64, &'static [u8; 16]);
 const LEAST_ID: [u8; 16] = [0; 16];
+const LEAST_HASH: [u8; 32] = [0; 32];
+const GREATEST_HASH: [u8; 32] = [255; 32];
 
 macro_rules! store_error_from {
     ($($error:ident),*) => {$(
@@ -53,8 +56,12 @@ store_error_from!(
 /// A store in one file. It is opened again after a failure, so a relay recovers by itself once the disk does.
 pub struct RedbStore {
     path: PathBuf,
+    keep_models: u64,
     database: Mutex<Option<Arc<Database>>>,
 }
+
+/// Models that are kept of each task unless it says otherwise: for as long as a round's updates are remembered.
+const KEEP_MODELS: u64 = REMEMBERED_ROUNDS;
 
 impl RedbStore {
     /// Opens or makes the file and the folders above it.
@@ -67,10 +74,18 @@ impl RedbStore {
         }
         let store = Self {
             path: path.to_owned(),
+            keep_models: KEEP_MODELS,
             database: Mutex::new(None),
         };
         store.database()?;
         Ok(store)
+    }
+
+    /// Keeps this many models of each task, the newest (and that one always), and deletes older ones when a round is published.
+    #[must_use]
+    pub const fn keeping(mut self, models: u64) -> Self {
+        self.keep_models = models;
+        self
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {
@@ -130,7 +145,7 @@ impl Store for RedbStore {
         self.with(|database| {
             let mut write = database.begin_write()?;
             write.set_durability(Durability::Immediate)?;
-            apply(&write, task.as_str(), changes)?;
+            apply(&write, task.as_str(), changes, self.keep_models)?;
             Ok(write.commit()?)
         })
     }
@@ -194,7 +209,12 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     }))
 }
 
-fn apply(write: &WriteTransaction, task: &str, changes: &Changes) -> Result<(), StoreError> {
+fn apply(
+    write: &WriteTransaction,
+    task: &str,
+    changes: &Changes,
+    keep_models: u64,
+) -> Result<(), StoreError> {
     let mut check_ins = write.open_table(CHECK_INS)?;
     for (round, client) in &changes.check_ins {
         check_ins.insert((task, *round, client.as_bytes()), ())?;
@@ -230,6 +250,15 @@ fn apply(write: &WriteTransaction, task: &str, changes: &Changes) -> Result<(), 
             check_ins.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, ()| false)?;
             let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
+            // The open round starts from the newest model, which is always one of those that are kept.
+            let oldest = head.round.saturating_sub(keep_models);
+            let mut kept: HashSet<_> = changes.models.iter().map(|(hash, _)| *hash).collect();
+            kept.insert(head.model);
+            for entry in rounds.range((task, oldest)..(task, head.round))? {
+                kept.insert(from_json::<RoundMetrics>(entry?.1.value())?.model);
+            }
+            let all = (task, &LEAST_HASH)..=(task, &GREATEST_HASH);
+            models.retain_in(all, |(_, hash), _| kept.contains(&ContentHash::from_bytes(*hash)))?;
         }
     }
     if let Some(steps) = &changes.sum {

@@ -125,6 +125,82 @@ fn a_new_round_drops_the_sum_the_check_ins_and_what_is_forgotten() {
     assert_eq!((saved.check_ins.len(), saved.counted), (0, vec![counted(2)]));
 }
 
+/// A commit that publishes `round` with the model of `bytes`, and opens the next.
+fn publishing(round: u64, bytes: &[u8]) -> Changes {
+    let model = ContentHash::of(bytes);
+    Changes {
+        head: Some(Head {
+            model,
+            ..head(round + 1)
+        }),
+        models: vec![(model, bytes.to_vec())],
+        rounds: vec![RoundMetrics {
+            round,
+            model,
+            clients: 2,
+            checked_in: 2,
+            bytes_up: 1,
+            model_bytes: bytes.len() as u64,
+            duration_ms: 1,
+            published_at_ms: 1,
+            accuracy: None,
+            loss: None,
+        }],
+        ..opening(round + 1)
+    }
+}
+
+#[test]
+fn the_newest_models_are_kept_and_older_ones_deleted() {
+    let (store, task, _folder) = open();
+    let store = store.keeping(3);
+    let other: TaskId = "other".parse().unwrap();
+    store.commit(&other, &publishing(0, b"other")).unwrap();
+    let there = |bytes: &[u8]| store.model(&task, &ContentHash::of(bytes)).unwrap().is_some();
+    for round in 0..6_u8 {
+        store.commit(&task, &publishing(round.into(), &[round])).unwrap();
+        let kept: Vec<u8> = (0..=round).filter(|round| there(&[*round])).collect();
+        assert_eq!(kept, (round.saturating_sub(2)..=round).collect::<Vec<_>>());
+    }
+    // Commits that publish nothing delete nothing, and neither do those of another task.
+    store.commit(&task, &opening(6)).unwrap();
+    assert!(there(&[3]) && there(&[5]));
+    assert!(store.model(&other, &ContentHash::of(b"other")).unwrap().is_some());
+    // What the rounds were stays known, of all of them.
+    assert_eq!(store.rounds(&task).unwrap().len(), 6);
+}
+
+#[test]
+fn a_model_that_comes_again_is_as_new_as_its_last_time() {
+    let (store, task, _folder) = open();
+    let store = store.keeping(2);
+    for (round, bytes) in [b"a", b"b", b"a", b"c"].iter().enumerate() {
+        store.commit(&task, &publishing(round as u64, *bytes)).unwrap();
+    }
+    for (bytes, kept) in [(b"a", true), (b"b", false), (b"c", true)] {
+        assert_eq!(
+            store.model(&task, &ContentHash::of(bytes)).unwrap().is_some(),
+            kept
+        );
+    }
+}
+
+#[test]
+fn a_store_from_before_models_were_deleted_is_cleared_up_by_its_next_round() {
+    let (store, task, folder) = open();
+    let store = store.keeping(u64::MAX);
+    for round in 0..10_u8 {
+        store.commit(&task, &publishing(round.into(), &[round])).unwrap();
+    }
+    drop(store);
+    let store = RedbStore::open(&folder.path().join("a.redb")).unwrap().keeping(1);
+    store.commit(&task, &publishing(10, &[10])).unwrap();
+    for round in 0..=10_u8 {
+        let there = store.model(&task, &ContentHash::of(&[round])).unwrap().is_some();
+        assert_eq!(there, round == 10, "{round}");
+    }
+}
+
 #[test]
 fn a_file_in_use_and_a_file_of_something_else_are_refused() {
     let (_store, _, folder) = open();

@@ -37,6 +37,8 @@ impl TaskFileError {
 #[derive(Debug)]
 pub(super) struct Fault {
     span: Option<Range<usize>>,
+    /// The field, where it is known by its path; the span is then that of its section.
+    path: Option<String>,
     message: String,
 }
 
@@ -44,7 +46,16 @@ impl Fault {
     pub(super) fn at(span: Range<usize>, message: impl ToString) -> Self {
         Self {
             span: Some(span),
+            path: None,
             message: message.to_string(),
+        }
+    }
+
+    /// In the value at `path`, below `section`: serde loses positions inside a tagged enum.
+    pub(super) fn of(path: String, section: Range<usize>, message: impl ToString) -> Self {
+        Self {
+            path: Some(path),
+            ..Self::at(section, message)
         }
     }
 }
@@ -53,6 +64,7 @@ impl From<toml::de::Error> for Fault {
     fn from(error: toml::de::Error) -> Self {
         Self {
             span: error.span(),
+            path: None,
             message: error.message().to_owned(),
         }
     }
@@ -156,6 +168,8 @@ impl<'a> Document<'a> {
                 message: fault.message,
             };
         };
+        let entries = entries(self.root.get_ref());
+        let span = narrow(&entries, span, fault.path.as_deref(), &fault.message);
         if let Some(over) = self
             .source
             .overrides
@@ -169,8 +183,6 @@ impl<'a> Document<'a> {
                 message: fault.message,
             };
         }
-        let entries = entries(self.root.get_ref());
-        let span = narrow(&entries, &span, &fault.message);
         let before = self.source.text.get(..span.start).unwrap_or(self.source.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
@@ -255,8 +267,12 @@ fn entries(table: &DeTable<'_>) -> Vec<Entry> {
     entries
 }
 
-/// serde loses positions inside a tagged enum, such as a layer: the name in its message finds them again.
-fn narrow(entries: &[Entry], span: &Range<usize>, message: &str) -> Range<usize> {
+/// serde loses positions inside a tagged enum, such as a layer: the path, or the name in its message, finds them again.
+fn narrow(entries: &[Entry], span: Range<usize>, path: Option<&str>, message: &str) -> Range<usize> {
+    let known = path.and_then(|path| entries.iter().find(|entry| entry.path.join(".") == path));
+    if let Some(entry) = known {
+        return entry.value.clone();
+    }
     let named = |prefix: &str| message.strip_prefix(prefix)?.split('`').next();
     let inside = |inner: &Range<usize>| span.start <= inner.start && inner.end <= span.end;
     let key = named("unknown field `").and_then(|name| {
@@ -269,5 +285,5 @@ fn narrow(entries: &[Entry], span: &Range<usize>, message: &str) -> Range<usize>
         let found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
         found.map(|entry| &entry.value).find(|value| inside(value))
     });
-    key.or(value).unwrap_or(span).clone()
+    key.or(value).cloned().unwrap_or(span)
 }

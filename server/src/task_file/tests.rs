@@ -2,40 +2,11 @@ use unsaid_protocol::ContentHash;
 
 use super::*;
 
-const GOOD: &str = r#"task = "digits"
-title = "Digits"
-seed = 3
-
-[model]
-input = [4]
-layers = [
-    { type = "dense", units = 3 },
-    { type = "relu" },
-    { type = "dense", units = 2 },
-]
-loss = "softmax-cross-entropy"
-
-[training]
-epochs = 2
-batch_size = 10
-optimizer = { type = "sgd", learning_rate = 0.1 }
-
-[update]
-clip_l2 = 1
-grid_step = 0.001
-
-[privacy]
-mode = "local"
-noise_multiplier = 1.5
-
-[rounds]
-min_clients = 2
-target_clients = 4
-deadline_ms = 60_000
-
-[evaluation]
-shard = "test.shard"
-"#;
+/// The task of all the relay's tests, and held-out examples.
+const GOOD: &str = concat!(
+    include_str!("../../tests/tiny.toml"),
+    "\n[evaluation]\nshard = \"test.shard\"\n"
+);
 
 fn parse(text: &str, overrides: &[&str]) -> Result<Task, TaskFileError> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -48,21 +19,19 @@ fn a_task_file_makes_a_manifest() {
     let manifest = &task.manifest;
     assert_eq!(
         (manifest.parameters, task.seed, task.round_limit),
-        (4 * 3 + 3 + 3 * 2 + 2, 3, None)
+        (3 * 2 + 2, 7, None)
     );
     assert_eq!(
         manifest.data,
         DataSchema::Classification {
-            features: 4,
+            features: 3,
             classes: 2
         }
     );
-    assert_eq!(
-        manifest.privacy,
-        Privacy::Local {
-            noise_multiplier: 1.5
-        }
-    );
+    assert_eq!(manifest.privacy, Privacy::None);
+    let noise_multiplier = 1.5;
+    let local = parse(GOOD, &["privacy.mode=local"]).unwrap().manifest;
+    assert_eq!(local.privacy, Privacy::Local { noise_multiplier });
     assert_eq!(manifest.training["optimizer"]["learning_rate"].to_string(), "0.1");
     assert_eq!(
         serde_json::from_value::<ModelSpec>(manifest.model.clone()).unwrap(),
@@ -77,9 +46,29 @@ fn a_task_file_makes_a_manifest() {
 fn each_mistake_is_reported_with_its_line_and_field() {
     for (good, bad, field, message) in [
         ("title = ", "titel = ", "titel", "unknown field `titel`"),
-        ("task = \"digits\"", "task = \"Digits!\"", "task", "a task id has"),
-        ("epochs = 2", "epochs = 0", "training.epochs", "nonzero"),
-        ("epochs = 2", "epoch = 2", "training.epoch", "unknown field"),
+        ("task = \"tiny\"", "task = \"Tiny!\"", "task", "a task id has"),
+        ("epochs = 1", "epochs = 0", "training.epochs", "nonzero"),
+        ("epochs = 1", "epoch = 2", "training.epoch", "unknown field"),
+        ("epochs = 1", "epochs = -1", "training.epochs", "-1"),
+        ("epochs = 1", "epochs = 1.5", "training.epochs", "1.5"),
+        (
+            "epochs = 1",
+            "epochs = 4_294_967_296",
+            "training.epochs",
+            "4294967296",
+        ),
+        (
+            "batch_size = 10",
+            "batch_size = 0",
+            "training.batch_size",
+            "nonzero",
+        ),
+        (
+            "batch_size = 10",
+            "batch_size = \"10\"",
+            "training.batch_size",
+            "string",
+        ),
         (
             "learning_rate = 0.1",
             "learning_rte = 0.1",
@@ -96,12 +85,17 @@ fn each_mistake_is_reported_with_its_line_and_field() {
         ("clip_l2 = 1", "clip_l2 = -1", "update.clip_l2", "-1 is not"),
         ("clip_l2 = 1", "clip_l2 = \"1\"", "update.clip_l2", ""),
         (
-            "grid_step = 0.001",
+            "grid_step = 0.0009765625",
             "grid_step = 0",
             "update.grid_step",
             "0 is not",
         ),
-        ("grid_step = 0.001", "grid_step = 5.0", "update.grid_step", "5"),
+        (
+            "grid_step = 0.0009765625",
+            "grid_step = 5.0",
+            "update.grid_step",
+            "5",
+        ),
         (
             "noise_multiplier = 1.5",
             "noise_multiplier = 0.0",
@@ -109,7 +103,7 @@ fn each_mistake_is_reported_with_its_line_and_field() {
             "0.0 is not",
         ),
         (
-            "mode = \"local\"",
+            "mode = \"none\"",
             "mode = \"central\"",
             "privacy.mode",
             "unknown variant `central`",
@@ -127,7 +121,7 @@ fn each_mistake_is_reported_with_its_line_and_field() {
             "1.5 is not a whole number",
         ),
         (
-            "target_clients = 4",
+            "target_clients = 3",
             "target_clients = 1",
             "rounds.target_clients",
             "1 is below min_clients, 2",
@@ -177,20 +171,58 @@ fn each_mistake_is_reported_with_its_line_and_field() {
 }
 
 #[test]
+fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_and_field() {
+    let inline = "optimizer = { type = \"sgd\", learning_rate = 0.1 }";
+    for (name, bad, message) in [
+        ("learning_rate", "0", "learning_rate is 0,"),
+        ("learning_rate", "-0.1", "learning_rate is -0.1"),
+        ("learning_rate", "nan", "learning_rate is NaN"),
+        ("learning_rate", "inf", "learning_rate is inf"),
+        // Out of range as a 32-bit float, which it is read as.
+        ("learning_rate", "1e39", "learning_rate is inf"),
+        ("learning_rate", "1e-60", "learning_rate is 0,"),
+        ("momentum", "1.0", "momentum is 1,"),
+        ("momentum", "-0.5", "momentum is -0.5"),
+        ("momentum", "nan", "momentum is NaN"),
+    ] {
+        let rate = if name == "learning_rate" { bad } else { "0.1" };
+        let momentum = if name == "momentum" { bad } else { "0.0" };
+        let field = format!("training.optimizer.{name}");
+        let one_line =
+            format!("optimizer = {{ type = \"sgd\", learning_rate = {rate}, momentum = {momentum} }}");
+        let table =
+            format!("[training.optimizer]\ntype = \"sgd\"\nlearning_rate = {rate}\nmomentum = {momentum}");
+        for (written, line) in [(one_line, 17), (table, if name == "momentum" { 20 } else { 19 })] {
+            let error = parse(&GOOD.replace(inline, &written), &[]).unwrap_err();
+            assert_eq!(
+                (error.line, error.field.as_str()),
+                (Some(line), field.as_str()),
+                "{error}"
+            );
+            assert!(error.message.contains(message), "{error}");
+        }
+        let over = format!("{field}={bad}");
+        let error = parse(GOOD, &[&over]).unwrap_err();
+        assert_eq!(error.place, format!("override {over}"));
+        assert_eq!(error.field, field, "{error}");
+    }
+}
+
+#[test]
 fn mistakes_in_the_model_are_found() {
-    let error = parse(&GOOD.replace("units = 3", "unit = 3"), &[]).unwrap_err();
+    let error = parse(&GOOD.replace("units = 2", "unit = 2"), &[]).unwrap_err();
     assert_eq!(
         (error.line, error.field.as_str()),
-        (Some(8), "model.layers.0.unit"),
+        (Some(10), "model.layers.1.unit"),
         "{error}"
     );
     let error = parse(&GOOD.replace("\"relu\"", "\"rely\""), &[]).unwrap_err();
     assert_eq!(
         (error.line, error.field.as_str()),
-        (Some(9), "model.layers.1.type"),
+        (Some(9), "model.layers.0.type"),
         "{error}"
     );
-    let error = parse(&GOOD.replace("units = 3", "units = 0"), &[]).unwrap_err();
+    let error = parse(&GOOD.replace("units = 2", "units = 0"), &[]).unwrap_err();
     assert_eq!(error.field, "model", "{error}");
 }
 
@@ -201,13 +233,14 @@ fn a_missing_field_names_its_section() {
         (error.field.as_str(), error.message.as_str()),
         ("rounds", "missing field `deadline_ms`")
     );
-    let error = parse(&GOOD.replace("noise_multiplier = 1.5\n", ""), &[]).unwrap_err();
+    let without = GOOD.replace("noise_multiplier = 1.5\n", "");
+    let error = parse(&without, &["privacy.mode=local"]).unwrap_err();
     assert_eq!(error.field, "privacy", "{error}");
 }
 
 #[test]
 fn broken_syntax_is_reported_with_its_line_and_column() {
-    let error = parse(&GOOD.replace("epochs = 2", "epochs = = 2"), &[]).unwrap_err();
+    let error = parse(&GOOD.replace("epochs = 1", "epochs = = 2"), &[]).unwrap_err();
     assert_eq!(error.line, Some(15), "{error}");
     assert!(error.place.starts_with("t.toml:15:10"), "{error}");
 }

@@ -7,13 +7,13 @@ use unsaid_protocol::{Event, RoundPhase};
 
 use crate::harness::*;
 
-struct Events {
+pub struct Events {
     bytes: Pin<Box<dyn Stream<Item = Vec<u8>>>>,
     text: String,
 }
 
 impl Events {
-    async fn open(api: &Api) -> Self {
+    pub async fn open(api: &Api) -> Self {
         let response = api.get("/v1/tasks/tiny/events").await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -41,7 +41,7 @@ impl Events {
         }
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| {

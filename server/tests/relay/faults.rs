@@ -6,10 +6,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use unsaid_protocol::{CheckInReply, ProblemKind};
+use unsaid_protocol::{CheckInReply, Event, ProblemKind};
 use unsaid_relay::RelayOptions;
 
-use crate::harness::*;
+use crate::{events::Events, harness::*};
 
 #[tokio::test]
 async fn a_failed_commit_is_not_acknowledged_and_counts_nothing() {
@@ -77,11 +77,63 @@ async fn a_round_whose_publication_fails_publishes_later() {
     store.set(Fault::BeforePublication); // from the start: the deadline may come right after the second update
     relay.api.take_part(1).await;
     relay.api.take_part(2).await;
-    until("a failure", async || store.failed_publications() > 0).await;
+    until("a failure", async || store.struck() > 0).await;
     assert_eq!(relay.api.state().await.round, 1);
     store.set(Fault::None);
     until("publication", async || relay.api.state().await.round == 2).await;
     assert_eq!(relay.api.rounds().await[1].clients, 2);
+}
+
+#[tokio::test]
+async fn a_round_that_was_published_unnoticed_is_told_as_soon_as_the_rounds_can_be_read() {
+    let store = FaultyStore::new();
+    let relay = TestRelay::over(store.clone(), &[], RelayOptions::default()).await;
+    let api = &relay.api;
+    api.take_part(1).await;
+    api.take_part(2).await;
+    api.check_in(3).await.unwrap();
+    let third = api.frame(3).await;
+    store.set(Fault::AfterCommit);
+    assert_eq!(api.send(&third).await, Err(ProblemKind::Unavailable));
+    store.set(Fault::UnreadableRounds);
+    assert_eq!(
+        api.send(&third).await,
+        Ok(duplicate(&third)),
+        "the state could be read"
+    );
+    let mut events = Events::open(api).await;
+    assert!(store.struck() >= 2, "and the rounds could not");
+    store.set(Fault::None);
+    let published = loop {
+        match events.next().await.unwrap() {
+            Event::Published(metrics) if metrics.round == 1 => break metrics,
+            _ => {}
+        }
+    };
+    assert_eq!((published.clients, published.model), (3, api.state().await.model));
+}
+
+#[tokio::test]
+async fn figures_that_were_stored_unnoticed_are_told() {
+    let (_folder, options) = folders();
+    let store = FaultyStore::new();
+    let relay = TestRelay::over(store.clone(), &["evaluation.shard=test.shard"], options).await;
+    let api = &relay.api;
+    until("figures", async || api.rounds().await[0].accuracy.is_some()).await;
+    let mut events = Events::open(api).await;
+    store.set(Fault::AfterFigures);
+    for client in 1..=3 {
+        api.take_part(client).await;
+    }
+    until("a failure", async || store.struck() > 0).await;
+    store.set(Fault::None);
+    loop {
+        if let Some(Event::Evaluated(metrics)) = events.next().await
+            && metrics.round == 1
+        {
+            break;
+        }
+    }
 }
 
 #[tokio::test]

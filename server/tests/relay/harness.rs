@@ -12,41 +12,19 @@ use std::{
 use tempfile::TempDir;
 use unsaid_engine::Model;
 use unsaid_protocol::{
-    CheckInReply, ClientId, ContentHash, Problem, ProblemKind, RoundMetrics, RoundState, TaskId, UpdateFrame,
-    UpdateId, UpdateReply,
+    CheckInReply, ClientId, ContentHash, Problem, ProblemKind, RoundMetrics, RoundState, Shard, TaskId,
+    UpdateFrame, UpdateId, UpdateReply,
 };
 use unsaid_relay::{
     Relay, RelayOptions,
     aggregate::{PartialSum, federated_average},
-    app,
     clock::{Clock, SystemClock},
     store::{Changes, RedbStore, Saved, Store, StoreError},
     task_file::Task,
 };
 
 /// Eight parameters, no noise, rounds of three.
-pub const TASK: &str = r#"
-task = "tiny"
-title = "Tiny"
-seed = 7
-[model]
-input = [3]
-layers = [{ type = "dense", units = 2 }]
-loss = "softmax-cross-entropy"
-[training]
-epochs = 1
-batch_size = 1
-optimizer = { type = "sgd", learning_rate = 0.1 }
-[update]
-clip_l2 = 1.0
-grid_step = 0.0009765625
-[privacy]
-mode = "none"
-[rounds]
-min_clients = 2
-target_clients = 3
-deadline_ms = 60000
-"#;
+pub const TASK: &str = include_str!("../tiny.toml");
 
 pub const GRID_STEP: f64 = 1.0 / 1024.0;
 pub const PARAMETERS: usize = 8;
@@ -54,6 +32,31 @@ pub const PARAMETERS: usize = 8;
 pub fn task(overrides: &[&str]) -> Task {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     Task::parse("tiny.toml", TASK, &overrides).unwrap()
+}
+
+/// A page, and the demo's data: two shards and held-out examples.
+pub fn folders() -> (TempDir, RelayOptions) {
+    let folder = TempDir::new().unwrap();
+    let (page, data) = (folder.path().join("page"), folder.path().join("data"));
+    std::fs::create_dir_all(page.join("assets")).unwrap();
+    std::fs::create_dir_all(data.join("iid")).unwrap();
+    std::fs::write(page.join("index.html"), "<title>page</title>").unwrap();
+    std::fs::write(page.join("assets/a1.js"), "1").unwrap();
+    let shard = Shard {
+        features: 3,
+        classes: 2,
+        labels: vec![0, 1],
+        pixels: vec![9, 0, 0, 0, 9, 9],
+    };
+    for name in ["iid/000.shard", "iid/001.shard", "test.shard"] {
+        std::fs::write(data.join(name), shard.encode()).unwrap();
+    }
+    let options = RelayOptions {
+        page: Some(page),
+        data: Some(data),
+        ..RelayOptions::default()
+    };
+    (folder, options)
 }
 
 pub struct TestRelay {
@@ -89,17 +92,8 @@ impl TestRelay {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (router, ending) = (app(relay.clone()), relay.clone());
-        let server = tokio::spawn(async move {
-            let shutdown = async move {
-                let _ = stopped.await;
-                ending.begin_shutdown();
-            };
-            axum::serve(listener, router)
-                .with_graceful_shutdown(shutdown)
-                .await
-                .unwrap();
-        });
+        let told = async move { drop(stopped.await) };
+        let server = tokio::spawn(unsaid_relay::serve(listener, relay.clone(), told));
         Self {
             relay,
             api: Api::new(&base),
@@ -306,6 +300,10 @@ pub enum Fault {
     BeforePublication,
     /// A commit is written, and then reported as failed.
     AfterCommit,
+    /// As [`Fault::AfterCommit`], but only of a commit with the figures of a round.
+    AfterFigures,
+    /// The published rounds cannot be read.
+    UnreadableRounds,
     /// Nothing works.
     Everything,
 }
@@ -313,7 +311,7 @@ pub enum Fault {
 pub struct FaultyStore {
     inner: RedbStore,
     fault: AtomicU8,
-    failed_publications: AtomicU32,
+    struck: AtomicU32,
     _folder: TempDir,
 }
 
@@ -324,7 +322,7 @@ impl FaultyStore {
         Arc::new(Self {
             inner,
             fault: AtomicU8::new(0),
-            failed_publications: AtomicU32::new(0),
+            struck: AtomicU32::new(0),
             _folder: folder,
         })
     }
@@ -333,9 +331,14 @@ impl FaultyStore {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
-    /// How often [`Fault::BeforePublication`] struck.
-    pub fn failed_publications(&self) -> u32 {
-        self.failed_publications.load(Ordering::SeqCst)
+    /// How often a fault struck that does not strike everything.
+    pub fn struck(&self) -> u32 {
+        self.struck.load(Ordering::SeqCst)
+    }
+
+    fn strike(&self, when: &str) -> StoreError {
+        self.struck.fetch_add(1, Ordering::SeqCst);
+        StoreError(format!("injected {when}"))
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -361,15 +364,14 @@ impl Store for FaultyStore {
             return Err(StoreError("injected before".into()));
         }
         if self.is(Fault::BeforePublication) && !changes.rounds.is_empty() {
-            self.failed_publications.fetch_add(1, Ordering::SeqCst);
-            return Err(StoreError("injected before".into()));
+            return Err(self.strike("before"));
         }
         self.inner.commit(task, changes)?;
-        if self.is(Fault::AfterCommit) {
-            Err(StoreError("injected after".into()))
-        } else {
-            Ok(())
+        let figures = changes.rounds.iter().any(|metrics| metrics.accuracy.is_some());
+        if self.is(Fault::AfterCommit) || self.is(Fault::AfterFigures) && figures {
+            return Err(self.strike("after"));
         }
+        Ok(())
     }
 
     fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
@@ -377,6 +379,9 @@ impl Store for FaultyStore {
     }
 
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+        if self.is(Fault::UnreadableRounds) {
+            return Err(self.strike("at reading"));
+        }
         self.reading(|| self.inner.rounds(task))
     }
 }

@@ -3,6 +3,7 @@
 // Clippy's exception for tests covers test functions, and these are mostly what test functions call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod connections;
 mod events;
 mod faults;
 mod harness;

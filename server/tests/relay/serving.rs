@@ -4,32 +4,13 @@ use std::{process::Command, sync::Arc};
 
 use tempfile::TempDir;
 use unsaid_protocol::{ContentHash, Manifest, ProblemKind, Shard};
-use unsaid_relay::{RelayOptions, store::RedbStore};
+use unsaid_relay::store::RedbStore;
 
 use crate::harness::*;
 
 async fn with_folders(overrides: &[&str]) -> (TestRelay, TempDir) {
-    let folder = TempDir::new().unwrap();
-    let (page, data) = (folder.path().join("page"), folder.path().join("data"));
-    std::fs::create_dir_all(page.join("assets")).unwrap();
-    std::fs::create_dir_all(data.join("iid")).unwrap();
-    std::fs::write(page.join("index.html"), "<title>page</title>").unwrap();
-    std::fs::write(page.join("assets/a1.js"), "1").unwrap();
-    let shard = Shard {
-        features: 3,
-        classes: 2,
-        labels: vec![0, 1],
-        pixels: vec![9, 0, 0, 0, 9, 9],
-    };
-    for name in ["iid/000.shard", "iid/001.shard", "test.shard"] {
-        std::fs::write(data.join(name), shard.encode()).unwrap();
-    }
+    let (folder, options) = folders();
     let store = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
-    let options = RelayOptions {
-        page: Some(page),
-        data: Some(data),
-        ..RelayOptions::default()
-    };
     (TestRelay::over(Arc::new(store), overrides, options).await, folder)
 }
 

@@ -13,9 +13,11 @@ const test = {
   events: [],
   joining: null,
   controller: null,
-  connect(options) {
+  /** `pretendGpu`: in a worker whose emulated adapter says that it is a real one. */
+  connect({ pretendGpu = false, ...options }) {
     const onEvent = (event) => test.events.push({ ...event, at: performance.now() });
-    const opening = unsaid.connect({ relay: location.origin, task: "mnist", ...options, onEvent });
+    const createWorker = pretendGpu ? () => new Worker("./pretended-gpu.js", { type: "module" }) : undefined;
+    const opening = unsaid.connect({ relay: location.origin, task: "mnist", ...options, createWorker, onEvent });
     return outcome(opening.then((client) => void (test.client = client)));
   },
   importShard: (numbers) => outcome(test.client.data.importShard(Uint8Array.from(atob(numbers), (c) => c.charCodeAt(0)))),

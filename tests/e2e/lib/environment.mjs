@@ -16,6 +16,8 @@ const onPath = (names) =>
 
 export const relayProgram = () =>
   required("UNSAID_RELAY", "the relay", [join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "release/unsaid-relay")]);
+export const xtaskProgram = () =>
+  required("UNSAID_XTASK", "xtask", [join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/xtask")]);
 export const dataFolder = () => required("UNSAID_DATA", "the MNIST shards", [join(root, ".cache/mnist")]);
 export const pageFolder = () => required("UNSAID_PAGE", "the built page", [join(root, "web/dist")]);
 export const packageFolder = () => required("UNSAID_PKG", "the built package", [join(root, "pkg/dist")]);

@@ -1,12 +1,29 @@
 // A relay behind the recording proxy, and a browser: what most tests need.
+import { after } from "node:test";
+
 import { launch } from "./browser.mjs";
 import { harnessFolder, Tab } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 import { Relay } from "./relay.mjs";
 
-/** Runs `body` with `{ relay, proxy, browser, tab }` and clears everything away. `set` lays values over the task file;
- * without more said, one tab makes a round, and there is no noise. */
-export async function scene({ set = {}, page, browser: options }, body) {
+const browsers = new Map();
+after(async () => {
+  for (const browser of browsers.values()) await (await browser).close();
+});
+
+/** The browser with these options that all tests of a file share: profiles keep them apart, and starting one takes longer than
+ * some of the tests. One that has gone is started again. */
+async function sharedBrowser(options = {}) {
+  const key = JSON.stringify(options);
+  const before = await browsers.get(key)?.catch(() => null);
+  if (!before?.isConnected()) browsers.set(key, launch(options));
+  return browsers.get(key);
+}
+
+/** Runs `body` with `{ relay, proxy, browser, profile, tab }` and clears everything away. `set` lays values over the task file;
+ * without more said, one tab makes a round, and there is no noise. `browser` has the options of `launch`; with `own`, nobody else
+ * uses it. */
+export async function scene({ set = {}, page, browser: { own = false, ...options } = {} }, body) {
   const undo = [];
   try {
     const settings = {
@@ -20,17 +37,21 @@ export async function scene({ set = {}, page, browser: options }, body) {
     undo.push(() => relay.close());
     const proxy = await Proxy.start(relay.origin);
     undo.push(() => proxy.close());
-    const browser = await launch(options);
-    undo.push(() => browser.close());
+    const browser = await (own ? launch(options) : sharedBrowser(options));
+    if (own) undo.push(() => browser.close());
+    const profile = async (options) => {
+      const context = await browser.newContext(options);
+      undo.push(() => context.close());
+      return context;
+    };
     return await body({
       relay,
       proxy,
       browser,
+      /** A new profile: its own storage, cache and ledger. */
+      profile,
       /** A tab; in a profile of its own unless one is given. */
-      tab: async (context) => {
-        const home = context ?? (await browser.newContext());
-        return Tab.open(home, proxy.origin);
-      },
+      tab: async (context) => Tab.open(context ?? (await profile()), proxy.origin),
     });
   } finally {
     for (const step of undo.reverse()) await step().catch((error) => console.error("clearing away:", error.message));

@@ -171,5 +171,10 @@ pub(crate) fn in_range(
 
 /// A step size.
 pub(crate) fn learning_rate(value: f32) -> Result<f32, SpecError> {
-    in_range("learning_rate", value, value > 0.0, "a finite number above 0")
+    in_range(
+        "optimizer.learning_rate",
+        value,
+        value > 0.0,
+        "a finite number above 0",
+    )
 }

@@ -25,6 +25,16 @@ pub(crate) struct Settings {
     pub steps_before: u32,
 }
 
+impl Model {
+    /// Checks a training spec for this model, without training.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the field that is out of range, or the tensor that is not there.
+    pub fn check_training(&self, spec: &TrainSpec) -> Result<(), SpecError> {
+        Settings::new(self, spec, 0, &[], &[]).map(|_| ())
+    }
+}
+
 impl Settings {
     /// Checks `spec` for `model`; `start` are the parameters that training begins with, `correction` is SCAFFOLD's, or empty.
     pub fn new(

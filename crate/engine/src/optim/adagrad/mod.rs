@@ -21,8 +21,18 @@ impl Adagrad {
     pub(crate) fn new(rate: f32, initial: f32, epsilon: f32) -> Result<Self, SpecError> {
         Ok(Self {
             learning_rate: learning_rate(rate)?,
-            initial_accumulator: in_range("initial_accumulator", initial, initial >= 0.0, "at least 0")?,
-            epsilon: in_range("epsilon", epsilon, epsilon > 0.0, "a finite number above 0")?,
+            initial_accumulator: in_range(
+                "optimizer.initial_accumulator",
+                initial,
+                initial >= 0.0,
+                "at least 0",
+            )?,
+            epsilon: in_range(
+                "optimizer.epsilon",
+                epsilon,
+                epsilon > 0.0,
+                "a finite number above 0",
+            )?,
         })
     }
 

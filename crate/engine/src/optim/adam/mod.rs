@@ -39,9 +39,22 @@ impl Adam {
             |field, beta: f32| in_range(field, beta, (0.0..1.0).contains(&beta), "at least 0 and below 1");
         Ok(Self {
             learning_rate: learning_rate(rate)?,
-            betas: [beta("beta1", betas[0])?, beta("beta2", betas[1])?],
-            epsilon: in_range("epsilon", epsilon, epsilon > 0.0, "a finite number above 0")?,
-            weight_decay: in_range("weight_decay", weight_decay, weight_decay >= 0.0, "at least 0")?,
+            betas: [
+                beta("optimizer.beta1", betas[0])?,
+                beta("optimizer.beta2", betas[1])?,
+            ],
+            epsilon: in_range(
+                "optimizer.epsilon",
+                epsilon,
+                epsilon > 0.0,
+                "a finite number above 0",
+            )?,
+            weight_decay: in_range(
+                "optimizer.weight_decay",
+                weight_decay,
+                weight_decay >= 0.0,
+                "at least 0",
+            )?,
         })
     }
 

@@ -24,7 +24,7 @@ impl Sgd {
         let fits = (0.0..1.0).contains(&momentum);
         Ok(Self {
             learning_rate: learning_rate(rate)?,
-            momentum: in_range("momentum", momentum, fits, "at least 0 and below 1")?,
+            momentum: in_range("optimizer.momentum", momentum, fits, "at least 0 and below 1")?,
             nesterov,
         })
     }

@@ -1,0 +1,244 @@
+//! One round: the model is fetched, trained, protected and paid for.
+
+use std::rc::Rc;
+
+use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress, TrainSpec, train};
+use unsaid_privacy::{Charge, Receipt};
+use unsaid_protocol::{ClientId, ContentHash};
+
+use super::{RoundEnd, Session};
+use crate::{
+    ClientError, SessionEvent,
+    abort::Abort,
+    backend::{self, Backend, BackendChoice},
+    events::State,
+    ports::{Clock, Listener, Pending, Ports, Relay, Store},
+    protect::{Protected, protect},
+};
+
+/// Time between two reports, and two breaths, of a training run: a stop is heard within this.
+const BREATH_MS: f64 = 40.0;
+
+/// A model that was downloaded and checked.
+#[derive(Debug, Clone)]
+pub(super) struct SharedModel {
+    hash: ContentHash,
+    pub(super) parameters: Rc<[f32]>,
+}
+
+impl<P: Ports> Session<P> {
+    /// One round from its model on, which was fetched since `start`: training, protection, payment, delivery.
+    pub(super) async fn round(
+        &self,
+        client: ClientId,
+        round: u64,
+        start: f64,
+        (model, bytes_down): (SharedModel, u64),
+        examples: &Examples,
+        abort: &Abort,
+    ) -> Result<RoundEnd, ClientError> {
+        let SharedModel {
+            hash: model,
+            parameters: before,
+        } = model;
+        self.say(State::Training, Some(round));
+        let after = self.train(round, &before, examples, abort).await?;
+        self.say(State::Protecting, Some(round));
+        let Protected {
+            update,
+            frame,
+            report,
+        } = protect(
+            &self.task,
+            client,
+            round,
+            model,
+            &before,
+            &after,
+            &mut self.random.borrow_mut(),
+        )?;
+        self.hear(SessionEvent::Update(report));
+        let pending = Pending { round, frame };
+        match self.task.round_cost() {
+            Some(rho) => {
+                let charge = Charge {
+                    task: self.task.manifest.task.to_string(),
+                    round,
+                    update: update.to_string(),
+                    frame_sha256: ContentHash::of(&pending.frame).to_string(),
+                    rho,
+                    at_ms: self.ports.clock().unix_ms(),
+                };
+                let debit = |ledger: &mut unsaid_privacy::Ledger| Ok(ledger.debit(charge)?);
+                let _: Receipt = self.ports.store().change_ledger(Some(&pending), debit).await?;
+                let budget = self.budget().await?;
+                self.hear(SessionEvent::Budget(budget));
+            }
+            None => self.ports.store().keep_pending(&pending).await?,
+        }
+        let end = self.deliver(client, &pending, abort).await?;
+        if let RoundEnd::Counted = end {
+            let epsilon_spent = match self.task.round_cost() {
+                Some(_) => Some(self.budget().await?.spent),
+                None => None,
+            };
+            self.hear(SessionEvent::Contribution {
+                round,
+                seconds: (self.ports.clock().now_ms() - start) / 1000.0,
+                bytes_up: pending.frame.len() as u64,
+                bytes_down,
+                epsilon_spent,
+            });
+        }
+        Ok(end)
+    }
+
+    /// Trains on the chosen back end; the new parameters.
+    async fn train(
+        &self,
+        round: u64,
+        before: &[f32],
+        examples: &Examples,
+        abort: &Abort,
+    ) -> Result<Vec<f32>, ClientError> {
+        let known = self.backend.borrow().clone();
+        let backend = match known {
+            Some(backend) => backend,
+            None => {
+                let chosen =
+                    backend::choose(&self.ports, self.choice, &self.task, before, examples, abort).await?;
+                self.backend.replace(Some(chosen.clone()));
+                chosen
+            }
+        };
+        let seed = u64::from_le_bytes(self.random.borrow_mut().bytes()?);
+        let clock = self.ports.clock();
+        let now = clock.now_ms();
+        let mut watch = Watch {
+            ports: &self.ports,
+            round,
+            abort,
+            breath: now,
+            epoch_start: now,
+            fallback: None,
+        };
+        let (model, spec): (_, &TrainSpec) = (&self.task.model, &self.task.training);
+        let mut device = backend.device;
+        let trained = loop {
+            match train(model, before, examples, spec, seed, &device, &mut watch).await {
+                // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
+                Err(error)
+                    if self.choice == BackendChoice::Auto
+                        && !matches!(device, Device::Cpu)
+                        && backend::is_of_gpu(&error) =>
+                {
+                    watch.fallback = Some(error.to_string());
+                    device = Device::Cpu;
+                }
+                trained => break trained?,
+            }
+        };
+        if let Some(reason) = watch.fallback {
+            // A device that was lost, or failed, is not asked again in this session.
+            self.backend.replace(Some(Backend { device: Device::Cpu }));
+            self.hear(SessionEvent::Backend {
+                backend: "cpu",
+                reason,
+                adapter: None,
+                cpu_ms_per_step: None,
+                gpu_ms_per_step: None,
+                fallback: true,
+            });
+        }
+        Ok(trained.parameters)
+    }
+
+    /// Makes the model `hash` the current one; the bytes that were fetched for it.
+    pub(super) async fn fetch_model(
+        &self,
+        hash: ContentHash,
+        abort: &Abort,
+    ) -> Result<(SharedModel, u64), ClientError> {
+        let current = self.model.borrow().clone();
+        if let Some(current) = current.filter(|current| current.hash == hash) {
+            return Ok((current, 0));
+        }
+        // Four bytes a parameter, and room for the header.
+        let max_bytes = 4 * self.task.model.parameter_count() + (1 << 20);
+        let bytes = self
+            .ask(abort, |ports| async move {
+                ports.relay().model(hash, max_bytes).await
+            })
+            .await?;
+        let found = ContentHash::of(&bytes);
+        if found != hash {
+            let reason = format!("its bytes have the hash {found}, but {hash} was announced");
+            return Err(ClientError::BadModel(reason));
+        }
+        let parameters = self
+            .task
+            .model
+            .from_safetensors(&bytes)
+            .map_err(EngineError::from)?;
+        let fetched = SharedModel {
+            hash,
+            parameters: parameters.into(),
+        };
+        self.model.replace(Some(fetched.clone()));
+        Ok((fetched, bytes.len() as u64))
+    }
+}
+
+/// Watches training: reports, breathes, stops.
+struct Watch<'a, P: Ports> {
+    ports: &'a P,
+    round: u64,
+    abort: &'a Abort,
+    breath: f64,
+    epoch_start: f64,
+    fallback: Option<String>,
+}
+
+impl<P: Ports> Observer for Watch<'_, P> {
+    async fn progress(&mut self, progress: Progress<'_>) -> Control {
+        let (round, clock) = (self.round, self.ports.clock());
+        let now = clock.now_ms();
+        match progress {
+            Progress::Step {
+                epoch,
+                epochs,
+                step,
+                steps,
+                ..
+            } if now - self.breath >= BREATH_MS || step == steps => {
+                self.ports.listener().hear(SessionEvent::Step {
+                    round,
+                    epoch,
+                    epochs,
+                    step,
+                    steps,
+                });
+                clock.give_way().await;
+                self.breath = clock.now_ms();
+            }
+            Progress::Epoch { epoch, epochs, loss } => {
+                let seconds = (now - self.epoch_start) / 1000.0;
+                self.epoch_start = now;
+                self.ports.listener().hear(SessionEvent::Epoch {
+                    round,
+                    epoch,
+                    epochs,
+                    loss,
+                    seconds,
+                });
+            }
+            Progress::Fallback { reason } => self.fallback = Some(format!("WebGPU was lost: {reason}")),
+            _ => {}
+        }
+        if self.abort.is_stopped() {
+            Control::Stop
+        } else {
+            Control::Continue
+        }
+    }
+}

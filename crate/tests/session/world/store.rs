@@ -1,0 +1,141 @@
+//! A store in memory that can fail.
+
+use std::cell::{Cell, RefCell};
+
+use unsaid::{
+    ClientError,
+    ports::{Pending, Store},
+};
+use unsaid_privacy::{Budget, Charge, Ledger, Rho};
+use unsaid_protocol::{ClientId, ContentHash};
+
+use super::{DELTA, Log, Op, terms::examples, turn};
+
+/// Something that a store may fail at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fails {
+    ClientId,
+    Examples,
+    ReadLedger,
+    WriteLedger,
+    ReadPending,
+    Keep,
+    Clear,
+}
+
+/// A store. Its ledger is text, as in a browser.
+pub struct MemoryStore {
+    log: Log,
+    client: ClientId,
+    pub examples: RefCell<(Vec<f32>, Vec<u32>)>,
+    ledger: RefCell<String>,
+    pub pending: RefCell<Option<Pending>>,
+    pub fails: Cell<Option<Fails>>,
+}
+
+impl MemoryStore {
+    pub fn new(log: &Log) -> Self {
+        Self {
+            log: log.clone(),
+            client: ClientId::from_bytes(*b"a client's id 16"),
+            examples: RefCell::new(examples()),
+            ledger: RefCell::new(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json()),
+            pending: RefCell::new(None),
+            fails: Cell::new(None),
+        }
+    }
+
+    fn works(&self, at: Fails) -> Result<(), ClientError> {
+        match self.fails.get() {
+            Some(fails) if fails == at => Err(ClientError::Storage("the disk is full".into())),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        Ledger::from_json(&self.ledger.borrow()).unwrap()
+    }
+
+    pub fn set_ledger(&self, json: impl Into<String>) {
+        self.ledger.replace(json.into());
+    }
+
+    pub fn set_epsilon(&self, epsilon: f64) {
+        let mut ledger = self.ledger();
+        ledger.set_budget(Budget::new(epsilon, DELTA).unwrap());
+        self.set_ledger(ledger.to_json());
+    }
+
+    /// What another tab's update does to the budget that the tabs share.
+    pub fn spend_elsewhere(&self, rho: Rho) {
+        let mut ledger = self.ledger();
+        let charge = Charge {
+            task: "elsewhere".into(),
+            round: 1,
+            update: "e".repeat(32),
+            frame_sha256: "e".repeat(64),
+            rho,
+            at_ms: 0,
+        };
+        ledger.debit(charge).unwrap();
+        self.set_ledger(ledger.to_json());
+    }
+}
+
+impl Store for MemoryStore {
+    async fn client_id(&self) -> Result<ClientId, ClientError> {
+        self.works(Fails::ClientId)?;
+        Ok(self.client)
+    }
+
+    async fn examples(&self) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
+        self.works(Fails::Examples)?;
+        Ok(self.examples.borrow().clone())
+    }
+
+    async fn change_ledger<R>(
+        &self,
+        pending: Option<&Pending>,
+        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
+    ) -> Result<R, ClientError> {
+        turn().await;
+        self.works(Fails::ReadLedger)?;
+        let before = Ledger::from_json(&self.ledger.borrow())?;
+        let mut after = before.clone();
+        let result = change(&mut after)?;
+        if after != before || pending.is_some() {
+            self.works(Fails::WriteLedger)?;
+            if let Some(charge) = after.entries().last().filter(|_| after != before) {
+                self.log.push(Op::Debit {
+                    charged: charge.frame_sha256.parse().unwrap(),
+                    kept: pending.map(|pending| ContentHash::of(&pending.frame)),
+                });
+            }
+            self.set_ledger(after.to_json());
+            if let Some(pending) = pending {
+                self.pending.replace(Some(pending.clone()));
+            }
+        }
+        Ok(result)
+    }
+
+    async fn pending(&self) -> Result<Option<Pending>, ClientError> {
+        self.works(Fails::ReadPending)?;
+        Ok(self.pending.borrow().clone())
+    }
+
+    async fn keep_pending(&self, pending: &Pending) -> Result<(), ClientError> {
+        turn().await;
+        self.works(Fails::Keep)?;
+        self.log.push(Op::Keep(ContentHash::of(&pending.frame)));
+        self.pending.replace(Some(pending.clone()));
+        Ok(())
+    }
+
+    async fn clear_pending(&self) -> Result<(), ClientError> {
+        self.works(Fails::Clear)?;
+        self.log.push(Op::Clear);
+        self.pending.replace(None);
+        Ok(())
+    }
+}

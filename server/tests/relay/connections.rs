@@ -1,0 +1,140 @@
+//! Connections that say nothing, or say it slowly, and how many there may be.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use unsaid_protocol::Event;
+use unsaid_relay::RelayOptions;
+
+use crate::{events::Events, harness::*};
+
+const HEAD_TIMEOUT: Duration = Duration::from_millis(600);
+
+async fn relay(max_connections: usize) -> TestRelay {
+    let options = RelayOptions {
+        head_timeout: HEAD_TIMEOUT,
+        max_connections,
+        ..RelayOptions::default()
+    };
+    TestRelay::over(FaultyStore::new(), &[], options).await
+}
+
+async fn connect(relay: &TestRelay) -> TcpStream {
+    let address = relay.api.base.strip_prefix("http://").unwrap();
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Waits until the other side has closed.
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let end = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+    let _ = end.await.expect("the relay closes the connection"); // with an end or a reset
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_off_and_holds_up_nobody() {
+    let relay = relay(100).await;
+    let begun = Instant::now();
+    let slow = (0..20).map(|_| async {
+        let mut stream = connect(&relay).await;
+        let head = b"GET /v1/tasks/tiny/round HTTP/1.1\r\nhost: x\r\nx-slow: ";
+        if stream.write_all(head).await.is_err() {
+            return;
+        }
+        // A byte well within the time, again and again: it is the whole head that has a deadline.
+        while begun.elapsed() < Duration::from_secs(5) && stream.write_all(b"a").await.is_ok() {
+            sleep(HEAD_TIMEOUT / 6).await;
+        }
+        closed(&mut stream).await;
+    });
+    let slow = futures_util::future::join_all(slow);
+    let others = async {
+        for client in 1..=3 {
+            relay.api.take_part(client).await;
+        }
+        assert_eq!(relay.api.state().await.round, 2);
+        assert!(begun.elapsed() < Duration::from_secs(4), "they were held up");
+    };
+    futures_util::future::join(slow, others).await;
+    let took = begun.elapsed();
+    assert!(took >= HEAD_TIMEOUT, "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_closed_before_and_after_a_request() {
+    let relay = relay(100).await;
+    let mut silent = connect(&relay).await;
+    let mut kept = connect(&relay).await;
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    kept.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    closed(&mut silent).await;
+    closed(&mut kept).await;
+}
+
+#[tokio::test]
+async fn answers_that_take_long_are_not_cut_off() {
+    let relay = relay(100).await;
+    let mut events = Events::open(&relay.api).await;
+    sleep(3 * HEAD_TIMEOUT).await;
+    relay.api.check_in(1).await.unwrap();
+    loop {
+        if let Event::Round(state) = events.next().await.expect("the stream is still there")
+            && state.checked_in == 1
+        {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_places_wait_until_one_is_free() {
+    let relay = relay(2).await;
+    let begun = Instant::now();
+    let _silent = (connect(&relay).await, connect(&relay).await);
+    // Connections are taken in their order: this one once one of the silent two was closed.
+    assert_eq!(relay.api.get("/healthz").await.status(), 200);
+    assert!(begun.elapsed() >= HEAD_TIMEOUT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_relay_that_stops_waits_for_requests_and_not_for_silence() {
+    let options = RelayOptions {
+        head_timeout: Duration::from_secs(60),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let api = relay.api.clone();
+    assert_eq!(api.get("/healthz").await.status(), 200); // its connection is kept
+    let _silent = connect(&relay).await;
+    api.check_in(1).await.unwrap();
+    let frame = api.frame(1).await.encode();
+    let (head, tail) = frame.split_at(100);
+    let mut upload = connect(&relay).await;
+    let header = format!(
+        "POST /v1/tasks/tiny/updates HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\
+         content-type: application/vnd.unsaid.update\r\n\r\n",
+        frame.len()
+    );
+    upload.write_all(header.as_bytes()).await.unwrap();
+    upload.write_all(head).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let finish = async {
+        sleep(Duration::from_millis(300)).await; // the relay has been told to stop by then
+        upload.write_all(tail).await.unwrap();
+        let mut answer = [0; 12];
+        upload.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    };
+    futures_util::future::join(relay.stop(), finish).await;
+    let refused = api.http.get(api.url("/healthz")).send().await;
+    assert!(refused.is_err(), "nobody listens any more");
+}

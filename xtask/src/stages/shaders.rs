@@ -1,0 +1,73 @@
+//! Validation of every shader with whatever validators are there; the Rust tests do it with naga in any case.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::runner::Verdict;
+use crate::{
+    apt::on_path,
+    place::Place,
+    process::{self, describe},
+    runner_output::Counts,
+};
+
+pub(super) fn validate(place: &Place) -> Result<Verdict> {
+    let mut shaders = Vec::new();
+    collect(&place.root.join("crate"), &mut shaders)?;
+    shaders.sort();
+    if shaders.is_empty() {
+        bail!("no .wgsl file was found below crate/");
+    }
+    let (naga, tint) = (on_path("naga"), on_path("tint"));
+    for (name, found) in [("naga", &naga), ("tint", &tint)] {
+        if found.is_none() {
+            println!("{name} not found: the shaders are validated by the naga crate in the Rust tests only");
+        }
+    }
+    let mut tested = Counts::default();
+    for program in [naga, tint].into_iter().flatten() {
+        for shader in &shaders {
+            let mut command = Command::new(&program);
+            if program.ends_with("tint") {
+                // What it writes by default, SPIR-V, not every build of it can.
+                command.args(["--format", "wgsl"]);
+            }
+            match process::capture(command.arg(shader)) {
+                Ok(_) => tested.passed += 1,
+                Err(error) => {
+                    return Ok(Verdict::Failed {
+                        counts: Counts::one(false),
+                        command: describe(&command),
+                        tail: format!("{error:#}").lines().map(str::to_owned).collect(),
+                    });
+                }
+            }
+        }
+    }
+    println!("{} shaders, {} validations", shaders.len(), tested.passed);
+    Ok(if tested.passed == 0 {
+        Verdict::Skipped(
+            "neither naga nor tint is on PATH; the Rust tests validate with the naga crate".into(),
+        )
+    } else {
+        Verdict::Passed(Some(tested))
+    })
+}
+
+fn collect(folder: &Path, out: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    for entry in entries {
+        let path = entry.context("a folder cannot be read")?.path();
+        if path.is_dir() {
+            collect(&path, out)?;
+        } else if path.extension().is_some_and(|extension| extension == "wgsl") {
+            out.push(path);
+        }
+    }
+    Ok(())
+}
