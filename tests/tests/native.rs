@@ -38,6 +38,7 @@ macro_rules! on_every_device {
 on_every_device! {
     agrees_with_the_cpu,
     every_layer_agrees_with_the_cpu,
+    a_language_model_learns_like_the_cpu,
     a_tied_table_learns_from_both_of_its_layers,
     learns_like_the_cpu,
     dropout_agrees_with_the_cpu,

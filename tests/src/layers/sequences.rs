@@ -72,6 +72,12 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         tied(),
         case(
+            "language models in multiples of four",
+            7,
+            76,
+            json!({"input": [6], "layers": [{"type": "embedding", "vocabulary": 76, "units": 12}, {"type": "lstm", "units": 20}, {"type": "cifg-lstm", "units": 36, "projection": 12}, {"type": "tied-dense"}], "loss": ce}),
+        ),
+        case(
             "language model as on Gboard",
             9,
             33,

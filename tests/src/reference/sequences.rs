@@ -72,15 +72,15 @@ fn memory(
             sum
         };
         let mut hidden = Vec::new();
-        for unit in 0..units {
+        for (unit, c) in c.iter_mut().enumerate() {
             let forget = sigmoid(z('f', unit));
             let input = if order.contains('i') {
                 sigmoid(z('i', unit))
             } else {
                 1.0 - forget
             };
-            c[unit] = forget * c[unit] + input * z('g', unit).tanh();
-            hidden.push(sigmoid(z('o', unit)) * c[unit].tanh());
+            *c = forget * *c + input * z('g', unit).tanh();
+            hidden.push(sigmoid(z('o', unit)) * c.tanh());
         }
         h = match project {
             None => hidden,

@@ -4,14 +4,17 @@
 //   forward          x  [rows, in]     parameters           y  [rows, out]          4 rows x 4 outputs
 //   gradient         x  [rows, in]     dy [rows, out]       d_parameters            4 inputs (bias: the last) x 4 outputs
 //   input_gradient   dy [rows, out]    parameters           dx [rows, in]           4 rows x 4 inputs
-//
+//   bias_gradient    (unused)          dy [rows, out]       d_parameters            1 number of the bias, for a kernel elsewhere
 //   mask             y  [rows, out]    (unused)             dy [rows, out]          1 number: 0 where a rectified y is 0
 //
-// `rows` are the batch's rows times the positions of each. In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it; the bias's
-// gradient is therefore row `in` of the kernel's, made by a column of ones behind x.
+// `rows` are the batch's rows times the positions of each. In `parameters` and `d_parameters` the kernel [in, out] lies at
+// `offset`, the bias at `bias`, or there is none (0xffffffff). `forward` adds one to x . W, `input_gradient` to dy . W', as a
+// tied layer needs it. For `gradient` the bias [out] is right behind the kernel: its gradient is row `in` of the kernel's, made by
+// a column of ones behind x.
 //
 // Dispatch: workgroups (ceil(columns / 32), ceil(lines / 32)) with 8 x 8 invocations of 4 x 4 elements, kept in registers and
-// read straight from storage; mask: (ceil(positions * out / 64), batch rows). Loads past an edge are clamped, stores past it are left out.
+// read straight from storage; mask: (ceil(positions * out / 64), batch rows);
+// bias_gradient: ceil(out / 64), folded into rows. Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     inputs: u32,
@@ -19,6 +22,7 @@ struct Dims {
     offset: u32,
     positions: u32,
     relu: u32,
+    bias: u32,
 }
 
 struct Batch {
@@ -38,6 +42,14 @@ fn four(start: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(start, start + 1u, start + 2u, start + 3u), vec4<u32>(last));
 }
 
+const NO_BIAS: u32 = 0xffffffffu;
+
+// What sums for these columns start from.
+fn bias_of(c: vec4<u32>) -> vec4<f32> {
+    if (dims.bias == NO_BIAS) { return vec4<f32>(); }
+    return vec4<f32>(b[dims.bias + c.x], b[dims.bias + c.y], b[dims.bias + c.z], b[dims.bias + c.w]);
+}
+
 // Writes up to four numbers of one line.
 fn store(base: u32, column: u32, columns: u32, value: vec4<f32>) {
     out[base + column] = value.x;
@@ -54,8 +66,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row >= rows || column >= dims.outputs) { return; }
     let r = four(row, rows - 1u) * dims.inputs;
     let c = four(column, dims.outputs - 1u);
-    let bias = dims.offset + dims.inputs * dims.outputs;
-    let start = vec4<f32>(b[bias + c.x], b[bias + c.y], b[bias + c.z], b[bias + c.w]);
+    let start = bias_of(c);
     var y0 = start;
     var y1 = start;
     var y2 = start;
@@ -87,7 +98,8 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = batch.rows * dims.positions;
     let line = id.y * 4u;
     let column = id.x * 4u;
-    if (line > dims.inputs || column >= dims.outputs) { return; }
+    let lines = select(dims.inputs + 1u, dims.inputs, dims.bias == NO_BIAS);
+    if (line >= lines || column >= dims.outputs) { return; }
     let i = four(line, dims.inputs - 1u);
     let c = four(column, dims.outputs - 1u);
     // Line `inputs` is the bias: its x is 1.
@@ -110,9 +122,9 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let base = dims.offset + line * dims.outputs;
     store(base, column, dims.outputs, g0);
-    if (line + 1u <= dims.inputs) { store(base + dims.outputs, column, dims.outputs, g1); }
-    if (line + 2u <= dims.inputs) { store(base + 2u * dims.outputs, column, dims.outputs, g2); }
-    if (line + 3u <= dims.inputs) { store(base + 3u * dims.outputs, column, dims.outputs, g3); }
+    if (line + 1u < lines) { store(base + dims.outputs, column, dims.outputs, g1); }
+    if (line + 2u < lines) { store(base + 2u * dims.outputs, column, dims.outputs, g2); }
+    if (line + 3u < lines) { store(base + 3u * dims.outputs, column, dims.outputs, g3); }
 }
 
 @compute @workgroup_size(8, 8)
@@ -122,11 +134,13 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let column = id.x * 4u;
     if (row >= rows || column >= dims.inputs) { return; }
     let r = four(row, rows - 1u) * dims.outputs;
-    let k = dims.offset + four(column, dims.inputs - 1u) * dims.outputs;
-    var x0 = vec4<f32>();
-    var x1 = vec4<f32>();
-    var x2 = vec4<f32>();
-    var x3 = vec4<f32>();
+    let c = four(column, dims.inputs - 1u);
+    let k = dims.offset + c * dims.outputs;
+    let start = bias_of(c);
+    var x0 = start;
+    var x1 = start;
+    var x2 = start;
+    var x3 = start;
     for (var o = 0u; o < dims.outputs; o++) {
         let kernel = vec4<f32>(b[k.x + o], b[k.y + o], b[k.z + o], b[k.w + o]);
         x0 += a[r.x + o] * kernel;
@@ -138,6 +152,17 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row + 1u < rows) { store((row + 1u) * dims.inputs, column, dims.inputs, x1); }
     if (row + 2u < rows) { store((row + 2u) * dims.inputs, column, dims.inputs, x2); }
     if (row + 3u < rows) { store((row + 3u) * dims.inputs, column, dims.inputs, x3); }
+}
+
+@compute @workgroup_size(64)
+fn bias_gradient(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let column = id.y * groups.x * 64u + id.x;
+    if (column >= dims.outputs) { return; }
+    var sum = 0.0;
+    for (var row = 0u; row < batch.rows * dims.positions; row++) {
+        sum += b[row * dims.outputs + column];
+    }
+    out[dims.bias + column] = sum;
 }
 
 @compute @workgroup_size(64)

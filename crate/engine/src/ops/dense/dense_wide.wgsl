@@ -3,14 +3,12 @@
 //   entry point      a                 b                    out                     one invocation writes
 //   forward          x  [rows, in]     parameters           y  [rows, out]          8 rows x 8 outputs
 //   gradient         x  [rows, in]     dy [rows, out]       d_parameters (kernel)   8 inputs x 8 outputs
-//   bias_gradient    (unused)          dy [rows, out]       d_parameters (bias)     4 outputs
 //   input_gradient   dy [rows, out]    parameters           dx [rows, in]           8 rows x 8 inputs
 //
-// `rows` are the batch's rows times the positions of each. `inputs`, `outputs` and `offset` count groups of four numbers. In
-// `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, the bias [out] right behind it.
+// `rows` are the batch's rows times the positions of each. `inputs`, `outputs`, `offset` and `bias` count groups of four numbers.
+// In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, in `parameters` the bias at `bias`, or there is none.
 //
-// Dispatch: workgroups (ceil(columns / 64), ceil(lines / 64)) with 8 x 8 invocations, straight from storage; bias_gradient:
-// (ceil(outputs / 64)). Loads past an edge are clamped, stores past it are left out.
+// Dispatch: workgroups (ceil(columns / 64), ceil(lines / 64)) with 8 x 8 invocations, straight from storage. Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     inputs: u32,
@@ -18,6 +16,7 @@ struct Dims {
     offset: u32,
     positions: u32,
     relu: u32,
+    bias: u32,
 }
 
 struct Batch {
@@ -31,6 +30,12 @@ struct Batch {
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> dims: Dims;
 @group(1) @binding(0) var<uniform> batch: Batch;
+
+// What sums for a group of columns start from.
+fn bias_of(column: u32) -> vec4<f32> {
+    if (dims.bias == 0xffffffffu) { return vec4<f32>(); }
+    return b[dims.bias + column];
+}
 
 // A number that is not one passes through, so that a broken model shows in its loss.
 fn rectified(y: vec4<f32>) -> vec4<f32> {
@@ -56,15 +61,15 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let r5 = min(row + 5u, last) * dims.inputs;
     let r6 = min(row + 6u, last) * dims.inputs;
     let r7 = min(row + 7u, last) * dims.inputs;
-    let bias = dims.offset + 4u * dims.inputs * dims.outputs;
-    var s0 = b[bias + left]; var t0 = b[bias + right];
-    var s1 = b[bias + left]; var t1 = b[bias + right];
-    var s2 = b[bias + left]; var t2 = b[bias + right];
-    var s3 = b[bias + left]; var t3 = b[bias + right];
-    var s4 = b[bias + left]; var t4 = b[bias + right];
-    var s5 = b[bias + left]; var t5 = b[bias + right];
-    var s6 = b[bias + left]; var t6 = b[bias + right];
-    var s7 = b[bias + left]; var t7 = b[bias + right];
+    let s = bias_of(left); let t = bias_of(right);
+    var s0 = s; var t0 = t;
+    var s1 = s; var t1 = t;
+    var s2 = s; var t2 = t;
+    var s3 = s; var t3 = t;
+    var s4 = s; var t4 = t;
+    var s5 = s; var t5 = t;
+    var s6 = s; var t6 = t;
+    var s7 = s; var t7 = t;
     var w = dims.offset;
     for (var k = 0u; k < dims.inputs; k++) {
         let x0 = a[r0 + k];
@@ -183,16 +188,6 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 
-@compute @workgroup_size(64)
-fn bias_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.x >= dims.outputs) { return; }
-    var sum = vec4<f32>();
-    for (var row = 0u; row < batch.rows * dims.positions; row++) {
-        sum += b[row * dims.outputs + id.x];
-    }
-    out[dims.offset + 4u * dims.inputs * dims.outputs + id.x] = sum;
-}
-
 @compute @workgroup_size(8, 8)
 fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = batch.rows * dims.positions;
@@ -217,14 +212,15 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let k5 = dims.offset + (4u * right + 1u) * dims.outputs;
     let k6 = dims.offset + (4u * right + 2u) * dims.outputs;
     let k7 = dims.offset + (4u * right + 3u) * dims.outputs;
-    var s0 = vec4<f32>(); var t0 = vec4<f32>();
-    var s1 = vec4<f32>(); var t1 = vec4<f32>();
-    var s2 = vec4<f32>(); var t2 = vec4<f32>();
-    var s3 = vec4<f32>(); var t3 = vec4<f32>();
-    var s4 = vec4<f32>(); var t4 = vec4<f32>();
-    var s5 = vec4<f32>(); var t5 = vec4<f32>();
-    var s6 = vec4<f32>(); var t6 = vec4<f32>();
-    var s7 = vec4<f32>(); var t7 = vec4<f32>();
+    let s = bias_of(left); let t = bias_of(right);
+    var s0 = s; var t0 = t;
+    var s1 = s; var t1 = t;
+    var s2 = s; var t2 = t;
+    var s3 = s; var t3 = t;
+    var s4 = s; var t4 = t;
+    var s5 = s; var t5 = t;
+    var s6 = s; var t6 = t;
+    var s7 = s; var t7 = t;
     for (var o = 0u; o < dims.outputs; o++) {
         let w0 = b[k0 + o];
         let w1 = b[k1 + o];

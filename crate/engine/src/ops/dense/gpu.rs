@@ -3,7 +3,7 @@
 use super::Dense;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Grid, OpBuffers, Planner},
+    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner},
 };
 
 const SHADER: (&str, &str) = ("dense", include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl")));
@@ -18,31 +18,11 @@ const WIDE_TILE: usize = 64;
 /// Numbers in one load of the wide kernels.
 const LANES: usize = 4;
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
+/// Where the bias is, where there is none.
+const NO_BIAS: u32 = u32::MAX;
 
 impl Dense {
-    pub(in crate::ops) fn plan(
-        &self,
-        planner: &mut Planner<'_>,
-        buffers: &OpBuffers<'_>,
-    ) -> Result<(), EngineError> {
-        let wide = [self.inputs, self.outputs, self.offset]
-            .iter()
-            .all(|len| len.is_multiple_of(LANES));
-        let (shader, tile, unit) = if wide {
-            (WIDE, WIDE_TILE, LANES)
-        } else {
-            (SHADER, TILE, 1)
-        };
-        let shape = |unit: usize| {
-            [
-                (self.inputs / unit) as u32,
-                (self.outputs / unit) as u32,
-                (self.offset / unit) as u32,
-                self.positions as u32,
-                u32::from(self.relu),
-            ]
-        };
-        let dims = planner.uniform(&shape(unit));
+    pub(super) fn plan(&self, planner: &mut Planner<'_>, buffers: &OpBuffers<'_>) -> Result<(), EngineError> {
         let &OpBuffers {
             x,
             y,
@@ -52,42 +32,117 @@ impl Dense {
             d_parameters,
             ..
         } = buffers;
-        let mut dispatch = |entry, bound: [&wgpu::Buffer; 3], grid| {
-            planner.dispatch(shader, entry, &ACCESS, &bound, Some(&dims), grid)
-        };
-        let forward = dispatch(
-            "forward",
-            [x, parameters, y],
-            Grid::positions(tile, self.positions, self.outputs, tile),
-        );
-        // The narrow kernel's gradient has the bias as one line more.
-        let lines = if wide { self.inputs } else { self.inputs + 1 };
-        let gradient = dispatch(
-            "gradient",
-            [x, dy, d_parameters],
-            Grid::fixed(lines, tile, self.outputs, tile),
-        );
-        let bias_gradient = wide.then(|| {
-            let grid = Grid::linear(self.outputs / LANES, 64);
-            dispatch("bias_gradient", [x, dy, d_parameters], grid)
-        });
-        let input_gradient = dx.map(|dx| {
-            dispatch(
-                "input_gradient",
-                [dy, parameters, dx],
-                Grid::positions(tile, self.positions, self.inputs, tile),
-            )
-        });
-        let mask = self.relu.then(|| {
-            let dims = planner.uniform(&shape(1));
-            let grid = Grid::rows(1, self.positions * self.outputs, 64);
-            planner.dispatch(SHADER, "mask", &ACCESS, &[y, y, dy], Some(&dims), grid)
-        });
+        let bias = self.bias().start;
+        let forward = self.forward_gpu(planner, [x, parameters, y], Some(bias));
         planner.forward.push(forward);
-        planner.input_gradient.extend(mask);
-        planner.parameter_gradient.push(gradient);
-        planner.parameter_gradient.extend(bias_gradient);
-        planner.input_gradient.extend(input_gradient);
+        if self.relu {
+            let dims = planner.uniform(&self.dims(1, None));
+            let grid = Grid::rows(1, self.positions * self.outputs, 64);
+            let mask = planner.dispatch(SHADER, "mask", &ACCESS, &[y, y, dy], Some(&dims), grid);
+            planner.input_gradient.push(mask);
+        }
+        if let Some(dx) = dx {
+            let input_gradient = self.input_gradient_gpu(planner, [dy, parameters, dx], None);
+            planner.input_gradient.push(input_gradient);
+        }
+        let gradient = self.gradient_gpu(planner, [x, dy, d_parameters], Some(bias));
+        planner.parameter_gradient.extend(gradient);
         Ok(())
     }
+
+    /// `y = x·W`, and the bias that lies at `bias`: `[x, parameters, y]`.
+    pub(in crate::ops) fn forward_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        bound: [&wgpu::Buffer; 3],
+        bias: Option<usize>,
+    ) -> Dispatch {
+        self.product(planner, "forward", bound, bias, |tile| {
+            Grid::positions(tile, self.positions, self.outputs, tile)
+        })
+    }
+
+    /// `dx = dy·Wᵀ`, and the bias that lies at `bias`: `[dy, parameters, dx]`.
+    pub(in crate::ops) fn input_gradient_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        bound: [&wgpu::Buffer; 3],
+        bias: Option<usize>,
+    ) -> Dispatch {
+        self.product(planner, "input_gradient", bound, bias, |tile| {
+            Grid::positions(tile, self.positions, self.inputs, tile)
+        })
+    }
+
+    /// `dW = xᵀ·dy`: `[x, dy, d_parameters]`; and `db` at `bias`, which must be right behind the kernel.
+    pub(in crate::ops) fn gradient_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        bound: [&wgpu::Buffer; 3],
+        bias: Option<usize>,
+    ) -> Vec<Dispatch> {
+        // The narrow kernel makes the bias's gradient as one line more.
+        let wide = self.is_wide(bias);
+        let (lines, with_bias) = if wide {
+            (self.inputs, None)
+        } else {
+            (self.inputs + usize::from(bias.is_some()), bias)
+        };
+        let gradient = self.product(planner, "gradient", bound, with_bias, |tile| {
+            Grid::fixed(lines, tile, self.outputs, tile)
+        });
+        let [_, dy, d_parameters] = bound;
+        let bias = bias.filter(|_| wide);
+        let bias = bias
+            .map(|bias| bias_gradient_gpu(planner, [dy, d_parameters], [self.positions, self.outputs], bias));
+        [gradient].into_iter().chain(bias).collect()
+    }
+
+    /// One product, by the wide kernels where they can do it.
+    fn product(
+        &self,
+        planner: &mut Planner<'_>,
+        entry: &'static str,
+        bound: [&wgpu::Buffer; 3],
+        bias: Option<usize>,
+        grid: impl FnOnce(usize) -> Grid,
+    ) -> Dispatch {
+        let (shader, unit, tile) = if self.is_wide(bias) {
+            (WIDE, LANES, WIDE_TILE)
+        } else {
+            (SHADER, 1, TILE)
+        };
+        let dims = planner.uniform(&self.dims(unit, bias));
+        planner.dispatch(shader, entry, &ACCESS, &bound, Some(&dims), grid(tile))
+    }
+
+    /// Whether all lengths and places are multiples of what the wide kernels load at once.
+    fn is_wide(&self, bias: Option<usize>) -> bool {
+        [self.inputs, self.outputs, self.offset, bias.unwrap_or(0)]
+            .iter()
+            .all(|len| len.is_multiple_of(LANES))
+    }
+
+    fn dims(&self, unit: usize, bias: Option<usize>) -> [u32; 6] {
+        [
+            (self.inputs / unit) as u32,
+            (self.outputs / unit) as u32,
+            (self.offset / unit) as u32,
+            self.positions as u32,
+            u32::from(self.relu),
+            bias.map_or(NO_BIAS, |bias| (bias / unit) as u32),
+        ]
+    }
+}
+
+/// `db = Σᵣ dy[r]` at `bias`: `[dy, d_parameters]`, `[positions, columns]`.
+pub(in crate::ops) fn bias_gradient_gpu(
+    planner: &mut Planner<'_>,
+    [dy, d_parameters]: [&wgpu::Buffer; 2],
+    [positions, columns]: [usize; 2],
+    bias: usize,
+) -> Dispatch {
+    let dims = planner.uniform(&[0, columns as u32, 0, positions as u32, 0, bias as u32]);
+    let (bound, grid) = ([dy, dy, d_parameters], Grid::linear(columns, 64));
+    planner.dispatch(SHADER, "bias_gradient", &ACCESS, &bound, Some(&dims), grid)
 }

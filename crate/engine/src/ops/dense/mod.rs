@@ -10,6 +10,9 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 
+#[cfg(feature = "gpu")]
+pub(super) use gpu::bias_gradient_gpu;
+
 use std::ops::Range;
 
 use crate::{SpecError, layout::Init, model::Placement};

@@ -1,14 +1,16 @@
-//! GPU dispatches of `lstm.wgsl`, around those of the dense layer that is a part of it.
+//! GPU dispatches of `lstm.wgsl`, and those of dense layers for what is one product over all steps.
 
 use super::Lstm;
 use crate::{
     EngineError,
     backend::gpu::{Access, Grid, OpBuffers, Planner},
+    ops::{Op, dense::Dense},
 };
 
 const SHADER: (&str, &str) = ("lstm", include_str!(concat!(env!("OUT_DIR"), "/lstm.wgsl")));
-const ACCESS: [Access; 6] = [
+const ACCESS: [Access; 7] = [
     Access::Read,
+    Access::Write,
     Access::Write,
     Access::Write,
     Access::Write,
@@ -17,8 +19,6 @@ const ACCESS: [Access; 6] = [
 ];
 /// Rows and columns of a workgroup in the dispatches of a step.
 const STEP_TILE: [usize; 2] = [4, 32];
-/// Elements that one workgroup of a kernel's gradient covers in each direction: 8 invocations of 4.
-const TILE: usize = 32;
 /// Invocations of a workgroup where each writes one number.
 const GROUP: usize = 64;
 
@@ -33,9 +33,10 @@ impl Lstm {
             d_parameters,
             ..
         } = buffers;
-        let steps = planner.max_rows() * self.time;
-        let cells_at = steps * gates;
-        let hidden_at = cells_at + steps * units;
+        let cells_at = planner.max_rows() * self.time * gates;
+        let previous = planner.per_row("outputs of the step before", self.time * outputs);
+        let hidden_len = self.projection.map_or(0, |_| self.time * units);
+        let hidden = planner.per_row("outputs before projection", hidden_len);
         let transposed_len = gates * outputs + self.projection.map_or(0, |_| units * outputs);
         let transposed = planner.fixed("transposed kernels", transposed_len);
         let uniforms: Vec<_> = (0..self.time)
@@ -51,11 +52,10 @@ impl Lstm {
                     self.offset as u32,
                     self.projection.unwrap_or(0) as u32,
                     cells_at as u32,
-                    hidden_at as u32,
                 ])
             })
             .collect();
-        let bound = [parameters, kept, y, dy, &transposed, d_parameters];
+        let bound = [parameters, kept, y, dy, &transposed, &previous, &hidden];
         let dispatch = |planner: &mut Planner<'_>, entry, step: usize, grid| {
             planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&uniforms[step]), grid)
         };
@@ -73,7 +73,7 @@ impl Lstm {
             planner.input_gradient.push(dispatch);
         }
         // Its output are the pre-activations; the gradients of these come to lie in the same place.
-        self.input.plan(
+        self.input.plan_gpu(
             planner,
             &OpBuffers {
                 y: kept,
@@ -89,13 +89,20 @@ impl Lstm {
                 planner.forward.push(dispatch);
             }
         }
-        let mut kernel = |entry, lines, columns| {
-            let gradient = dispatch(planner, entry, 0, Grid::fixed(lines, TILE, columns, TILE));
-            planner.parameter_gradient.push(gradient);
+        let mut kernel_gradient = |offset, [inputs, outputs]: [usize; 2], bound| {
+            let kernel = Dense {
+                positions: self.time,
+                inputs,
+                outputs,
+                offset,
+                relu: false,
+            };
+            let gradient = kernel.gradient_gpu(planner, bound, None);
+            planner.parameter_gradient.extend(gradient);
         };
-        kernel("recurrent_gradient", outputs, gates);
-        if projected {
-            kernel("projection_gradient", units, outputs);
+        kernel_gradient(self.offset, [outputs, gates], [&previous, kept, d_parameters]);
+        if let Some(offset) = self.projection {
+            kernel_gradient(offset, [units, outputs], [&hidden, dy, d_parameters]);
         }
         Ok(())
     }

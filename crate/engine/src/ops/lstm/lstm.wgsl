@@ -7,19 +7,17 @@
 //   transpose            transposed = R and P with lines and columns exchanged          64 numbers
 //   output_gradient      dy += gradients of the next step's gates . R'  (projected)     4 rows x 32 outputs
 //   step_gradient        gradients of the gates; not projected: the above as well       4 rows x 32 units
-//   recurrent_gradient   of R, over all steps                                           32 x 32 elements
-//   projection_gradient  of P, over all steps                                           32 x 32 elements
 //
-// `kept` holds the gates [rows, time, gates] (first their pre-activations, after `step_gradient` the gradients of those), at
-// `cells_at` c [rows, time, units] (after `step_gradient` what is passed down to the step before), and if projected at `hidden_at` m
-// [rows, time, units]. `gates` is 4 * units, in the order i f g o, or coupled, with i = 1 - f, 3 * units: f g o. `y` and `dy` are
-// [rows, time, outputs]; R [outputs, gates] lies at `recurrent` in the parameters, P [units, outputs] at `projection`, and transposed
-// one behind the other.
+// `kept` holds the gates [rows, time, gates] (first their pre-activations, after `step_gradient` the gradients of those), and at
+// `cells_at` c [rows, time, units] (after `step_gradient` what is passed down to the step before). `gates` is 4 * units, in the
+// order i f g o, or coupled, with i = 1 - f, 3 * units: f g o. `y`, `dy` and `previous`, which is y one step later and 0 at the
+// first, are [rows, time, outputs], `hidden`, if projected, is m [rows, time, units]. R [outputs, gates] lies at `recurrent` in
+// the parameters, P [units, outputs] at `projection`, and transposed one behind the other.
 //
-// The first five have 32 x 4 invocations. Each sums a quarter of the terms for one column and four rows, so that a row of a kernel
-// is read once for four examples; then each adds the four quarters up for one of the four rows, and finishes that. Dispatch:
-// (ceil(columns / 32), ceil(rows / 4)); transpose: ceil(numbers / 64), folded into rows; the last two (ceil(columns / 32),
-// ceil(lines / 32)) with 8 x 8 invocations of 4 x 4 elements. Loads past an edge are clamped, stores past it are left out.
+// All but `transpose` have 128 invocations. In `advance` each sums a quarter of the terms for four rows and the four gates of one
+// unit, in the others a 16th of the terms for four rows and four columns, so that what is loaded is used four times; then each
+// adds the parts up for one row and column, and finishes that. Dispatch: (ceil(columns / 32), ceil(rows / 4)); transpose:
+// ceil(numbers / 64), folded into rows. Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     step: u32,
@@ -32,7 +30,6 @@ struct Dims {
     recurrent: u32,
     projection: u32,
     cells_at: u32,
-    hidden_at: u32,
 }
 
 struct Batch {
@@ -46,13 +43,13 @@ struct Batch {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> transposed: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d_parameters: array<f32>;
-@group(0) @binding(6) var<uniform> dims: Dims;
+@group(0) @binding(5) var<storage, read_write> previous: array<f32>;
+@group(0) @binding(6) var<storage, read_write> hidden: array<f32>;
+@group(0) @binding(7) var<uniform> dims: Dims;
 @group(1) @binding(0) var<uniform> batch: Batch;
 
-// [quarter][row][column]: the four gates of a cell, or one number.
-var<workgroup> gate_parts: array<vec4<f32>, 512>;
-var<workgroup> parts: array<f32, 512>;
+// Parts of sums: [quarter][row][column], the four gates of a cell; [16th][row][column / 4], four columns.
+var<workgroup> parts: array<vec4<f32>, 512>;
 
 fn four(start: u32, last: u32) -> vec4<u32> {
     return min(vec4<u32>(start, start + 1u, start + 2u, start + 3u), vec4<u32>(last));
@@ -76,6 +73,14 @@ fn gate_at(unit: u32) -> vec4<u32> {
     return vec4<u32>(0u, f, f + dims.units, f + 2u * dims.units) + unit;
 }
 
+// Writes an output of the step.
+fn finish(row: u32, output: u32, value: f32) {
+    let at = (row * dims.time + dims.step) * dims.outputs + output;
+    y[at] = value;
+    if (dims.step == 0u) { previous[at] = 0.0; }
+    if (dims.step + 1u < dims.time) { previous[at + dims.outputs] = value; }
+}
+
 @compute @workgroup_size(32, 4)
 fn advance(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -97,7 +102,7 @@ fn advance(
         }
     }
     for (var r = 0u; r < 4u; r++) {
-        gate_parts[(local.y * 4u + r) * 32u + local.x] = sums[r];
+        parts[(local.y * 4u + r) * 32u + local.x] = sums[r];
     }
     workgroupBarrier();
     let row = first + local.y;
@@ -106,7 +111,7 @@ fn advance(
     let gate = position * dims.gates + at;
     var sum = vec4<f32>(kept[gate.x], kept[gate.y], kept[gate.z], kept[gate.w]);
     for (var quarter = 0u; quarter < 4u; quarter++) {
-        sum += gate_parts[(quarter * 4u + local.y) * 32u + local.x];
+        sum += parts[(quarter * 4u + local.y) * 32u + local.x];
     }
     let f = logistic(sum.y);
     var i = 1.0 - f;
@@ -125,41 +130,53 @@ fn advance(
     kept[dims.cells_at + cell] = c;
     let m = o * tangent(c);
     if (dims.projected == 1u) {
-        kept[dims.hidden_at + cell] = m;
+        hidden[cell] = m;
     } else {
-        y[cell] = m;
+        finish(row, unit, m);
     }
 }
 
-// Adds up the quarters of `sum` (four rows) over the workgroup; the invocation's own row.
-fn total(sum: vec4<f32>, local: vec3<u32>) -> f32 {
+// Adds a row of four terms to each row of a block.
+fn block_add(block: ptr<function, array<vec4<f32>, 4>>, left: vec4<f32>, right: vec4<f32>) {
+    (*block)[0] += left.x * right;
+    (*block)[1] += left.y * right;
+    (*block)[2] += left.z * right;
+    (*block)[3] += left.w * right;
+}
+
+// Adds up the 16 parts of every element; the sum of the invocation's own, row lane / 32 and column lane % 32.
+fn total(block: array<vec4<f32>, 4>, local: vec3<u32>, lane: u32) -> f32 {
+    var rows = block;
     for (var r = 0u; r < 4u; r++) {
-        parts[(local.y * 4u + r) * 32u + local.x] = sum[r];
+        parts[(local.y * 4u + r) * 8u + local.x] = rows[r];
     }
     workgroupBarrier();
-    let at = local.y * 32u + local.x;
-    return parts[at] + parts[at + 128u] + parts[at + 256u] + parts[at + 384u];
+    var sum = 0.0;
+    for (var part = 0u; part < 16u; part++) {
+        sum += parts[part * 32u + lane / 4u][lane % 4u];
+    }
+    return sum;
 }
 
-@compute @workgroup_size(32, 4)
+@compute @workgroup_size(8, 16)
 fn project(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
 ) {
-    let output = group.x * 32u + local.x;
-    let column = min(output, dims.outputs - 1u);
     let first = group.y * 4u;
-    let m = dims.hidden_at + (four(first, batch.rows - 1u) * dims.time + dims.step) * dims.units;
-    var sum = vec4<f32>();
-    for (var k = local.y; k < dims.units; k += 4u) {
-        sum += vec4<f32>(kept[m.x + k], kept[m.y + k], kept[m.z + k], kept[m.w + k])
-            * parameters[dims.projection + k * dims.outputs + column];
+    let m = (four(first, batch.rows - 1u) * dims.time + dims.step) * dims.units;
+    let c = dims.projection + four(group.x * 32u + local.x * 4u, dims.outputs - 1u);
+    var block = array<vec4<f32>, 4>();
+    for (var k = local.y; k < dims.units; k += 16u) {
+        let p = c + k * dims.outputs;
+        let kernel = vec4<f32>(parameters[p.x], parameters[p.y], parameters[p.z], parameters[p.w]);
+        block_add(&block, vec4<f32>(hidden[m.x + k], hidden[m.y + k], hidden[m.z + k], hidden[m.w + k]), kernel);
     }
-    let value = total(sum, local);
-    let row = first + local.y;
-    if (output < dims.outputs && row < batch.rows) {
-        y[(row * dims.time + dims.step) * dims.outputs + output] = value;
-    }
+    let value = total(block, local, lane);
+    let row = first + lane / 32u;
+    let output = group.x * 32u + lane % 32u;
+    if (output < dims.outputs && row < batch.rows) { finish(row, output, value); }
 }
 
 @compute @workgroup_size(64)
@@ -174,53 +191,59 @@ fn transpose(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
     }
 }
 
-// This quarter of the gradient that the gates of the next step have for output `column` of four rows.
-fn from_next_step(first: u32, column: u32, quarter: u32) -> vec4<f32> {
-    var sum = vec4<f32>();
+// The invocation's part of what the gates of the next step say about the outputs of four rows from `column` on.
+fn from_next_step(first: u32, column: u32, part: u32) -> array<vec4<f32>, 4> {
+    var block = array<vec4<f32>, 4>();
     if (dims.step + 1u < dims.time) {
         let d = (four(first, batch.rows - 1u) * dims.time + dims.step + 1u) * dims.gates;
-        for (var k = quarter; k < dims.gates; k += 4u) {
-            sum += vec4<f32>(kept[d.x + k], kept[d.y + k], kept[d.z + k], kept[d.w + k])
-                * transposed[k * dims.outputs + column];
+        let c = four(column, dims.outputs - 1u);
+        for (var k = part; k < dims.gates; k += 16u) {
+            let t = c + k * dims.outputs;
+            let kernel = vec4<f32>(transposed[t.x], transposed[t.y], transposed[t.z], transposed[t.w]);
+            block_add(&block, vec4<f32>(kept[d.x + k], kept[d.y + k], kept[d.z + k], kept[d.w + k]), kernel);
         }
     }
-    return sum;
+    return block;
 }
 
-@compute @workgroup_size(32, 4)
+@compute @workgroup_size(8, 16)
 fn output_gradient(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
 ) {
-    let output = group.x * 32u + local.x;
     let first = group.y * 4u;
-    let more = total(from_next_step(first, min(output, dims.outputs - 1u), local.y), local);
-    let row = first + local.y;
+    let more = total(from_next_step(first, group.x * 32u + local.x * 4u, local.y), local, lane);
+    let row = first + lane / 32u;
+    let output = group.x * 32u + lane % 32u;
     if (output < dims.outputs && row < batch.rows) {
         dy[(row * dims.time + dims.step) * dims.outputs + output] += more;
     }
 }
 
-@compute @workgroup_size(32, 4)
+@compute @workgroup_size(8, 16)
 fn step_gradient(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
 ) {
-    let unit = group.x * 32u + local.x;
-    let column = min(unit, dims.units - 1u);
     let first = group.y * 4u;
-    var sum = vec4<f32>();
+    let column = group.x * 32u + local.x * 4u;
+    var block = array<vec4<f32>, 4>();
     if (dims.projected == 1u) {
         let d = (four(first, batch.rows - 1u) * dims.time + dims.step) * dims.outputs;
-        let p = dims.gates * dims.outputs + column;
-        for (var k = local.y; k < dims.outputs; k += 4u) {
-            sum += vec4<f32>(dy[d.x + k], dy[d.y + k], dy[d.z + k], dy[d.w + k]) * transposed[p + k * dims.units];
+        let c = dims.gates * dims.outputs + four(column, dims.units - 1u);
+        for (var k = local.y; k < dims.outputs; k += 16u) {
+            let p = c + k * dims.units;
+            let kernel = vec4<f32>(transposed[p.x], transposed[p.y], transposed[p.z], transposed[p.w]);
+            block_add(&block, vec4<f32>(dy[d.x + k], dy[d.y + k], dy[d.z + k], dy[d.w + k]), kernel);
         }
     } else {
-        sum = from_next_step(first, column, local.y);
+        block = from_next_step(first, column, local.y);
     }
-    var dm = total(sum, local);
-    let row = first + local.y;
+    var dm = total(block, local, lane);
+    let row = first + lane / 32u;
+    let unit = group.x * 32u + lane % 32u;
     if (unit >= dims.units || row >= batch.rows) { return; }
     let position = row * dims.time + dims.step;
     let cell = position * dims.units + unit;
@@ -245,60 +268,4 @@ fn step_gradient(
     kept[at.z] = dc * i * (1.0 - g * g);
     kept[at.w] = dm * squashed * o * (1.0 - o);
     kept[dims.cells_at + cell] = dc * f;
-}
-
-// Writes a block of 4 x 4 elements to the matrix [lines, columns] at `base`.
-fn store(base: u32, line: u32, lines: u32, column: u32, columns: u32, block: array<vec4<f32>, 4>) {
-    var values = block;
-    for (var l = 0u; l < 4u; l++) {
-        for (var c = 0u; c < 4u; c++) {
-            if (line + l < lines && column + c < columns) {
-                d_parameters[base + (line + l) * columns + column + c] = values[l][c];
-            }
-        }
-    }
-}
-
-@compute @workgroup_size(8, 8)
-fn recurrent_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    let line = id.y * 4u;
-    let column = id.x * 4u;
-    if (line >= dims.outputs || column >= dims.gates) { return; }
-    let i = four(line, dims.outputs - 1u);
-    let c = four(column, dims.gates - 1u);
-    var block = array<vec4<f32>, 4>();
-    for (var row = 0u; row < batch.rows; row++) {
-        var h = row * dims.time * dims.outputs + i;
-        var d = (row * dims.time + 1u) * dims.gates + c;
-        for (var t = 1u; t < dims.time; t++) {
-            let gates = vec4<f32>(kept[d.x], kept[d.y], kept[d.z], kept[d.w]);
-            block[0] += y[h.x] * gates;
-            block[1] += y[h.y] * gates;
-            block[2] += y[h.z] * gates;
-            block[3] += y[h.w] * gates;
-            h += vec4<u32>(dims.outputs);
-            d += vec4<u32>(dims.gates);
-        }
-    }
-    store(dims.recurrent, line, dims.outputs, column, dims.gates, block);
-}
-
-@compute @workgroup_size(8, 8)
-fn projection_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    let line = id.y * 4u;
-    let column = id.x * 4u;
-    if (line >= dims.units || column >= dims.outputs) { return; }
-    var m = dims.hidden_at + four(line, dims.units - 1u);
-    var d = four(column, dims.outputs - 1u);
-    var block = array<vec4<f32>, 4>();
-    for (var position = 0u; position < batch.rows * dims.time; position++) {
-        let dh = vec4<f32>(dy[d.x], dy[d.y], dy[d.z], dy[d.w]);
-        block[0] += kept[m.x] * dh;
-        block[1] += kept[m.y] * dh;
-        block[2] += kept[m.z] * dh;
-        block[3] += kept[m.w] * dh;
-        m += vec4<u32>(dims.units);
-        d += vec4<u32>(dims.outputs);
-    }
-    store(dims.projection, line, dims.units, column, dims.outputs, block);
 }
