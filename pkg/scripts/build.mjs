@@ -21,7 +21,7 @@ if (!existsSync(glue)) {
 }
 
 mkdirSync(dist, { recursive: true });
-checkWasmSurface(root, wasm);
+checkWasmSurface(root, wasm, "unsaid", "wasm.js", "WasmModule");
 const common = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
 await build({ ...common, entryPoints: [resolve(root, "src/index.ts")], outfile: resolve(dist, "index.js") });
 await build({
@@ -31,12 +31,29 @@ await build({
   alias: { "unsaid-wasm": glue },
 });
 copyFileSync(resolve(wasm, "unsaid_bg.wasm"), resolve(dist, "unsaid_bg.wasm"));
+
+// The trainer: one worker, whose glue fits both of its wasm files.
+const trainer = resolve(process.env.UNSAID_TRAINER ?? resolve(dist, "trainer"));
+checkWasmSurface(root, resolve(trainer, "plain"), "unsaid_trainer", "trainer-wasm.js", "TrainerModule");
+await build({ ...common, entryPoints: [resolve(root, "src/trainer.ts")], outfile: resolve(dist, "trainer.js") });
+await build({
+  ...common,
+  entryPoints: [resolve(root, "../worker/src/trainer.ts")],
+  outfile: resolve(dist, "trainer-worker.js"),
+  alias: { "unsaid-trainer-wasm": resolve(trainer, "plain/unsaid_trainer.js") },
+});
+copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
+copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
 writeDeclarations(root);
 
-for (const name of ["index.js", "worker.js", "unsaid_bg.wasm"]) {
+const shipped = [
+  "index.js", "worker.js", "unsaid_bg.wasm",
+  "trainer.js", "trainer-worker.js", "unsaid_trainer_bg.wasm", "unsaid_trainer_relaxed_bg.wasm",
+];
+for (const name of shipped) {
   const bytes = readFileSync(resolve(dist, name));
   const gzipped = gzipSync(bytes, { level: 9 }).length;
-  console.log(`${name.padEnd(16)} ${kb(bytes.length)} kB, ${kb(gzipped)} kB gzipped`);
+  console.log(`${name.padEnd(30)} ${kb(bytes.length)} kB, ${kb(gzipped)} kB gzipped`);
 }
 
 function kb(bytes) {

@@ -13,7 +13,7 @@ function tsc(cwd, args) {
   if (run.status !== 0) throw new Error(`tsc ${args.join(" ")} failed:\n${run.stdout}${run.stderr}`);
 }
 
-/** Declares the modules that `index.d.ts` reaches: [[name, text], …], the entry first. */
+/** Declares the modules that the entries reach: [[name, text], …], `index.d.ts` first. */
 export function declarations(root) {
   const out = mkdtempSync(resolve(tmpdir(), "unsaid-types-"));
   try {
@@ -28,6 +28,7 @@ export function declarations(root) {
       if (/from "\.\.\//.test(text)) throw new Error(`${name} declares something of another folder`);
     };
     visit("index.d.ts");
+    visit("trainer.d.ts");
     return [...found];
   } finally {
     rmSync(out, { recursive: true });
@@ -40,16 +41,16 @@ export function writeDeclarations(root) {
 }
 
 /** Checks that the generated wasm module has the surface that the worker relies on. */
-export function checkWasmSurface(root, wasm) {
-  if (!existsSync(resolve(wasm, "unsaid.d.ts"))) return;
+export function checkWasmSurface(root, wasm, name, surfaceFile, type) {
+  if (!existsSync(resolve(wasm, `${name}.d.ts`))) return;
   const folder = mkdtempSync(resolve(tmpdir(), "unsaid-surface-"));
   try {
     mkdirSync(resolve(folder, "wasm"));
-    copyFileSync(resolve(wasm, "unsaid.d.ts"), resolve(folder, "wasm/unsaid.d.ts"));
-    const surface = resolve(root, "../worker/src/wasm.js");
-    const test = `import * as generated from "./wasm/unsaid.js";
-import type { WasmModule } from ${JSON.stringify(relative(folder, surface))};
-export const module: WasmModule = generated;
+    copyFileSync(resolve(wasm, `${name}.d.ts`), resolve(folder, `wasm/${name}.d.ts`));
+    const surface = resolve(root, "../worker/src", surfaceFile);
+    const test = `import * as generated from "./wasm/${name}.js";
+import type { ${type} } from ${JSON.stringify(relative(folder, surface))};
+export const module: ${type} = generated;
 `;
     writeFileSync(resolve(folder, "surface.ts"), test);
     const config = { extends: resolve(root, "tsconfig.json"), compilerOptions: { types: [] }, include: ["surface.ts"] };

@@ -19,6 +19,7 @@ use crate::{
     place::Place,
     process::{self, Running},
     table::{HEADER, Row},
+    wasm,
 };
 
 const DEFAULT_PORT: u16 = 8787;
@@ -89,7 +90,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     let partition = mnist::partition(&options.partition)?;
     let built = artifacts::all(place)?;
     // A demo that is too large is still a demo; `cargo xtask build` and `cargo xtask test` refuse it.
-    if let Err(error) = artifacts::check_wasm_size(place) {
+    if let Err(error) = wasm::check_size(place) {
         println!("warning: {error:#}");
     }
     let data = mnist::shards(place, &built.packages, &built.relay)?;

@@ -3,6 +3,7 @@
 
 mod apt;
 mod artifacts;
+mod bench;
 mod browser;
 mod demo;
 mod licences;
@@ -16,6 +17,7 @@ mod stamp;
 mod table;
 mod tools;
 mod vulkan;
+mod wasm;
 mod wasm_size;
 mod wasm_target;
 
@@ -45,6 +47,15 @@ enum Command {
     Demo(demo::Options),
     /// Run every check and every test
     Test(stages::Options),
+    /// Measure speed: a benchmark, and its own arguments
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        what: bench::What,
+        /// Passed on, see the head of tests/bench/web/run.mjs
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,9 +88,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Build => {
             artifacts::all(&place)?;
-            artifacts::check_wasm_size(&place)
+            wasm::check_size(&place)
         }
         Command::Demo(options) => demo::run(&place, &options),
         Command::Test(options) => stages::run(&place, &options),
+        Command::Bench { what, arguments } => bench::run(&place, what, &arguments),
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn check(place: &Place, folder: &Path) -> Result<()> {
     for (name, limits) in files {
         let limit = limits.get("gzip_bytes").and_then(serde_json::Value::as_u64);
         let limit = limit.with_context(|| format!("{BUDGET} gives no gzip_bytes for {name}"))?;
-        let file = folder.join(name);
+        let file = place.root.join(folder).join(name);
         let bytes = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         let gzipped = gzipped_len(&bytes)?;
         println!(

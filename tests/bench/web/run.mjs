@@ -1,5 +1,5 @@
-// Measures training in a dedicated worker of headless Chromium: `node run.mjs --wasm DIR [--only mlp,cnn] [--backend cpu,webgpu]
-// [--build plain,relaxed] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR holds a folder for each
+// Measures training in a dedicated worker of headless Chromium: `cargo xtask bench web [--wasm DIR] [--only mlp,cnn] [--backend cpu,webgpu]
+// [--build plain,relaxed] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a folder for each
 // build with unsaid_trainer.js and unsaid_trainer_bg.wasm. Losses are checked against tests/vectors/v1.
 
 import { createServer } from "node:http";
@@ -24,7 +24,7 @@ const { values: given } = parseArgs({
     warm: { type: "string", default: "5" },
     timed: { type: "string", default: "3" },
     clip: { type: "string" },
-    chromium: { type: "string", default: process.env.CHROMIUM ?? "/usr/bin/chromium" },
+    chromium: { type: "string", default: process.env.UNSAID_CHROMIUM ?? "/usr/bin/chromium" },
     json: { type: "string" },
   },
 });

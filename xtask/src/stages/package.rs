@@ -8,7 +8,7 @@ use super::{
     Group,
     runner::{Runner, Verdict, check, npm, tests},
 };
-use crate::{artifacts, browser, mnist};
+use crate::{artifacts, browser, mnist, wasm};
 
 pub(super) fn stages(runner: &mut Runner) {
     if !runner.wants(Group::Ts) && !runner.wants(Group::E2e) {
@@ -28,7 +28,7 @@ pub(super) fn stages(runner: &mut Runner) {
         return;
     };
     runner.stage(group, "wasm size", |place| {
-        artifacts::check_wasm_size(place).map(|()| Verdict::Passed(None))
+        wasm::check_size(place).map(|()| Verdict::Passed(None))
     });
     runner.stage(Group::Ts, "TypeScript", |place| {
         check(npm(place, &["run", "check", "--workspaces", "--if-present"]))

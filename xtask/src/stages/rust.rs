@@ -33,7 +33,16 @@ pub(super) fn lint(runner: &mut Runner) {
             ));
         }
         let mut command = Command::new("cargo");
-        command.args(["clippy", "--quiet", "-p", "unsaid", "--lib", "--locked"]);
+        command.args([
+            "clippy",
+            "--quiet",
+            "-p",
+            "unsaid",
+            "-p",
+            "unsaid-trainer",
+            "--lib",
+            "--locked",
+        ]);
         command.args(["--target", "wasm32-unknown-unknown", "--", "-Dwarnings"]);
         toolchain.set(place, &mut command);
         check(command)

@@ -220,9 +220,6 @@ impl<'m> CpuRun<'m> {
         node.op.input_gradient_cpu(InputGradient {
             rows,
             x: self.pass.value(model, &self.x, node.input, rows),
-            other: node
-                .other
-                .map_or(&[], |other| self.pass.value(model, &self.x, other, rows)),
             y: self.pass.value(model, &self.x, index + 1, rows),
             dy: &mut dy[..rows * lens[index + 1]],
             kept: &mut kept[..rows * node.op.kept_len()],
@@ -262,7 +259,6 @@ impl<'m> CpuRun<'m> {
         node.op.parameter_gradient_cpu(ParameterGradient {
             rows,
             x: self.pass.value(model, &self.x, node.input, rows),
-            y: self.pass.value(model, &self.x, index + 1, rows),
             dy: &self.gradients.slots[slot][..rows * model.value_lens()[index + 1]],
             kept: &self.pass.kept[index][..rows * node.op.kept_len()],
             d_parameters: &mut self.gradient,
@@ -293,7 +289,6 @@ impl<'m> CpuRun<'m> {
                     )
                 }),
                 x: self.pass.value(self.model, &self.x, node.input, rows),
-                y: self.pass.value(self.model, &self.x, index + 1, rows),
                 dy: &self.gradients.slots[slot][..rows * lens[index + 1]],
                 kept: &self.pass.kept[index][..rows * node.op.kept_len()],
                 norms: &mut self.norms,

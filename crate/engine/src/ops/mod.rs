@@ -64,8 +64,6 @@ pub(crate) struct InputGradient<'a> {
     pub rows: usize,
     /// The input of the forward pass.
     pub x: &'a [f32],
-    /// The second input of the forward pass; empty for operations with one.
-    pub other: &'a [f32],
     /// The output of the forward pass.
     pub y: &'a [f32],
     /// Gradient of the loss with respect to the output. The operation may rewrite it to what its `parameter_gradient` needs.
@@ -88,8 +86,6 @@ pub(crate) struct ParameterGradient<'a> {
     pub rows: usize,
     /// The input of the forward pass.
     pub x: &'a [f32],
-    /// The output of the forward pass.
-    pub y: &'a [f32],
     /// Gradient with respect to the output, as `input_gradient` left it.
     pub dy: &'a [f32],
     /// What was kept, as `input_gradient` left it.
@@ -105,8 +101,6 @@ pub(crate) struct SquaredNorms<'a> {
     pub rows: usize,
     /// The input of the forward pass.
     pub x: &'a [f32],
-    /// The output of the forward pass.
-    pub y: &'a [f32],
     /// Gradient with respect to the output, as `input_gradient` left it.
     pub dy: &'a [f32],
     /// What was kept, as `input_gradient` left it.

@@ -70,7 +70,7 @@ impl Settings {
             optimizer: Optimizer::default(),
             schedule: ScheduleSpec::Constant,
             adjust: Adjust::default(),
-            trainable: vec![0..model.parameter_count()],
+            trainable: std::iter::once(0..model.parameter_count()).collect(),
             clip_examples_l2,
             seed: 0,
             steps_before: 0,
@@ -137,9 +137,10 @@ mod tests {
                 &freeze.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
             )
         };
-        assert_eq!(parts(&[]).unwrap(), [0..66]);
+        let one = |range: Range<usize>| std::iter::once(range).collect::<Vec<_>>();
+        assert_eq!(parts(&[]).unwrap(), one(0..66));
         assert_eq!(parts(&["layers.1"]).unwrap(), [0..6, 12..66]);
-        assert_eq!(parts(&["layers.0", "layers.10.bias"]).unwrap(), [6..64]);
+        assert_eq!(parts(&["layers.0", "layers.10.bias"]).unwrap(), one(6..64));
         assert_eq!(
             parts(&["layers.11"]),
             Err(SpecError::Frozen {

@@ -121,7 +121,6 @@ mod tests {
         pool.input_gradient_cpu(InputGradient {
             rows: 1,
             x: &x,
-            other: &[],
             y: &y,
             dy: &mut [5.0, 7.0],
             kept: &mut kept,

@@ -1,0 +1,184 @@
+// The trainer in a page: the built package, its worker, both back ends.
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { extname, join, normalize } from "node:path";
+import { after, before, test } from "node:test";
+
+import { chromium } from "playwright-core";
+
+import { root } from "./lib/environment.mjs";
+import { BATCHES, GOLDEN_STEPS, workloads } from "../bench/web/workloads.mjs";
+
+const types = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
+const page = `<!doctype html><meta charset="utf-8"><title>trainer</title><link rel="icon" href="data:,">
+<script type="module">
+  import { Trainer } from "/pkg/dist/trainer.js";
+  import * as workloads from "/tests/bench/web/workloads.mjs";
+  Object.assign(window, { Trainer, ...workloads, ready: true });
+</script>`;
+
+let server;
+let browser;
+let tab;
+before(async () => {
+  server = createServer(async (request, response) => {
+    const path = normalize(new URL(request.url, "http://x").pathname);
+    if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end(page);
+    try {
+      const body = await readFile(join(root, path));
+      response.writeHead(200, { "content-type": types[extname(path)] ?? "application/octet-stream" }).end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  browser = await chromium.launch({
+    executablePath: process.env.UNSAID_CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-background-networking"],
+  });
+  tab = await browser.newPage();
+  await tab.goto(`http://127.0.0.1:${server.address().port}/`);
+  await tab.waitForFunction(() => window.ready);
+});
+after(async () => {
+  await browser?.close();
+  server?.close();
+});
+
+/** Runs in the page: a trainer of a golden workload trained over the golden steps. */
+async function goldenLosses({ name, backend }) {
+  const workload = window.workloads[name];
+  const { x, y } = window.data(workload);
+  const trainer = await window.Trainer.create({ model: workload.model, backend, weights: window.startingWeights(workload) });
+  const losses = await trainer.fit({
+    x, y, batchSize: workload.batch, epochs: 3, shuffle: false, optimizer: { type: "sgd", learningRate: workload.rate },
+  });
+  const result = { losses: [...losses], backend: trainer.backend };
+  trainer.dispose();
+  return result;
+}
+
+for (const backend of ["cpu", "webgpu"]) {
+  test(`losses are the golden ones, step by step, on ${backend}`, async () => {
+    const golden = JSON.parse(await readFile(join(root, "tests/vectors/v1/losses.json"), "utf8")).losses;
+    // A step of the large networks takes seconds where WebGPU is emulated.
+    const names = backend === "cpu" ? Object.keys(workloads) : ["logreg", "mlp", "scnn"];
+    for (const name of names) {
+      const { losses, backend: used } = await tab.evaluate(goldenLosses, { name, backend });
+      assert.equal(used.name, backend);
+      assert.equal(losses.length, 3 * BATCHES);
+      for (let step = 0; step < GOLDEN_STEPS; step++) {
+        const expected = golden[name].sgd[step];
+        // Twenty steps of rounding in f32; a pool or a rectifier that goes the other way at a tie costs the most.
+        assert.ok(Math.abs(losses[step] - expected) <= 2e-4 * expected, `${name} step ${step}: ${losses[step]} ${expected}`);
+      }
+    }
+  });
+}
+
+const xor = {
+  model: {
+    input: [2],
+    layers: [{ type: "dense", units: 16 }, { type: "tanh" }, { type: "dense", units: 2 }],
+    loss: "softmax-cross-entropy",
+  },
+  x: [0, 0, 0, 1, 1, 0, 1, 1],
+  y: [0, 1, 1, 0],
+};
+
+test("a model learns, is asked, saved, loaded and evaluated", async () => {
+  const result = await tab.evaluate(async ({ model, x, y }) => {
+    const trainer = await window.Trainer.create({ model, seed: 3 });
+    const steps = [];
+    const losses = await trainer.fit({
+      x, y, batchSize: 4, epochs: 300, optimizer: { type: "adam", learningRate: 0.03 }, onStep: (step) => steps.push(step),
+    });
+    const file = await trainer.save();
+    const other = await window.Trainer.create({ model, weights: file });
+    const answers = [await trainer.predict(x), await other.predict(x)].map((answer) => [...answer]);
+    const evaluation = await other.evaluate({ x, y });
+    const { tensors, backend } = trainer;
+    const same = JSON.stringify([...(await trainer.weights())]) === JSON.stringify([...(await other.weights())]);
+    trainer.dispose();
+    other.dispose();
+    return { first: losses[0], last: losses[299], steps, answers, evaluation, tensors, backend, same };
+  }, xor);
+  assert.ok(result.last < 0.05 && result.first > 0.5, `${result.first} → ${result.last}`);
+  assert.equal(result.steps.length, 300);
+  assert.deepEqual(result.steps[299], { epoch: 300, step: 1, steps: 1, loss: result.last });
+  assert.deepEqual(result.answers[0], result.answers[1]);
+  assert.ok(result.answers[0][3] > 0.9, "0 xor 1 is 1");
+  assert.equal(result.evaluation.accuracy, 1);
+  assert.equal(result.evaluation.examples, 4);
+  assert.ok(Math.abs(result.evaluation.perplexity - Math.exp(result.evaluation.loss)) < 1e-9);
+  assert.ok(result.same, "a saved file holds the weights to the bit");
+  assert.deepEqual(result.tensors[0], { name: "layers.0.kernel", offset: 0, shape: [2, 16] });
+  assert.equal(result.backend.name, "cpu");
+  assert.match(result.backend.reason, /emulated|navigator\.gpu/);
+});
+
+test("training stops within 50 ms, and the weights stay", async () => {
+  const { waited, code, same, busy } = await tab.evaluate(async () => {
+    const workload = window.workloads.mlp;
+    const { x, y } = window.data(workload);
+    const trainer = await window.Trainer.create({ model: workload.model, backend: "cpu" });
+    const before = await trainer.weights();
+    const controller = new AbortController();
+    const options = { x, y, batchSize: 64, epochs: 100000, optimizer: { type: "sgd", learningRate: 0.01 } };
+    const training = trainer.fit({ ...options, signal: controller.signal }).catch((error) => error);
+    await new Promise((done) => setTimeout(done, 500));
+    const busy = await trainer.fit({ ...options, epochs: 1 }).catch((error) => error.code);
+    const start = performance.now();
+    controller.abort();
+    const { code } = await training;
+    const waited = performance.now() - start;
+    const after = await trainer.weights();
+    trainer.dispose();
+    return { waited, code, busy, same: before.every((weight, i) => weight === after[i]) };
+  });
+  assert.equal(code, "aborted");
+  assert.equal(busy, "busy");
+  assert.ok(same, "an aborted training leaves the weights as they were");
+  assert.ok(waited < 50, `stopped after ${waited} ms`);
+});
+
+test("what makes no sense is refused, with a code and a reason", async () => {
+  const errors = await tab.evaluate(async ({ model, x, y }) => {
+    const tries = {};
+    const attempt = async (name, work) => {
+      tries[name] = await work().then(() => null, (error) => `${error.code}: ${error.message}`);
+    };
+    const make = (changes) => window.Trainer.create({ model: { ...model, ...changes } });
+    await attempt("layer", () => make({ layers: [{ type: "dense", units: 0 }] }));
+    await attempt("type", () => make({ layers: [{ type: "attention" }] }));
+    await attempt("norm", () => make({ layers: [{ type: "batch-norm" }] }));
+    await attempt("weights", () => window.Trainer.create({ model, weights: new Uint8Array(9) }));
+    await attempt("seed", () => window.Trainer.create({ model, seed: -1 }));
+    const trainer = await window.Trainer.create({ model, backend: "cpu" });
+    const adam = { type: "adam", learningRate: 0.03 };
+    await attempt("lengths", () => trainer.fit({ x, y: [0], optimizer: adam }));
+    await attempt("label", () => trainer.fit({ x, y: [0, 1, 1, 7], optimizer: adam }));
+    await attempt("rate", () => trainer.fit({ x, y, optimizer: { type: "adam", learningRate: -1 } }));
+    await attempt("field", () => trainer.fit({ x, y, optimizer: { ...adam, beta3: 1 } }));
+    await attempt("nan", () => trainer.fit({ x: x.map(() => Number.NaN), y, optimizer: adam }));
+    await attempt("diverges", () => trainer.fit({ x, y, epochs: 20, optimizer: { type: "sgd", learningRate: 1e30 } }));
+    await attempt("after", () => trainer.fit({ x, y, optimizer: adam }));
+    trainer.dispose();
+    await attempt("disposed", () => trainer.predict(x));
+    return tries;
+  }, xor);
+  assert.match(errors.layer, /^bad-options: layer 0 \(dense\)/);
+  assert.match(errors.type, /^bad-options: .*attention/);
+  assert.match(errors.norm, /^bad-options: .*group-norm/);
+  assert.match(errors.weights, /^bad-model: /);
+  assert.match(errors.seed, /^bad-options: seed/);
+  assert.match(errors.lengths, /^bad-data: /);
+  assert.match(errors.label, /^bad-data: .*label 7/);
+  assert.match(errors.rate, /^bad-options: optimizer\.learning_rate/);
+  assert.match(errors.field, /^bad-options: .*beta3/);
+  assert.match(errors.nan, /^bad-data: .*finite/);
+  assert.match(errors.diverges, /^non-finite: .*step/);
+  assert.equal(errors.after, null, "a refused training leaves the trainer usable");
+  assert.match(errors.disposed, /^closed: /);
+});

@@ -1,0 +1,173 @@
+//! The wasm modules that are shipped: the client, and the trainer with and without relaxed SIMD. Each is built again only when
+//! its inputs changed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    npm::Packages,
+    place::Place,
+    process,
+    stamp::{Inputs, Stamp},
+    tools, wasm_size,
+    wasm_target::{self, WasmToolchain},
+};
+
+/// What wasm the browsers that we support can run. `wasm-opt` refuses what is not named here.
+const WASM_FEATURES: [&str; 7] = [
+    "--enable-simd",
+    "--enable-bulk-memory",
+    "--enable-nontrapping-float-to-int",
+    "--enable-sign-ext",
+    "--enable-mutable-globals",
+    "--enable-reference-types",
+    "--enable-multivalue",
+];
+/// For size: what needs speed was optimised by the compiler, and is left as it is by either level.
+const WASM_OPT_LEVEL: &str = "-Oz";
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// A module: a package of the workspace, compiled for one set of instructions.
+struct Module {
+    package: &'static str,
+    /// The name of its files.
+    name: &'static str,
+    /// Where they go, below `pkg/dist`.
+    folder: &'static str,
+    /// Whether it uses relaxed SIMD, which browsers without it refuse to load.
+    relaxed: bool,
+}
+
+const MODULES: [Module; 3] = [
+    Module {
+        package: "unsaid",
+        name: "unsaid",
+        folder: "wasm",
+        relaxed: false,
+    },
+    Module {
+        package: "unsaid-trainer",
+        name: "unsaid_trainer",
+        folder: "trainer/plain",
+        relaxed: false,
+    },
+    Module {
+        package: "unsaid-trainer",
+        name: "unsaid_trainer",
+        folder: "trainer/relaxed",
+        relaxed: true,
+    },
+];
+
+impl Module {
+    fn folder(&self, place: &Place) -> PathBuf {
+        place.root.join("pkg/dist").join(self.folder)
+    }
+
+    /// The glue, its types and the wasm.
+    fn outputs(&self, place: &Place) -> [PathBuf; 3] {
+        let file = |end: &str| self.folder(place).join(format!("{}{end}", self.name));
+        [file(".js"), file(".d.ts"), file("_bg.wasm")]
+    }
+
+    fn compile(&self, place: &Place, toolchain: &WasmToolchain) -> Result<PathBuf> {
+        let mut cargo = Command::new("cargo");
+        cargo.args([
+            "build",
+            "--quiet",
+            "-p",
+            self.package,
+            "--lib",
+            "--target",
+            TARGET,
+        ]);
+        toolchain.set(place, cargo.args(["--profile", "wasm-release"]));
+        let mut folder = place.wasm_target();
+        if self.relaxed {
+            // The environment replaces what .cargo/config.toml says; a folder of its own keeps both builds warm.
+            folder.push("relaxed");
+            cargo.env("RUSTFLAGS", "-Ctarget-feature=+simd128,+relaxed-simd");
+            cargo.env("CARGO_TARGET_DIR", &folder);
+        }
+        process::run(&mut cargo)?;
+        let raw = folder
+            .join(TARGET)
+            .join("wasm-release")
+            .join(format!("{}.wasm", self.name));
+        if !raw.is_file() {
+            bail!("the build left no {}", raw.display());
+        }
+        Ok(raw)
+    }
+
+    fn build(&self, place: &Place, packages: &Packages, toolchain: &WasmToolchain) -> Result<()> {
+        println!("==> {}: building", self.folder);
+        let raw = self.compile(place, toolchain)?;
+        let optimiser =
+            fs::read_to_string(packages.folder("binaryen").join("package.json")).unwrap_or_default();
+        let features = WASM_FEATURES.concat();
+        let pinned = place.pinned("wasm-bindgen")?;
+        let parts = [self.folder, &pinned, &optimiser, WASM_OPT_LEVEL, &features];
+        let stamp_name = self.folder.replace('/', "-");
+        let stamp = Stamp::new(place, &stamp_name, Inputs::new(&parts).add(&raw)?.hex());
+        let outputs = self.outputs(place);
+        let [glue, types, shipped] = &outputs;
+        if stamp.holds(&[glue, types, shipped]) {
+            return Ok(());
+        }
+        stamp.forget();
+        let mut bindgen = Command::new(tools::wasm_bindgen(place)?.join("wasm-bindgen"));
+        bindgen.args(["--target", "web", "--out-name", self.name, "--out-dir"]);
+        process::run(bindgen.arg(self.folder(place)).arg(&raw))?;
+        println!("==> wasm-opt {WASM_OPT_LEVEL}");
+        let optimised = shipped.with_extension("wasm.new");
+        let mut opt = Command::new("node");
+        opt.arg(packages.program("wasm-opt")?)
+            .args([WASM_OPT_LEVEL, "--converge", "--strip-debug", "--strip-producers"])
+            .args(WASM_FEATURES);
+        if self.relaxed {
+            opt.arg("--enable-relaxed-simd");
+        }
+        process::run(opt.arg(shipped).arg("-o").arg(&optimised))?;
+        fs::rename(&optimised, shipped).context("the optimised wasm cannot be moved into place")?;
+        stamp.set()
+    }
+}
+
+/// Builds every module into `pkg/dist`.
+pub(crate) fn build(place: &Place, packages: &Packages) -> Result<()> {
+    let toolchain = wasm_target::find_or_install(place)?;
+    MODULES
+        .iter()
+        .try_for_each(|module| module.build(place, packages, &toolchain))?;
+    same_glue(place)
+}
+
+/// Every file that [`build`] makes.
+pub(crate) fn outputs(place: &Place) -> Vec<PathBuf> {
+    MODULES.iter().flat_map(|module| module.outputs(place)).collect()
+}
+
+/// Both builds of the trainer are loaded by one file of JavaScript, so theirs must be the same.
+fn same_glue(place: &Place) -> Result<()> {
+    let read = |module: &Module| {
+        let [glue, ..] = module.outputs(place);
+        fs::read(&glue).with_context(|| format!("{} cannot be read", glue.display()))
+    };
+    let [_, plain, relaxed] = &MODULES;
+    if read(plain)? != read(relaxed)? {
+        bail!("the trainer's JavaScript differs between its builds with and without relaxed SIMD");
+    }
+    Ok(())
+}
+
+/// Prints the sizes of what is shipped; an error where one is above its budget.
+pub(crate) fn check_size(place: &Place) -> Result<()> {
+    wasm_size::check(place, Path::new("pkg/dist"))
+}
