@@ -398,3 +398,227 @@ export declare class UnsaidError extends Error {
         readonly cause?: unknown;
     });
 }
+
+// trainer.d.ts
+import type { ModelSpec, Optimizer, Schedule } from "./model-spec.js";
+export { errorCodes, UnsaidError } from "./errors.js";
+export type { ErrorCode } from "./errors.js";
+export type * from "./model-spec.js";
+/** What {@link Trainer.create} takes. */
+export interface TrainerOptions {
+    /** The model. */
+    readonly model: ModelSpec;
+    /** Where to train. Default `auto`: WebGPU or CPU, whichever is faster on this model's own steps. */
+    readonly backend?: "auto" | "cpu" | "webgpu" | undefined;
+    /** The weights to begin with: a safetensors file, or the flat vector. Default: fresh ones from `seed`. */
+    readonly weights?: Uint8Array | ArrayBuffer | Float32Array | undefined;
+    /** Seed of fresh weights, a whole number below 2³². Default 0. */
+    readonly seed?: number | undefined;
+    /** Starts the worker; for bundlers and hosts that cannot find `trainer-worker.js` beside this module. */
+    readonly createWorker?: (() => Worker) | undefined;
+    /** Where the two wasm files are, where they are not beside the worker. */
+    readonly wasmUrls?: {
+        readonly relaxed: string | URL;
+        readonly plain: string | URL;
+    } | undefined;
+}
+/** Examples: `x` is `[n, features]`, row-major; `y` has a label for each, or for a sequence one for each position, or numbers. */
+export interface TrainingData {
+    readonly x: ArrayLike<number>;
+    /** Whole numbers for `softmax-cross-entropy` (−1: a position that does not count), else numbers. */
+    readonly y: ArrayLike<number>;
+}
+/** A step that is done. */
+export interface Step {
+    /** From 1. */
+    readonly epoch: number;
+    /** Step of the epoch, from 1. */
+    readonly step: number;
+    /** Steps of an epoch. */
+    readonly steps: number;
+    /** The mean loss of its batch, taken before it; null on WebGPU, where losses come at the end. */
+    readonly loss: number | null;
+}
+/** What {@link Trainer.fit} takes. */
+export interface FitOptions extends TrainingData {
+    readonly optimizer: Optimizer;
+    /** Passes over the examples. Default 1. */
+    readonly epochs?: number | undefined;
+    /** Examples per step. Default 32. */
+    readonly batchSize?: number | undefined;
+    /** Whether every epoch visits the examples in an order of its own. Default true; false keeps the order given. */
+    readonly shuffle?: boolean | undefined;
+    readonly schedule?: Schedule | undefined;
+    /** L2 regularisation: this times the weights is added to the gradient. */
+    readonly weightDecay?: number | undefined;
+    /** Tensors that do not learn, by the beginning of their names, such as `layers.0`. */
+    readonly freeze?: readonly string[] | undefined;
+    /** Clips the gradient of each single example to this L2 norm. */
+    readonly clipExamplesL2?: number | undefined;
+    /** Seed of the order of the examples and of dropout. Default 0. */
+    readonly seed?: number | undefined;
+    /** Hears of every step. Throwing does not stop training. */
+    readonly onStep?: ((step: Step) => void) | undefined;
+    /** Stops training between two steps: `fit` rejects with the code `aborted`, and the weights stay as they were before it. */
+    readonly signal?: AbortSignal | undefined;
+}
+/** Where training happens, and why. */
+export interface TrainerBackend {
+    readonly name: "cpu" | "webgpu";
+    readonly reason: string;
+    /** What the GPU's driver calls itself, where there is one. */
+    readonly adapter: string | null;
+    /** Milliseconds per step, where both back ends were measured. */
+    readonly cpuMsPerStep: number | null;
+    readonly gpuMsPerStep: number | null;
+}
+/** How well a model does. */
+export interface Evaluation {
+    /** Share of the labels that are the model's first guess. */
+    readonly accuracy: number;
+    /** Share of the labels that are among its first three guesses. */
+    readonly top3: number;
+    /** Mean loss. */
+    readonly loss: number;
+    /** `exp(loss)`. */
+    readonly perplexity: number;
+    readonly examples: number;
+}
+/** A tensor of the model. */
+export interface Tensor {
+    /** As in safetensors files: `layers.<index>.<kernel|bias|…>`. */
+    readonly name: string;
+    /** Where it begins in {@link Trainer.weights}. */
+    readonly offset: number;
+    readonly shape: readonly number[];
+}
+/** A model in training. Make one with {@link Trainer.create}, and {@link Trainer.dispose} of it when it is no longer needed. */
+export declare class Trainer {
+    #private;
+    /** The model's tensors, in the order in which they lie in the flat vector. */
+    readonly tensors: readonly Tensor[];
+    private constructor();
+    /**
+     * Starts a worker with a model.
+     *
+     * @throws UnsaidError `bad-options` for a model that cannot be built (the message names layer and shapes), `bad-model` for
+     * weights that are not its own, `load-failed` where the worker or its wasm cannot be had.
+     */
+    static create(options: TrainerOptions): Promise<Trainer>;
+    /** Where training happens; null before the first {@link Trainer.fit}. */
+    get backend(): TrainerBackend | null;
+    /**
+     * Trains; gives the mean loss of every step's batch, taken before the step. The optimiser goes on where the last call left it.
+     *
+     * @throws UnsaidError `bad-data`, `bad-options`, `non-finite` (the message names the step), `aborted`, `busy`,
+     * `webgpu-unavailable` where WebGPU was asked for by name, `crashed`.
+     */
+    fit(options: FitOptions): Promise<Float32Array>;
+    /** How well the model does on `x` and `y`. */
+    evaluate({ x, y }: TrainingData): Promise<Evaluation>;
+    /** The model's answer to each row of `x`, `[rows, outputs]`: probabilities, where the loss has them. */
+    predict(x: ArrayLike<number>): Promise<Float32Array>;
+    /** A copy of the flat weight vector; {@link Trainer.tensors} says what lies where. */
+    weights(): Promise<Float32Array>;
+    /** Takes a flat weight vector; the optimiser begins anew. */
+    setWeights(weights: ArrayLike<number>): Promise<void>;
+    /** The weights as a safetensors file. */
+    save(): Promise<Uint8Array>;
+    /** Takes the weights of a safetensors file; the optimiser begins anew. */
+    load(file: Uint8Array | ArrayBuffer): Promise<void>;
+    /** Ends the worker. Calls that are under way reject with the code `closed`. */
+    dispose(): void;
+}
+
+// model-spec.d.ts
+/** A layer of a model. Shapes are those of one example: images `[height, width, channels]`, sequences `[time, features]`. */
+export type Layer = {
+    readonly type: "dense";
+    readonly units: number;
+} | {
+    readonly type: "conv2d";
+    readonly filters: number;
+    readonly kernel: readonly [number, number];
+    readonly stride?: readonly [number, number];
+    readonly padding?: "same" | "valid";
+} | {
+    readonly type: "max-pool2d" | "average-pool2d";
+    readonly size: readonly [number, number];
+    readonly stride?: readonly [number, number];
+} | {
+    readonly type: "global-average-pool2d" | "global-max-pool2d" | "flatten";
+} | {
+    readonly type: "relu" | "gelu" | "tanh" | "sigmoid";
+} | {
+    readonly type: "dropout";
+    readonly rate: number;
+} | {
+    readonly type: "layer-norm";
+    readonly epsilon?: number;
+} | {
+    readonly type: "group-norm";
+    readonly groups: number;
+    readonly epsilon?: number;
+} | {
+    readonly type: "upsample2d";
+    readonly factor: number;
+} | {
+    readonly type: "embedding";
+    readonly vocabulary: number;
+    readonly units: number;
+} | {
+    readonly type: "lstm";
+    readonly units: number;
+} | {
+    readonly type: "cifg-lstm";
+    readonly units: number;
+    readonly projection?: number;
+} | {
+    readonly type: "tied-dense";
+}
+/** Gives the value here a name, for an `add` or a `concat` further on. */
+ | {
+    readonly type: "mark";
+    readonly name: string;
+} | {
+    readonly type: "add" | "concat";
+    readonly with: string;
+};
+/** A model: the shape of one example, the layers that it passes through, and the loss at the end. */
+export interface ModelSpec {
+    /** `[features]`, `[height, width, channels]`, or `[time]` for token ids. */
+    readonly input: readonly number[];
+    readonly layers: readonly Layer[];
+    readonly loss: "softmax-cross-entropy" | "sigmoid-cross-entropy" | "mean-squared-error";
+}
+/** How a gradient moves the weights. */
+export type Optimizer = {
+    readonly type: "sgd";
+    readonly learningRate: number;
+    readonly momentum?: number;
+    readonly nesterov?: boolean;
+} | {
+    readonly type: "adam";
+    readonly learningRate: number;
+    readonly beta1?: number;
+    readonly beta2?: number;
+    readonly epsilon?: number;
+    /** Decoupled weight decay: AdamW. */
+    readonly weightDecay?: number;
+} | {
+    readonly type: "adagrad";
+    readonly learningRate: number;
+    readonly initialAccumulator?: number;
+    readonly epsilon?: number;
+};
+/** How the step size changes over the steps of a call of `fit`, as a factor of the learning rate. */
+export type Schedule = {
+    readonly type: "constant";
+} | {
+    readonly type: "linear" | "cosine";
+    readonly end?: number;
+} | {
+    readonly type: "step";
+    readonly every: number;
+    readonly factor: number;
+};
