@@ -29,6 +29,9 @@ pub enum EngineError {
     /// There is no usable GPU.
     #[error("WebGPU is not available: {0}")]
     NoGpu(String),
+    /// Something that the GPU back end does not do; the CPU does.
+    #[error("{0} is not available on the GPU: train on the CPU")]
+    NotOnGpu(&'static str),
     /// The GPU went away in the middle of the work.
     #[error("the GPU was lost: {0}")]
     DeviceLost(String),

@@ -23,7 +23,9 @@ pub(crate) fn of_engine(error: &EngineError) -> JsValue {
         EngineError::Weights(_) => "bad-model",
         EngineError::NonFinite { .. } => "non-finite",
         EngineError::Stopped => "aborted",
-        EngineError::NoGpu(_) | EngineError::GpuLimit { .. } => "webgpu-unavailable",
+        EngineError::NoGpu(_) | EngineError::NotOnGpu(_) | EngineError::GpuLimit { .. } => {
+            "webgpu-unavailable"
+        }
         _ => "internal",
     };
     throw(code, &error.to_string())

@@ -44,6 +44,9 @@ impl GpuRun {
         state: &[f32],
     ) -> Result<Self, EngineError> {
         gpu.check()?;
+        if settings.clip_examples_l2.is_some() {
+            return Err(EngineError::NotOnGpu("clipping the gradient of each example"));
+        }
         let rows = settings.batch.min(examples.len());
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);
