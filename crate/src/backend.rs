@@ -158,8 +158,30 @@ pub(crate) const fn is_of_gpu(error: &EngineError) -> bool {
     )
 }
 
+/// Works on `device`, or `instead`, where there is one, if the GPU is to blame for a failure: what came of it, and the failure.
+///
+/// # Errors
+/// Every other one, and those of the work that was done instead.
+pub(crate) async fn or_instead<D: ?Sized, T>(
+    device: &D,
+    instead: Option<&D>,
+    mut work: impl AsyncFnMut(&D) -> Result<T, EngineError>,
+) -> Result<(T, Option<String>), EngineError> {
+    let (mut device, mut instead, mut failed) = (device, instead, None);
+    loop {
+        match (work(device).await, instead.take()) {
+            (Err(error), Some(next)) if is_of_gpu(&error) => {
+                failed = Some(error.to_string());
+                device = next;
+            }
+            (result, _) => return result.map(|done| (done, failed)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use pollster::block_on;
     use unsaid_engine::SpecError;
 
     use super::*;
@@ -230,6 +252,52 @@ mod tests {
         assert!(!Trial::Asked { webgpu: false }.verdict().webgpu);
     }
 
+    /// Works on `webgpu`, which fails with `error`, and perhaps on `cpu` instead; and where it was tried.
+    fn failing(
+        error: &EngineError,
+        instead: Option<&str>,
+    ) -> (Result<(u8, Option<String>), EngineError>, Vec<String>) {
+        let mut tried = Vec::new();
+        let work = async |device: &str| {
+            tried.push(device.to_owned());
+            if device == "cpu" {
+                Ok(7)
+            } else {
+                Err(error.clone())
+            }
+        };
+        let result = block_on(or_instead("webgpu", instead, work));
+        (result, tried)
+    }
+
+    #[test]
+    fn work_that_the_gpu_fails_at_is_done_on_the_cpu_and_the_reason_is_told() {
+        for error in gpu_errors() {
+            let (result, tried) = failing(&error, Some("cpu"));
+            assert_eq!(result, Ok((7, Some(error.to_string()))));
+            assert_eq!(tried, ["webgpu", "cpu"]);
+            // Where the GPU was asked for by name, its failure is the caller's to know.
+            let (result, tried) = failing(&error, None);
+            assert_eq!(result, Err(error));
+            assert_eq!(tried, ["webgpu"]);
+        }
+    }
+
+    #[test]
+    fn work_that_fails_on_the_cpu_as_well_is_not_tried_for_ever() {
+        let mut tries = 0;
+        let error = EngineError::Gpu("no".into());
+        let work = async |_: &str| -> Result<(), _> {
+            tries += 1;
+            Err(error.clone())
+        };
+        assert_eq!(
+            block_on(or_instead("webgpu", Some("cpu"), work)),
+            Err(error.clone())
+        );
+        assert_eq!(tries, 2);
+    }
+
     #[test]
     fn only_faults_of_the_gpu_send_the_work_to_the_cpu() {
         assert!(gpu_errors().iter().all(is_of_gpu));
@@ -238,6 +306,10 @@ mod tests {
             EngineError::NonFinite { epoch: 1, step: 1 },
             EngineError::Spec(SpecError::TooLarge { limit: 1 }),
         ];
-        assert!(!others.iter().any(is_of_gpu));
+        for error in others {
+            assert!(!is_of_gpu(&error), "{error}");
+            let (result, tried) = failing(&error, Some("cpu"));
+            assert_eq!((result, tried.len()), (Err(error), 1));
+        }
     }
 }

@@ -12,7 +12,6 @@ use wasm_bindgen::{JsCast, JsValue, closure::Closure, prelude::wasm_bindgen};
 use super::{
     BrowserPorts,
     clock::WorkerClock,
-    describe,
     events::{self, Callback, to_js},
     locks::{self, Place},
     relay::HttpRelay,
@@ -449,10 +448,6 @@ pub fn start() {
     std::panic::set_hook(Box::new(|info| {
         // The worker reads it when the trap that follows reaches JavaScript. A panic's text names a source line, never data.
         let text = JsValue::from_str(&info.to_string());
-        if let Err(error) =
-            js_sys::Reflect::set(&js_sys::global(), &JsValue::from_str("__unsaidPanic"), &text)
-        {
-            let _ = describe(&error);
-        }
+        let _ = js_sys::Reflect::set(&js_sys::global(), &"__unsaidPanic".into(), &text);
     }));
 }

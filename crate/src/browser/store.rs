@@ -10,7 +10,7 @@
 //! An owner is `<relay>/<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the
 //! ledger. Nothing kept for one relay is sent to another.
 
-use idb::{DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStoreParams, Query, Transaction};
+use idb::{DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStore, ObjectStoreParams, Query, Transaction};
 use js_sys::{Array, Float32Array, Object, Reflect, Uint8Array, Uint32Array};
 use unsaid_privacy::{Budget, Ledger};
 use unsaid_protocol::ClientId;
@@ -101,23 +101,34 @@ macro_rules! transact {
     ($self:ident, $stores:expr, $access:ident, |$transaction:ident| $body:block) => {{
         let $transaction = $self.begin($stores, Access::$access)?;
         let result: Result<_, ClientError> = async { $body }.await;
-        match result {
-            Ok(value) => {
-                let committed = $transaction.commit().map_err(failed)?.await.map_err(failed)?;
-                if committed.is_committed() {
-                    Ok(value)
-                } else {
-                    Err(ClientError::Storage("the browser dropped a transaction".into()))
-                }
-            }
-            Err(error) => {
-                if let Ok(aborting) = $transaction.abort() {
-                    let _ = aborting.await;
-                }
-                Err(error)
-            }
-        }
+        end($transaction, result.is_ok()).await.and(result)
     }};
+}
+
+async fn put(store: &ObjectStore, value: &JsValue, key: &JsValue) -> Result<(), ClientError> {
+    let put = store.put(value, Some(key)).map_err(failed)?;
+    put.await.map_err(failed).map(drop)
+}
+
+async fn delete(store: &ObjectStore, what: Query) -> Result<(), ClientError> {
+    let deleted = store.delete(what).map_err(failed)?;
+    deleted.await.map_err(failed)
+}
+
+/// Commits a transaction, or aborts it. A function of its own, for there is to be one copy of it in the wasm.
+async fn end(transaction: Transaction, commit: bool) -> Result<(), ClientError> {
+    if !commit {
+        if let Ok(aborting) = transaction.abort() {
+            let _ = aborting.await;
+        }
+        return Ok(());
+    }
+    let committed = transaction.commit().map_err(failed)?.await.map_err(failed)?;
+    if committed.is_committed() {
+        Ok(())
+    } else {
+        Err(ClientError::Storage("the browser dropped a transaction".into()))
+    }
 }
 
 impl IndexedDb {
@@ -165,22 +176,14 @@ impl IndexedDb {
     pub async fn clear_examples(&self) -> Result<(), ClientError> {
         transact!(self, &[EXAMPLES, PENDING], Write, |transaction| {
             let pending = transaction.object_store(PENDING).map_err(failed)?;
-            pending
-                .delete(query(&self.owner))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            delete(&pending, query(&self.owner)).await?;
             let store = transaction.object_store(EXAMPLES).map_err(failed)?;
             let index = store.index(OWNER).map_err(failed)?;
             let keys = index
                 .get_all_keys(Some(query(&self.owner)), None)
                 .map_err(failed)?;
             for key in keys.await.map_err(failed)? {
-                store
-                    .delete(Query::Key(key))
-                    .map_err(failed)?
-                    .await
-                    .map_err(failed)?;
+                delete(&store, Query::Key(key)).await?;
             }
             Ok(())
         })
@@ -199,6 +202,41 @@ impl IndexedDb {
         };
         let transaction = self.database.transaction(&stores, mode, &options);
         transaction.map(Transaction::from).map_err(odd)
+    }
+
+    /// [`Store::change_ledger`], once for all kinds of changes.
+    async fn change(
+        &self,
+        pending: Option<&Pending>,
+        change: &mut dyn FnMut(&mut Ledger) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let record = pending.map(Self::pending_record).transpose()?;
+        let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
+        // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
+        transact!(self, &[LEDGER, PENDING], WriteForGood, |transaction| {
+            let store = transaction.object_store(LEDGER).map_err(failed)?;
+            let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
+            let mut ledger = match &json {
+                Some(json) => {
+                    let json = json.as_string();
+                    let json =
+                        json.ok_or_else(|| ClientError::Storage("the ledger is damaged: no text".into()))?;
+                    Ledger::from_json(&json)?
+                }
+                None => Ledger::new(self.first_budget),
+            };
+            change(&mut ledger)?;
+            let changed = JsValue::from_str(&ledger.to_json());
+            // Who only looks makes the disk do nothing.
+            if json.as_ref() != Some(&changed) {
+                put(&store, &changed, &ledger_key).await?;
+            }
+            if let Some(record) = &record {
+                let store = transaction.object_store(PENDING).map_err(failed)?;
+                put(&store, record, &owner).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Closes the database.
@@ -231,11 +269,7 @@ impl Store for IndexedDb {
                 return Ok(known);
             }
             let value = JsValue::from_str(&fresh.to_string());
-            store
-                .put(&value, Some(&key))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            put(&store, &value, &key).await?;
             Ok(fresh)
         })
     }
@@ -263,41 +297,13 @@ impl Store for IndexedDb {
         pending: Option<&Pending>,
         change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
     ) -> Result<R, ClientError> {
-        let record = pending.map(Self::pending_record).transpose()?;
-        let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
-        // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
-        transact!(self, &[LEDGER, PENDING], WriteForGood, |transaction| {
-            let store = transaction.object_store(LEDGER).map_err(failed)?;
-            let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
-            let mut ledger = match &json {
-                Some(json) => {
-                    let json = json.as_string();
-                    let json =
-                        json.ok_or_else(|| ClientError::Storage("the ledger is damaged: no text".into()))?;
-                    Ledger::from_json(&json)?
-                }
-                None => Ledger::new(self.first_budget),
-            };
-            let result = change(&mut ledger)?;
-            let changed = JsValue::from_str(&ledger.to_json());
-            // Who only looks makes the disk do nothing.
-            if json.as_ref() != Some(&changed) {
-                store
-                    .put(&changed, Some(&ledger_key))
-                    .map_err(failed)?
-                    .await
-                    .map_err(failed)?;
-            }
-            if let Some(record) = &record {
-                let store = transaction.object_store(PENDING).map_err(failed)?;
-                store
-                    .put(record, Some(&owner))
-                    .map_err(failed)?
-                    .await
-                    .map_err(failed)?;
-            }
-            Ok(result)
-        })
+        let (mut change, mut result) = (Some(change), None);
+        let mut once = |ledger: &mut Ledger| {
+            result = change.take().map(|change| change(ledger)).transpose()?;
+            Ok(())
+        };
+        self.change(pending, &mut once).await?;
+        result.ok_or_else(|| ClientError::Internal("a change was made to no ledger".into()))
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
@@ -323,11 +329,7 @@ impl Store for IndexedDb {
         let (record, owner) = (Self::pending_record(pending)?, JsValue::from_str(&self.owner));
         transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
-            store
-                .put(&record, Some(&owner))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            put(&store, &record, &owner).await?;
             Ok(())
         })
     }
@@ -335,11 +337,7 @@ impl Store for IndexedDb {
     async fn clear_pending(&self) -> Result<(), ClientError> {
         transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
-            store
-                .delete(query(&self.owner))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            delete(&store, query(&self.owner)).await?;
             Ok(())
         })
     }

@@ -123,22 +123,11 @@ impl<P: Ports> Session<P> {
             fallback: None,
         };
         let (model, spec): (_, &TrainSpec) = (&self.task.model, &self.task.training);
-        let mut device = backend.device;
-        let trained = loop {
-            match train(model, before, examples, spec, seed, &device, &mut watch).await {
-                // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
-                Err(error)
-                    if self.choice == BackendChoice::Auto
-                        && !matches!(device, Device::Cpu)
-                        && backend::is_of_gpu(&error) =>
-                {
-                    watch.fallback = Some(error.to_string());
-                    device = Device::Cpu;
-                }
-                trained => break trained?,
-            }
-        };
-        if let Some(reason) = watch.fallback {
+        // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
+        let instead = (self.choice == BackendChoice::Auto).then_some(&Device::Cpu);
+        let on = async |device: &Device| train(model, before, examples, spec, seed, device, &mut watch).await;
+        let (trained, failed) = backend::or_instead(&backend.device, instead, on).await?;
+        if let Some(reason) = failed.or(watch.fallback) {
             // A device that was lost, or failed, is not asked again in this session.
             self.backend.replace(Some(Backend { device: Device::Cpu }));
             self.hear(SessionEvent::Backend {
