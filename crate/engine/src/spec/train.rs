@@ -134,9 +134,7 @@ impl OptimizerSpec {
             },
             "adagrad" => Self::Adagrad {
                 learning_rate: f.required("learning_rate"),
-                initial_accumulator: f
-                    .optional("initial_accumulator")
-                    .unwrap_or(INITIAL_ACCUMULATOR),
+                initial_accumulator: f.optional("initial_accumulator").unwrap_or(INITIAL_ACCUMULATOR),
                 epsilon: f.optional("epsilon").unwrap_or(EPSILON),
             },
             _ => return fields.finish(None),
