@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the engine.
 
+use crate::decimal::{Decimal, Shape};
+
 /// Why the engine refused or stopped.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -55,7 +57,7 @@ pub enum EngineError {
 #[non_exhaustive]
 pub enum SpecError {
     /// The input shape is empty, or one of its dimensions is 0.
-    #[error("the input shape {0:?} needs at least one dimension, each at least 1")]
+    #[error("the input shape {} needs at least one dimension, each at least 1", Shape(.0))]
     Input(Vec<usize>),
     /// A layer's size is 0.
     #[error("layer {layer} ({kind}): {field} must be at least 1")]
@@ -68,7 +70,10 @@ pub enum SpecError {
         field: &'static str,
     },
     /// A layer does not take the shape that reaches it.
-    #[error("layer {layer} ({kind}) takes {expected}, but the shape that reaches it is {found:?}")]
+    #[error(
+        "layer {layer} ({kind}) takes {expected}, but the shape that reaches it is {}",
+        Shape(found)
+    )]
     Shape {
         /// Index of the layer; the loss has the index after the last layer.
         layer: usize,
@@ -80,7 +85,7 @@ pub enum SpecError {
         found: Vec<usize>,
     },
     /// A number of a layer is out of range.
-    #[error("layer {layer} ({kind}): {field} is {found}, but must be {expected}")]
+    #[error("layer {layer} ({kind}): {field} is {}, but must be {expected}", Decimal((*found).into()))]
     Number {
         /// Index of the layer.
         layer: usize,
@@ -104,7 +109,7 @@ pub enum SpecError {
         reason: &'static str,
     },
     /// A name of a value that is given twice, or not at all.
-    #[error("layer {layer}: the name {name:?} {problem}")]
+    #[error("layer {layer}: the name `{name}` {problem}")]
     Mark {
         /// Index of the layer.
         layer: usize,
@@ -136,7 +141,7 @@ pub enum SpecError {
         name: String,
     },
     /// A number of the training spec is out of range.
-    #[error("{field} is {found}, but must be {expected}")]
+    #[error("{field} is {}, but must be {expected}", Decimal(*found))]
     Training {
         /// The field, as a path in the training spec.
         field: &'static str,

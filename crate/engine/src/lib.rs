@@ -8,6 +8,7 @@
 
 mod backend;
 mod data;
+mod decimal;
 mod error;
 mod layout;
 mod model;

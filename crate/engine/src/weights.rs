@@ -8,7 +8,7 @@ use std::{fmt::Write, ops::Range};
 
 use serde_json::Value;
 
-use crate::{Model, ParameterTensor, WeightsError};
+use crate::{Model, ParameterTensor, WeightsError, decimal::Shape};
 
 /// The header's length comes in this many bytes.
 const LENGTH_BYTES: usize = 8;
@@ -148,8 +148,8 @@ fn place(tensor: &ParameterTensor, entry: &Value) -> Result<Range<usize>, Weight
     let name = &tensor.name;
     if !is_f32 || numbers("shape").as_deref() != Some(&tensor.shape) {
         return Err(WeightsError::Tensors(format!(
-            "{name} must be F32 {:?}",
-            tensor.shape
+            "{name} must be F32 {}",
+            Shape(&tensor.shape)
         )));
     }
     match numbers("data_offsets").as_deref() {

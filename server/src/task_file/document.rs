@@ -275,12 +275,21 @@ fn narrow(entries: &[Entry], span: Range<usize>, path: Option<&str>, message: &s
     }
     let named = |prefix: &str| message.strip_prefix(prefix)?.split('`').next();
     let inside = |inner: &Range<usize>| span.start <= inner.start && inner.end <= span.end;
-    let key = named("unknown field `").and_then(|name| {
-        let found = entries
-            .iter()
-            .filter(|entry| entry.path.last().is_some_and(|last| last == name));
-        found.map(|entry| &entry.key).find(|key| inside(key))
-    });
+    // The span of a table with a header of its own is that of the header: what is in it is found by its path.
+    let table = entries
+        .iter()
+        .find(|entry| entry.value == span)
+        .map(|entry| &entry.path);
+    let below = |entry: &Entry| table.is_some_and(|table| entry.path.starts_with(table));
+    let key = named("unknown field `")
+        .or_else(|| named("field `"))
+        .and_then(|name| {
+            let mut found = entries
+                .iter()
+                .filter(|entry| entry.path.last().is_some_and(|last| last == name));
+            found.find(|entry| inside(&entry.key) || below(entry))
+        })
+        .map(|entry| &entry.key);
     let value = named("unknown variant `").and_then(|name| {
         let found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
         found.map(|entry| &entry.value).find(|value| inside(value))

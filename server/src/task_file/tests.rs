@@ -176,14 +176,14 @@ fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_a
     for (name, bad, message) in [
         ("learning_rate", "0", "learning_rate is 0,"),
         ("learning_rate", "-0.1", "learning_rate is -0.1"),
-        ("learning_rate", "nan", "learning_rate is NaN"),
-        ("learning_rate", "inf", "learning_rate is inf"),
+        ("learning_rate", "nan", "`learning_rate` must be a finite number"),
+        ("learning_rate", "inf", "`learning_rate` must be a finite number"),
         // Out of range as a 32-bit float, which it is read as.
         ("learning_rate", "1e39", "learning_rate is inf"),
         ("learning_rate", "1e-60", "learning_rate is 0,"),
         ("momentum", "1.0", "momentum is 1,"),
         ("momentum", "-0.5", "momentum is -0.5"),
-        ("momentum", "nan", "momentum is NaN"),
+        ("momentum", "nan", "`momentum` must be a finite number"),
     ] {
         let rate = if name == "learning_rate" { bad } else { "0.1" };
         let momentum = if name == "momentum" { bad } else { "0.0" };

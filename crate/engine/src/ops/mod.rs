@@ -32,7 +32,7 @@ pub mod tied_dense;
 pub mod upsample2d;
 pub(crate) mod window;
 
-use std::fmt::Debug;
+use std::fmt;
 
 #[cfg(feature = "gpu")]
 use crate::{
@@ -114,7 +114,7 @@ pub(crate) struct SquaredNorms<'a> {
 }
 
 /// One step of a compiled model.
-pub(crate) trait Op: Debug + Send + Sync {
+pub(crate) trait Op: Send + Sync {
     /// Numbers per example that the forward pass keeps for the gradients, besides input and output.
     fn kept_len(&self) -> usize {
         0
@@ -163,6 +163,19 @@ pub(crate) struct LossInput<'a> {
     pub targets: &'a [u32],
 }
 
+// Not `Debug` as a supertrait: every op's own would be in the wasm module, which prints none.
+impl fmt::Debug for dyn Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Op")
+    }
+}
+
+impl fmt::Debug for dyn LossOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LossOp")
+    }
+}
+
 /// How the losses of a batch become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
@@ -187,7 +200,7 @@ pub(crate) struct Tally {
 }
 
 /// The end of a compiled model: a batch of outputs and targets gives one number.
-pub(crate) trait LossOp: Debug + Send + Sync {
+pub(crate) trait LossOp: Send + Sync {
     /// Targets of one example.
     fn targets_per_example(&self) -> usize;
 

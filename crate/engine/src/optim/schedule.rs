@@ -25,14 +25,40 @@ pub(crate) fn factor(schedule: ScheduleSpec, step: u32, steps: u32) -> f32 {
     match schedule {
         ScheduleSpec::Constant => 1.0,
         ScheduleSpec::Linear { end } => between(end, 1.0 - done),
-        ScheduleSpec::Cosine { end } => between(end, (1.0 + (std::f64::consts::PI * done).cos()) / 2.0),
+        ScheduleSpec::Cosine { end } => between(end, half_cosine(done)),
         ScheduleSpec::Step { every, factor } => factor.powi(((step - 1) / every.get()) as i32),
     }
+}
+
+/// `(1 + cos(π·done)) / 2` for `done` from 0 to 1. The library's cosine is for every number, which takes 7 kB of wasm.
+fn half_cosine(done: f64) -> f64 {
+    if done > 0.5 {
+        return 1.0 - half_cosine(1.0 - done);
+    }
+    let square = (std::f64::consts::PI * done).powi(2);
+    // The series of the cosine from its last term: what is left out is below (π/2)²⁴ / 24! < 10⁻¹⁹.
+    let cosine = (1..12).rev().fold(1.0, |rest, k| {
+        1.0 - rest * square / f64::from(2 * k * (2 * k - 1))
+    });
+    (1.0 + cosine) / 2.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_cosine_is_the_library_s_to_rounding() {
+        for step in 0..=10_000 {
+            let done = f64::from(step) / 10_000.0;
+            let exact = (1.0 + (std::f64::consts::PI * done).cos()) / 2.0;
+            // A dozen operations on numbers up to 1, each rounded to 2⁻⁵³.
+            assert!(
+                (half_cosine(done) - exact).abs() < 12.0 * f64::EPSILON,
+                "at {done}"
+            );
+        }
+    }
 
     #[test]
     fn schedules_begin_at_one_and_end_where_they_should() {

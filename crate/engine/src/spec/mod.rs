@@ -1,5 +1,6 @@
 //! What a model is and how it is trained, as documents: the JSON of a task's manifest, or built in Rust.
 
+mod fields;
 mod model;
 mod train;
 

@@ -1,6 +1,8 @@
 //! What a model is, as a document: the JSON of a task's manifest, or built in Rust.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
+
+use super::fields::{Field, Fields};
 
 /// A model: the shape of one example, the layers it passes through, and the loss at the end.
 ///
@@ -27,8 +29,8 @@ pub struct ModelSpec {
 }
 
 /// One layer. Shapes are those of one example; images are `[height, width, channels]`, sequences `[time, features]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LayerSpec {
     /// `y = x·W + b` over the last dimension: `[…, in] → […, units]`, see [`crate::ops::dense`].
@@ -72,10 +74,8 @@ pub enum LayerSpec {
         /// Height and width of the kernel.
         kernel: [usize; 2],
         /// Steps from a window to the next, vertical and horizontal.
-        #[serde(default = "every_pixel")]
         stride: [usize; 2],
         /// What happens at the edges.
-        #[serde(default)]
         padding: Padding,
     },
     /// The largest number of each window, channel by channel; lines and columns that fill no whole window are left out:
@@ -85,7 +85,7 @@ pub enum LayerSpec {
         /// Height and width of a window.
         size: [usize; 2],
         /// Steps from a window to the next, vertical and horizontal: those of `size` where they are not given.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         stride: Option<[usize; 2]>,
     },
     /// The mean of each window, otherwise as [`LayerSpec::MaxPool2d`].
@@ -94,7 +94,7 @@ pub enum LayerSpec {
         /// Height and width of a window.
         size: [usize; 2],
         /// Steps from a window to the next, vertical and horizontal: those of `size` where they are not given.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         stride: Option<[usize; 2]>,
     },
     /// The largest number of each channel: `[height, width, channels] → [channels]`, see [`crate::ops::pool2d`].
@@ -108,7 +108,6 @@ pub enum LayerSpec {
     /// Normalises over the last dimension: `[…, features]`, see [`crate::ops::normalize`].
     LayerNorm {
         /// What is added to the variance.
-        #[serde(default = "usual_epsilon")]
         epsilon: f32,
     },
     /// Normalises each group of channels over the whole image: `[height, width, channels]`, see [`crate::ops::normalize`].
@@ -116,17 +115,16 @@ pub enum LayerSpec {
         /// Number of groups, of which the channels are a multiple.
         groups: usize,
         /// What is added to the variance.
-        #[serde(default = "usual_epsilon")]
         epsilon: f32,
     },
     /// Is always refused, with the reason: batch normalisation mixes examples. Its usual fields are read so that the reason is
     /// what a person sees.
     BatchNorm {
         /// Not used.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         epsilon: Option<f32>,
         /// Not used.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         momentum: Option<f32>,
     },
     /// Repeats each pixel `factor` times in both directions: `[height, width, channels] → [factor·height, factor·width, channels]`,
@@ -154,7 +152,7 @@ pub enum LayerSpec {
         /// Cells.
         units: usize,
         /// Length of the output and of what the next step sees, where it is not that of the cells.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         projection: Option<usize>,
     },
     /// Logits over the vocabulary by the transposed table of the model's embedding: `[…, units] → […, vocabulary]`, see
@@ -173,13 +171,16 @@ pub enum Padding {
     Same,
 }
 
-/// That of PyTorch's layer and group normalisation.
-const fn usual_epsilon() -> f32 {
-    1e-5
-}
-
-const fn every_pixel() -> [usize; 2] {
-    [1, 1]
+impl Field for Padding {
+    const EXPECTED: &'static str = "`valid` or `same`";
+    const NONE: Self = Self::Valid;
+    fn read(value: &serde_json::Value) -> Option<Self> {
+        match value.as_str()? {
+            "valid" => Some(Self::Valid),
+            "same" => Some(Self::Same),
+            _ => None,
+        }
+    }
 }
 
 /// The loss.
@@ -196,7 +197,86 @@ pub enum LossSpec {
     MeanSquaredError,
 }
 
+impl<'de> Deserialize<'de> for LayerSpec {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 impl LayerSpec {
+    fn read(document: serde_json::Value) -> Result<Self, String> {
+        /// That of PyTorch's layer and group normalisation.
+        const USUAL_EPSILON: f32 = 1e-5;
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let layer = match f.kind().as_str() {
+            "dense" => Self::Dense {
+                units: f.required("units"),
+            },
+            "relu" => Self::Relu {},
+            "gelu" => Self::Gelu {},
+            "tanh" => Self::Tanh {},
+            "sigmoid" => Self::Sigmoid {},
+            "dropout" => Self::Dropout {
+                rate: f.required("rate"),
+            },
+            "mark" => Self::Mark {
+                name: f.required("name"),
+            },
+            "add" => Self::Add {
+                with: f.required("with"),
+            },
+            "concat" => Self::Concat {
+                with: f.required("with"),
+            },
+            "conv2d" => Self::Conv2d {
+                filters: f.required("filters"),
+                kernel: f.required("kernel"),
+                stride: f.optional("stride").unwrap_or([1, 1]),
+                padding: f.optional("padding").unwrap_or_default(),
+            },
+            "max-pool2d" => Self::MaxPool2d {
+                size: f.required("size"),
+                stride: f.nullable("stride"),
+            },
+            "average-pool2d" => Self::AveragePool2d {
+                size: f.required("size"),
+                stride: f.nullable("stride"),
+            },
+            "global-max-pool2d" => Self::GlobalMaxPool2d {},
+            "global-average-pool2d" => Self::GlobalAveragePool2d {},
+            "flatten" => Self::Flatten {},
+            "layer-norm" => Self::LayerNorm {
+                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+            },
+            "group-norm" => Self::GroupNorm {
+                groups: f.required("groups"),
+                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+            },
+            "batch-norm" => Self::BatchNorm {
+                epsilon: f.nullable("epsilon"),
+                momentum: f.nullable("momentum"),
+            },
+            "upsample2d" => Self::Upsample2d {
+                factor: f.required("factor"),
+            },
+            "embedding" => Self::Embedding {
+                vocabulary: f.required("vocabulary"),
+                units: f.required("units"),
+            },
+            "lstm" => Self::Lstm {
+                units: f.required("units"),
+            },
+            "cifg-lstm" => Self::CifgLstm {
+                units: f.required("units"),
+                projection: f.nullable("projection"),
+            },
+            "tied-dense" => Self::TiedDense {},
+            _ => return fields.finish(None),
+        };
+        fields.finish(Some(layer))
+    }
+
     /// The type, as written in JSON.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
+
+use super::fields::Fields;
 
 /// Local training: how a client gets from the shared model to its own.
 ///
@@ -64,8 +66,8 @@ const fn is_yes(value: &bool) -> bool {
 }
 
 /// The optimiser.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OptimizerSpec {
     /// Stochastic gradient descent with momentum, see [`crate::optim::sgd`].
@@ -73,10 +75,9 @@ pub enum OptimizerSpec {
         /// Step size, above 0.
         learning_rate: f32,
         /// Share of the last step that carries on, `0.0 ≤ momentum < 1.0`.
-        #[serde(default)]
         momentum: f32,
         /// Whether the gradient is taken as if the momentum had already moved the parameters.
-        #[serde(default, skip_serializing_if = "is_default")]
+        #[serde(skip_serializing_if = "is_default")]
         nesterov: bool,
     },
     /// Adam, and AdamW where `weight_decay` is not 0, see [`crate::optim::adam`].
@@ -84,16 +85,13 @@ pub enum OptimizerSpec {
         /// Step size, above 0.
         learning_rate: f32,
         /// Decay of the mean of the gradients, `0.0 ≤ beta1 < 1.0`.
-        #[serde(default = "beta1")]
         beta1: f32,
         /// Decay of the mean of their squares, `0.0 ≤ beta2 < 1.0`.
-        #[serde(default = "beta2")]
         beta2: f32,
         /// Keeps the division from blowing up, above 0.
-        #[serde(default = "adam_epsilon")]
         epsilon: f32,
         /// Decoupled weight decay, at least 0 (Loshchilov, Hutter 2019).
-        #[serde(default, skip_serializing_if = "is_default")]
+        #[serde(skip_serializing_if = "is_default")]
         weight_decay: f32,
     },
     /// Adagrad, see [`crate::optim::adagrad`].
@@ -101,35 +99,53 @@ pub enum OptimizerSpec {
         /// Step size, above 0.
         learning_rate: f32,
         /// What the sums of squares begin with, at least 0.
-        #[serde(default = "initial_accumulator")]
         initial_accumulator: f32,
         /// Keeps the division from blowing up, above 0.
-        #[serde(default = "adam_epsilon")]
         epsilon: f32,
     },
 }
 
-const fn beta1() -> f32 {
-    0.9
+impl<'de> Deserialize<'de> for OptimizerSpec {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
 }
 
-const fn beta2() -> f32 {
-    0.999
-}
-
-/// TensorFlow's default, for Adam and Adagrad alike.
-const fn adam_epsilon() -> f32 {
-    1e-7
-}
-
-/// TensorFlow's default.
-const fn initial_accumulator() -> f32 {
-    0.1
+impl OptimizerSpec {
+    fn read(document: serde_json::Value) -> Result<Self, String> {
+        /// TensorFlow's default, for Adam and Adagrad alike.
+        const EPSILON: f32 = 1e-7;
+        /// TensorFlow's default.
+        const INITIAL_ACCUMULATOR: f32 = 0.1;
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let optimizer = match f.kind().as_str() {
+            "sgd" => Self::Sgd {
+                learning_rate: f.required("learning_rate"),
+                momentum: f.optional("momentum").unwrap_or_default(),
+                nesterov: f.optional("nesterov").unwrap_or_default(),
+            },
+            "adam" => Self::Adam {
+                learning_rate: f.required("learning_rate"),
+                beta1: f.optional("beta1").unwrap_or(0.9),
+                beta2: f.optional("beta2").unwrap_or(0.999),
+                epsilon: f.optional("epsilon").unwrap_or(EPSILON),
+                weight_decay: f.optional("weight_decay").unwrap_or_default(),
+            },
+            "adagrad" => Self::Adagrad {
+                learning_rate: f.required("learning_rate"),
+                initial_accumulator: f.optional("initial_accumulator").unwrap_or(INITIAL_ACCUMULATOR),
+                epsilon: f.optional("epsilon").unwrap_or(EPSILON),
+            },
+            _ => return fields.finish(None),
+        };
+        fields.finish(Some(optimizer))
+    }
 }
 
 /// How the step size changes over the steps of a training, as a factor of the optimiser's `learning_rate`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScheduleSpec {
     /// Always 1.
@@ -138,13 +154,11 @@ pub enum ScheduleSpec {
     /// From 1 down to `end` in equal steps.
     Linear {
         /// The factor of the last step, 0 to 1.
-        #[serde(default)]
         end: f32,
     },
     /// From 1 down to `end` along half a cosine wave (Loshchilov, Hutter 2017, equation 5).
     Cosine {
         /// The factor of the last step, 0 to 1.
-        #[serde(default)]
         end: f32,
     },
     /// Multiplied by `factor` after every `every` steps.
@@ -154,6 +168,34 @@ pub enum ScheduleSpec {
         /// What each change multiplies with, above 0 and at most 1.
         factor: f32,
     },
+}
+
+impl<'de> Deserialize<'de> for ScheduleSpec {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl ScheduleSpec {
+    fn read(document: serde_json::Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let schedule = match f.kind().as_str() {
+            "constant" => Self::Constant,
+            "linear" => Self::Linear {
+                end: f.optional("end").unwrap_or_default(),
+            },
+            "cosine" => Self::Cosine {
+                end: f.optional("end").unwrap_or_default(),
+            },
+            "step" => Self::Step {
+                every: f.required("every"),
+                factor: f.required("factor"),
+            },
+            _ => return fields.finish(None),
+        };
+        fields.finish(Some(schedule))
+    }
 }
 
 #[cfg(test)]
