@@ -252,11 +252,10 @@ mod tests {
         assert!(!Trial::Asked { webgpu: false }.verdict().webgpu);
     }
 
+    type Done = Result<(u8, Option<String>), EngineError>;
+
     /// Works on `webgpu`, which fails with `error`, and perhaps on `cpu` instead; and where it was tried.
-    fn failing(
-        error: &EngineError,
-        instead: Option<&str>,
-    ) -> (Result<(u8, Option<String>), EngineError>, Vec<String>) {
+    fn failing(error: &EngineError, instead: Option<&str>) -> (Done, Vec<String>) {
         let mut tried = Vec::new();
         let work = async |device: &str| {
             tried.push(device.to_owned());

@@ -20,6 +20,20 @@ test("the address can start everything: load a shard, join, leave after the roun
   });
 });
 
+test("the bars of the local data are as tall as their counts are large", async () => {
+  await onPage({ query: "&shard=0" }, async (page) => {
+    await page.waitForFunction(() => document.querySelector("#data-classes i").dataset.count);
+    const bars = await page.$$eval("#data-classes i", (bars) =>
+      bars.map((bar) => ({ count: Number(bar.dataset.count), height: bar.getBoundingClientRect().height })),
+    );
+    const most = bars.reduce((most, bar) => (bar.count > most.count ? bar : most));
+    for (const { count, height } of bars) {
+      const expected = (most.height * count) / most.count;
+      assert.ok(Math.abs(height - expected) <= 1, `${count} of ${most.count}: ${height} pixels, not ${expected}`);
+    }
+  });
+});
+
 test("everything that can be done can be done with the keyboard", async () => {
   await onPage({}, async (page) => {
     const reached = new Set();

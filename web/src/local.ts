@@ -143,7 +143,7 @@ export function drawLocal({ data, manifest }: View): void {
     const count = data?.perClass[digit] ?? 0;
     const bar = column.firstElementChild;
     if (bar instanceof HTMLElement) {
-      bar.style.blockSize = `${(100 * count) / most}%`;
+      bar.style.setProperty("--share", String(count / most));
       bar.dataset["count"] = count > 0 ? String(count) : "";
     }
   });
