@@ -23,7 +23,10 @@ pub(crate) fn find_or_install() -> Result<Browser> {
     }
     if apt::usable() {
         println!("==> Chromium and ChromeDriver: installing");
-        apt::install(&["chromium", "chromium-driver"])?;
+        // Ubuntu names its packages otherwise: then the words below say what to do.
+        if let Err(error) = apt::install(&["chromium", "chromium-driver"]) {
+            println!("==> {error:#}");
+        }
         if let Some(browser) = find()? {
             return Ok(browser);
         }
