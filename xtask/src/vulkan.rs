@@ -30,13 +30,12 @@ fn registered() -> bool {
     // A driver that is registered without its hardware, as in containers, finds no adapter; Mesa's needs none.
     let has_hardware = Path::new("/dev/dri").exists() || Path::new("/dev/nvidiactl").exists();
     let usable = |name: &str| has_hardware || name.starts_with("lvp_icd");
-    let has_usable = |folder: &&str| {
+    let has_usable = |folder: &str| {
         fs::read_dir(folder).is_ok_and(|entries| {
             entries
                 .flatten()
                 .any(|entry| entry.file_name().to_str().is_some_and(usable))
         })
     };
-    named.iter().any(|name| env::var_os(name).is_some())
-        || REGISTRIES.iter().any(|folder| has_usable(&folder))
+    named.iter().any(|name| env::var_os(name).is_some()) || REGISTRIES.iter().any(|folder| has_usable(folder))
 }
