@@ -3,10 +3,10 @@
 use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::Promise;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use unsaid_engine::Examples;
-use unsaid_privacy::{Adjacency, Budget, ClientFloors};
-use unsaid_protocol::{DataSchema, Privacy, Shard, TaskId};
+use unsaid_privacy::{Budget, ClientFloors};
+use unsaid_protocol::{Shard, TaskId};
 use wasm_bindgen::{JsCast, JsValue, closure::Closure, prelude::wasm_bindgen};
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     locks::{self, Place},
     relay::HttpRelay,
     store::IndexedDb,
+    views::{manifest_view, summary},
 };
 use crate::{
     ClientError, SessionEvent,
@@ -69,59 +70,6 @@ const DEFAULT_BUDGET: BudgetOption = BudgetOption {
 #[serde(default, deny_unknown_fields)]
 struct RunOptions {
     rounds: Option<u32>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DataSummary {
-    examples: usize,
-    per_class: Vec<u32>,
-    bytes: usize,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ManifestView<'a> {
-    hash: String,
-    task: &'a str,
-    title: &'a str,
-    description: &'a str,
-    parameters: u32,
-    features: u32,
-    classes: u32,
-    training: &'a serde_json::Value,
-    model: &'a serde_json::Value,
-    update: UpdateView,
-    privacy: PrivacyView,
-    rounds: RoundsView,
-    json: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct UpdateView {
-    clip_l2: f64,
-    grid_step: f64,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(tag = "mode", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-enum PrivacyView {
-    None,
-    Local {
-        noise_multiplier: f64,
-        sigma: f64,
-        epsilon_per_round: f64,
-        delta: f64,
-    },
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RoundsView {
-    min_clients: u32,
-    target_clients: u32,
-    deadline_ms: u64,
 }
 
 /// An `Error` with the client's stable `code`, and the relay's problem document where there is one.
@@ -354,55 +302,6 @@ async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientE
     })
 }
 
-async fn manifest_view(session: &session::Session<BrowserPorts>) -> Result<JsValue, ClientError> {
-    let task = &session.task;
-    let manifest = &task.manifest;
-    let DataSchema::Classification { features, classes } = manifest.data else {
-        return Err(ClientError::Internal(
-            "a kind of data that was checked is unknown".into(),
-        ));
-    };
-    let privacy = match (manifest.privacy, &task.noise) {
-        (Privacy::Local { noise_multiplier }, Some(noise)) => {
-            let delta = session.budget().await?.delta;
-            let cost = noise.rho(Adjacency::ReplaceOne);
-            let epsilon_per_round = cost
-                .epsilon(delta)
-                .map_err(|error| ClientError::Internal(error.to_string()))?;
-            let sigma = noise.sigma_steps() * manifest.update.grid_step;
-            PrivacyView::Local {
-                noise_multiplier,
-                sigma,
-                epsilon_per_round,
-                delta,
-            }
-        }
-        _ => PrivacyView::None,
-    };
-    Ok(to_js(&ManifestView {
-        hash: task.hash.to_string(),
-        task: manifest.task.as_str(),
-        title: &manifest.title,
-        description: &manifest.description,
-        parameters: manifest.parameters,
-        features,
-        classes,
-        training: &manifest.training,
-        model: &manifest.model,
-        update: UpdateView {
-            clip_l2: manifest.update.clip_l2,
-            grid_step: manifest.update.grid_step,
-        },
-        privacy,
-        rounds: RoundsView {
-            min_clients: manifest.rounds.min_clients,
-            target_clients: manifest.rounds.target_clients,
-            deadline_ms: manifest.rounds.deadline_ms,
-        },
-        json: &task.json,
-    }))
-}
-
 async fn add(
     session: &session::Session<BrowserPorts>,
     x: Vec<f32>,
@@ -416,21 +315,6 @@ async fn add(
         .add_examples(examples.x(), examples.y())
         .await?;
     summary(session).await
-}
-
-async fn summary(session: &session::Session<BrowserPorts>) -> Result<JsValue, ClientError> {
-    let (x, y) = session.ports.store().examples().await?;
-    let mut per_class = vec![0; session.task.model.classes()];
-    for &label in &y {
-        if let Some(count) = per_class.get_mut(label as usize) {
-            *count += 1;
-        }
-    }
-    Ok(to_js(&DataSummary {
-        examples: y.len(),
-        per_class,
-        bytes: 4 * (x.len() + y.len()),
-    }))
 }
 
 /// Panics, so that whoever embeds the client can test what happens then.

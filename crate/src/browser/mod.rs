@@ -6,6 +6,7 @@ mod events;
 mod locks;
 mod relay;
 mod store;
+mod views;
 
 pub use bindings::{Session, panic_for_test};
 
