@@ -152,6 +152,7 @@ pub(crate) const fn is_of_gpu(error: &EngineError) -> bool {
     matches!(
         error,
         EngineError::NoGpu(_)
+            | EngineError::NotOnGpu(_)
             | EngineError::DeviceLost(_)
             | EngineError::Gpu(_)
             | EngineError::GpuLimit { .. }
@@ -194,9 +195,10 @@ mod tests {
         .verdict()
     }
 
-    fn gpu_errors() -> [EngineError; 4] {
+    fn gpu_errors() -> [EngineError; 5] {
         [
             EngineError::NoGpu("no adapter".into()),
+            EngineError::NotOnGpu("clipping"),
             EngineError::DeviceLost("unplugged".into()),
             EngineError::Gpu("out of memory".into()),
             EngineError::GpuLimit {
