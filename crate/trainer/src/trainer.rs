@@ -3,7 +3,7 @@
 use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use unsaid_engine::{Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 

@@ -42,6 +42,7 @@ impl Adjust {
     }
 
     /// Whether there is anything to add.
+    #[cfg(any(feature = "gpu", test))]
     pub fn is_nothing(&self) -> bool {
         self.weight_decay == 0.0 && self.proximal == 0.0 && self.correction.is_empty()
     }
