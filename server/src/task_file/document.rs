@@ -291,8 +291,9 @@ fn narrow(entries: &[Entry], span: Range<usize>, path: Option<&str>, message: &s
         })
         .map(|entry| &entry.key);
     let value = named("unknown variant `").and_then(|name| {
-        let found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
-        found.map(|entry| &entry.value).find(|value| inside(value))
+        let mut found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
+        found.find(|entry| inside(&entry.value) || below(entry))
     });
+    let value = value.map(|entry| &entry.value);
     key.or(value).cloned().unwrap_or(span)
 }

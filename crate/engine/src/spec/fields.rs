@@ -1,38 +1,33 @@
-//! Reading the objects of a document that carry their `type`.
+//! Reading the objects of a document.
 //!
-//! serde derives the same, but as a parser of its own for every variant: a quarter of the whole wasm module.
+//! serde derives the same, but as a parser of its own for every struct and variant: a quarter of the whole wasm module.
 
 use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
+use crate::decimal::Decimal;
+
 /// The fields of one object. The first fault is kept until [`Fields::finish`]; what is read after it means nothing.
 pub(super) struct Fields {
     object: Map<String, Value>,
-    kind: String,
     fault: Option<String>,
 }
 
 impl Fields {
-    /// The fields of an object, and its `type`.
+    /// The fields of an object.
     pub fn of(document: Value) -> Result<Self, String> {
-        let Value::Object(mut object) = document else {
-            return Err("expected an object with a `type`".into());
-        };
-        match object.remove("type") {
-            Some(Value::String(kind)) => Ok(Self {
-                object,
-                kind,
-                fault: None,
-            }),
-            Some(_) => Err("`type` must be a text".into()),
-            None => Err("missing field `type`".into()),
+        match document {
+            Value::Object(object) => Ok(Self { object, fault: None }),
+            _ => Err("expected an object".into()),
         }
     }
 
-    /// The `type`.
-    pub fn kind(&self) -> String {
-        self.kind.clone()
+    /// The document of a field that must be there.
+    pub fn document(&mut self, name: &str) -> Result<Value, String> {
+        self.object
+            .remove(name)
+            .ok_or_else(|| format!("missing field `{name}`"))
     }
 
     /// A field that must be there.
@@ -48,7 +43,7 @@ impl Fields {
         let value = self.object.remove(name)?;
         let read = T::read(&value);
         if read.is_none() {
-            self.fail(|| format!("field `{name}` must be {}", T::EXPECTED));
+            self.fail(|| format!("field `{name}` must be {}{}", T::EXPECTED, but_is(&value)));
         }
         read.or(Some(T::NONE))
     }
@@ -61,20 +56,31 @@ impl Fields {
         self.optional(name)
     }
 
-    /// What was made of the fields, if all of them were there, had the right type, and no other is left.
-    pub fn finish<T>(self, made: Option<T>) -> Result<T, String> {
-        let kind = self.kind;
-        let made = made.ok_or_else(|| format!("unknown variant `{kind}`"))?;
+    /// Whether all of the fields were there, had the right type, and no other is left.
+    pub fn finish(self) -> Result<(), String> {
         match (self.object.into_iter().next(), self.fault) {
-            (Some((name, _)), _) => Err(format!("unknown field `{name}` of `{kind}`")),
-            (None, Some(fault)) => Err(format!("{fault} in `{kind}`")),
-            (None, None) => Ok(made),
+            (Some((name, _)), _) => Err(format!("unknown field `{name}`")),
+            (None, Some(fault)) => Err(fault),
+            (None, None) => Ok(()),
         }
     }
 
     #[cold]
     fn fail(&mut self, fault: impl FnOnce() -> String) {
         self.fault.get_or_insert_with(fault);
+    }
+}
+
+/// The number or the text found where something else was expected; other things are seen without being repeated.
+fn but_is(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        format!(", but is the string `{text}`")
+    } else if let Some(whole) = value.as_u64() {
+        format!(", but is {whole}")
+    } else if let Some(number) = value.as_f64() {
+        format!(", but is {}", Decimal(number))
+    } else {
+        String::new()
     }
 }
 
@@ -121,10 +127,26 @@ impl Field for bool {
 }
 
 impl Field for String {
-    const EXPECTED: &'static str = "a text";
+    const EXPECTED: &'static str = "a string";
     const NONE: Self = Self::new();
     fn read(value: &Value) -> Option<Self> {
         Some(value.as_str()?.to_owned())
+    }
+}
+
+impl Field for Vec<usize> {
+    const EXPECTED: &'static str = "a list of whole numbers";
+    const NONE: Self = Self::new();
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(usize::read).collect()
+    }
+}
+
+impl Field for Vec<String> {
+    const EXPECTED: &'static str = "a list of strings";
+    const NONE: Self = Self::new();
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(String::read).collect()
     }
 }
 
@@ -138,3 +160,16 @@ impl Field for [usize; 2] {
         Some([usize::read(height)?, usize::read(width)?])
     }
 }
+
+/// `Deserialize` by a type's own `read`.
+macro_rules! deserialize_by_read {
+    ($($type:ty),+) => {$(
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let document = serde_json::Value::deserialize(deserializer)?;
+                Self::read(document).map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+pub(super) use deserialize_by_read;

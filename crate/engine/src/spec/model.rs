@@ -1,8 +1,10 @@
 //! What a model is, as a document: the JSON of a task's manifest, or built in Rust.
 
-use serde::{Deserialize, Serialize, de};
+use serde::Serialize;
 
-use super::fields::{Field, Fields};
+use super::fields::{Field, Fields, deserialize_by_read};
+
+deserialize_by_read!(ModelSpec, LayerSpec);
 
 /// A model: the shape of one example, the layers it passes through, and the loss at the end.
 ///
@@ -17,8 +19,7 @@ use super::fields::{Field, Fields};
 /// assert_eq!(Model::new(&spec)?.parameter_count(), 784 * 128 + 128 + 128 * 10 + 10);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelSpec {
     /// Shape of one example, without the batch: `[features]`, `[height, width, channels]`, or `[time]` for token ids.
     pub input: Vec<usize>,
@@ -161,7 +162,7 @@ pub enum LayerSpec {
 }
 
 /// What a window does at the edges of an image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Padding {
     /// It stays inside: the output is smaller than the image.
@@ -169,6 +170,20 @@ pub enum Padding {
     Valid,
     /// It reads zeros outside, as few as give `⌈image ÷ stride⌉` windows; an odd one is below or on the right.
     Same,
+}
+
+impl Field for LossSpec {
+    const EXPECTED: &'static str = "`softmax-cross-entropy`, `sigmoid-cross-entropy` or `mean-squared-error`";
+    const NONE: Self = Self::SoftmaxCrossEntropy;
+    fn read(value: &serde_json::Value) -> Option<Self> {
+        let kind = value.as_str()?;
+        let all = [
+            Self::SoftmaxCrossEntropy,
+            Self::SigmoidCrossEntropy,
+            Self::MeanSquaredError,
+        ];
+        all.into_iter().find(|loss| loss.kind() == kind)
+    }
 }
 
 impl Field for Padding {
@@ -184,7 +199,7 @@ impl Field for Padding {
 }
 
 /// The loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LossSpec {
@@ -197,9 +212,19 @@ pub enum LossSpec {
     MeanSquaredError,
 }
 
-impl<'de> Deserialize<'de> for LayerSpec {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
+impl ModelSpec {
+    fn read(document: serde_json::Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let serde_json::Value::Array(layers) = fields.document("layers")? else {
+            return Err("field `layers` must be a list of layers".into());
+        };
+        let layers: Result<_, _> = layers.into_iter().map(LayerSpec::read).collect();
+        let spec = Self {
+            input: fields.required("input"),
+            layers: layers?,
+            loss: fields.required("loss"),
+        };
+        fields.finish().map(|()| spec)
     }
 }
 
@@ -209,7 +234,7 @@ impl LayerSpec {
         const USUAL_EPSILON: f32 = 1e-5;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let layer = match f.kind().as_str() {
+        let layer = match f.required::<String>("type").as_str() {
             "dense" => Self::Dense {
                 units: f.required("units"),
             },
@@ -272,9 +297,10 @@ impl LayerSpec {
                 projection: f.nullable("projection"),
             },
             "tied-dense" => Self::TiedDense {},
-            _ => return fields.finish(None),
+            "" => return Err("missing field `type`".into()),
+            other => return Err(format!("unknown variant `{other}`")),
         };
-        fields.finish(Some(layer))
+        fields.finish().map(|()| layer)
     }
 
     /// The type, as written in JSON.

@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize, de};
+use serde::Serialize;
 
-use super::fields::Fields;
+use super::fields::{Fields, deserialize_by_read};
+
+deserialize_by_read!(TrainSpec, OptimizerSpec, ScheduleSpec);
 
 /// Local training: how a client gets from the shared model to its own.
 ///
@@ -19,8 +21,7 @@ use super::fields::Fields;
 /// assert_eq!(spec.batch_size.get(), 10);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainSpec {
     /// Passes over the local examples.
     pub epochs: NonZeroU32,
@@ -29,34 +30,30 @@ pub struct TrainSpec {
     /// The optimiser.
     pub optimizer: OptimizerSpec,
     /// How the step size changes over the steps.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub schedule: ScheduleSpec,
     /// L2 regularisation λ, at least 0: `λ·w` is added to the gradient. (AdamW's decoupled decay is a field of that optimiser.)
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub weight_decay: f32,
     /// The proximal term μ of FedProx, at least 0: `μ·(w − w₀)` is added to the gradient, `w₀` being the parameters that training
     /// began with (Li et al. 2020, equation 2).
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub proximal: f32,
     /// Tensors that do not learn, by the beginning of their names: `layers.0` for the first layer, for instance. For transfer
     /// learning.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub freeze: Vec<String>,
     /// Whether every epoch visits the examples in an order of its own; otherwise in the order given.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[serde(skip_serializing_if = "is_yes")]
     pub shuffle: bool,
     /// Clips the gradient of each example to this L2 norm, above 0, before their mean is taken (Abadi et al. 2016, algorithm 1,
     /// without its noise).
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub clip_examples_l2: Option<f32>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-const fn yes() -> bool {
-    true
 }
 
 // serde asks for a reference
@@ -105,9 +102,26 @@ pub enum OptimizerSpec {
     },
 }
 
-impl<'de> Deserialize<'de> for OptimizerSpec {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
+impl TrainSpec {
+    fn read(document: serde_json::Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let optimizer = OptimizerSpec::read(f.document("optimizer")?)?;
+        let schedule = f
+            .document("schedule")
+            .map_or(Ok(ScheduleSpec::Constant), ScheduleSpec::read)?;
+        let spec = Self {
+            epochs: f.required("epochs"),
+            batch_size: f.required("batch_size"),
+            optimizer,
+            schedule,
+            weight_decay: f.optional("weight_decay").unwrap_or_default(),
+            proximal: f.optional("proximal").unwrap_or_default(),
+            freeze: f.optional("freeze").unwrap_or_default(),
+            shuffle: f.optional("shuffle").unwrap_or(true),
+            clip_examples_l2: f.nullable("clip_examples_l2"),
+        };
+        fields.finish().map(|()| spec)
     }
 }
 
@@ -119,7 +133,7 @@ impl OptimizerSpec {
         const INITIAL_ACCUMULATOR: f32 = 0.1;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let optimizer = match f.kind().as_str() {
+        let optimizer = match f.required::<String>("type").as_str() {
             "sgd" => Self::Sgd {
                 learning_rate: f.required("learning_rate"),
                 momentum: f.optional("momentum").unwrap_or_default(),
@@ -137,9 +151,10 @@ impl OptimizerSpec {
                 initial_accumulator: f.optional("initial_accumulator").unwrap_or(INITIAL_ACCUMULATOR),
                 epsilon: f.optional("epsilon").unwrap_or(EPSILON),
             },
-            _ => return fields.finish(None),
+            "" => return Err("missing field `type`".into()),
+            other => return Err(format!("unknown variant `{other}`")),
         };
-        fields.finish(Some(optimizer))
+        fields.finish().map(|()| optimizer)
     }
 }
 
@@ -170,17 +185,11 @@ pub enum ScheduleSpec {
     },
 }
 
-impl<'de> Deserialize<'de> for ScheduleSpec {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(serde_json::Value::deserialize(deserializer)?).map_err(de::Error::custom)
-    }
-}
-
 impl ScheduleSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let schedule = match f.kind().as_str() {
+        let schedule = match f.required::<String>("type").as_str() {
             "constant" => Self::Constant,
             "linear" => Self::Linear {
                 end: f.optional("end").unwrap_or_default(),
@@ -192,9 +201,10 @@ impl ScheduleSpec {
                 every: f.required("every"),
                 factor: f.required("factor"),
             },
-            _ => return fields.finish(None),
+            "" => return Err("missing field `type`".into()),
+            other => return Err(format!("unknown variant `{other}`")),
         };
-        fields.finish(Some(schedule))
+        fields.finish().map(|()| schedule)
     }
 }
 
