@@ -30,6 +30,8 @@ const WASM_FEATURES: [&str; 7] = [
 ];
 /// For size: what needs speed was optimised by the compiler, and is left as it is by either level.
 const WASM_OPT_LEVEL: &str = "-Oz";
+/// A function with one caller stays a function: put into its caller, its locals are numbered anew, and compress worse.
+const WASM_OPT_INLINING: &str = "--one-caller-inline-max-function-size=0";
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -113,7 +115,14 @@ impl Module {
             fs::read_to_string(packages.folder("binaryen").join("package.json")).unwrap_or_default();
         let features = WASM_FEATURES.concat();
         let pinned = place.pinned("wasm-bindgen")?;
-        let parts = [self.folder, &pinned, &optimiser, WASM_OPT_LEVEL, &features];
+        let parts = [
+            self.folder,
+            &pinned,
+            &optimiser,
+            WASM_OPT_LEVEL,
+            WASM_OPT_INLINING,
+            &features,
+        ];
         let stamp_name = self.folder.replace('/', "-");
         let stamp = Stamp::new(place, &stamp_name, Inputs::new(&parts).add(&raw)?.hex());
         let outputs = self.outputs(place);
@@ -129,7 +138,8 @@ impl Module {
         let optimised = shipped.with_extension("wasm.new");
         let mut opt = Command::new("node");
         opt.arg(packages.program("wasm-opt")?)
-            .args([WASM_OPT_LEVEL, "--converge", "--strip-debug", "--strip-producers"])
+            .args([WASM_OPT_LEVEL, WASM_OPT_INLINING])
+            .args(["--converge", "--strip-debug", "--strip-producers"])
             .args(WASM_FEATURES);
         if self.relaxed {
             opt.arg("--enable-relaxed-simd");
