@@ -1,7 +1,7 @@
 //! Numbers and shapes in error messages.
 //!
-//! The standard library prints the shortest text that reads back as the same number, and lists through `Debug`: together
-//! 10 kB of the downloaded module, compressed, for messages that need neither.
+//! The standard library prints the shortest text that reads back as the same number, and lists through `Debug`: both
+//! weigh in the downloaded module, for messages that need neither.
 
 use std::fmt::{Display, Formatter, Result};
 
