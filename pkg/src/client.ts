@@ -193,6 +193,8 @@ class WorkerClient implements Client {
   }
 
   async join({ rounds, signal }: JoinOptions = {}): Promise<RunSummary> {
+    // What was spent must be remembered: asks the browser not to evict it. Only advice, and not available in workers.
+    void globalThis.navigator?.storage?.persist?.().catch(() => false);
     return this.#link.call("run", checkRounds(rounds), { signal, onAbort: "finish" });
   }
 
