@@ -54,7 +54,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         },
       },
       panic_for_test: () => {
-        this.panicText = "panicked at lib.rs:1:1: a panic was asked for";
+        this.panicText = "a panic was asked for";
         throw new WebAssembly.RuntimeError("unreachable");
       },
     };

@@ -1,5 +1,8 @@
 //! The wasm modules that are shipped: the client, and the trainer with and without relaxed SIMD. Each is built again only when
 //! its inputs changed.
+//!
+//! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
+//! that unstable, and `RUSTC_BOOTSTRAP` lets a released compiler do it.
 
 use std::{
     fs,
@@ -34,6 +37,15 @@ const WASM_OPT_LEVEL: &str = "-Oz";
 const WASM_OPT_INLINING: &str = "--one-caller-inline-max-function-size=0";
 
 const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Compiles the standard library with the module.
+const OWN_LIBRARY: [&str; 2] = [
+    "-Zbuild-std=std,panic_abort",
+    "-Zbuild-std-features=optimize_for_size",
+];
+/// No file, line and column for each place where the code could panic: they are 8 kB of the client, gzipped. What a panic
+/// says is kept, and the trap that follows it has the browser's stack.
+const LEAN: &str = "-Zlocation-detail=none";
 
 /// A module: a package of the workspace, compiled for one set of instructions.
 struct Module {
@@ -90,13 +102,18 @@ impl Module {
             TARGET,
         ]);
         toolchain.set(place, cargo.args(["--profile", "wasm-release"]));
-        let mut folder = place.wasm_target();
-        if self.relaxed {
-            // The environment replaces what .cargo/config.toml says; a folder of its own keeps both builds warm.
-            folder.push("relaxed");
-            cargo.env("RUSTFLAGS", "-Ctarget-feature=+simd128,+relaxed-simd");
-            cargo.env("CARGO_TARGET_DIR", &folder);
+        // The environment replaces what .cargo/config.toml says. A folder for each set of flags keeps all builds warm.
+        let (name, mut flags) = if self.relaxed {
+            ("relaxed", "-Ctarget-feature=+simd128,+relaxed-simd".to_owned())
+        } else {
+            ("plain", "-Ctarget-feature=+simd128".to_owned())
+        };
+        if toolchain.has_library_source() {
+            flags = format!("{flags} {LEAN}");
+            cargo.args(OWN_LIBRARY).env("RUSTC_BOOTSTRAP", "1");
         }
+        let folder = place.wasm_target().join(name);
+        cargo.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &folder);
         process::run(&mut cargo)?;
         let raw = folder
             .join(TARGET)
@@ -152,7 +169,7 @@ impl Module {
 
 /// Builds every module into `pkg/dist`.
 pub(crate) fn build(place: &Place, packages: &Packages) -> Result<()> {
-    let toolchain = wasm_target::find_or_install(place)?;
+    let toolchain = wasm_target::find_or_install(place)?.with_library_source(place);
     MODULES
         .iter()
         .try_for_each(|module| module.build(place, packages, &toolchain))?;

@@ -38,6 +38,8 @@ const SYSTEM_LIBRARIES: &str = "/usr/lib/rustlib/wasm32-unknown-unknown/lib";
 pub(crate) struct WasmToolchain {
     /// For rustup; none where it is the active one.
     name: Option<String>,
+    /// Whether the source of its standard library is there.
+    library_source: bool,
 }
 
 impl WasmToolchain {
@@ -66,9 +68,43 @@ impl WasmToolchain {
                 && works())
     }
 
+    /// Whether cargo can compile its standard library, as [`WasmToolchain::with_library_source`] found.
+    pub(crate) const fn has_library_source(&self) -> bool {
+        self.library_source
+    }
+
+    /// Looks for the source of its standard library, and asks rustup for it where it is missing (Debian's route brings it
+    /// along). Without it things work, but what is built is larger.
+    pub(crate) fn with_library_source(mut self, place: &Place) -> Self {
+        self.library_source = self.finds_library_source(place);
+        if !self.library_source && on_path("rustup").is_some() {
+            println!("==> standard library's source: rustup component add rust-src");
+            let mut add = Command::new("rustup");
+            add.args(["component", "add", "rust-src"]);
+            add.env("RUSTUP_MAX_RETRIES", "1");
+            self.library_source =
+                process::succeeds_within(&mut add, DOWNLOAD_LIMIT) && self.finds_library_source(place);
+        }
+        if !self.library_source {
+            println!(
+                "==> standard library's source: not found, so the wasm is built with the library as it came, and is larger. \
+                 `rustup component add rust-src` brings it"
+            );
+        }
+        self
+    }
+
+    fn finds_library_source(&self, place: &Place) -> bool {
+        let sysroot = process::capture(self.set(place, Command::new("rustc").args(["--print", "sysroot"])));
+        // What cargo itself looks for.
+        let lock = "lib/rustlib/src/rust/library/Cargo.lock";
+        sysroot.is_ok_and(|sysroot| Path::new(sysroot.trim()).join(lock).is_file())
+    }
+
     fn named(name: &str) -> Self {
         Self {
             name: Some(name.to_owned()),
+            library_source: false,
         }
     }
 
@@ -97,7 +133,10 @@ impl WasmToolchain {
 /// In this order: the active toolchain has the target; rustup downloads it; the linked toolchain has it; Debian's packages
 /// give it; an error that says what to do.
 pub(crate) fn find_or_install(place: &Place) -> Result<WasmToolchain> {
-    let active = WasmToolchain { name: None };
+    let active = WasmToolchain {
+        name: None,
+        library_source: false,
+    };
     if active.works(place) {
         println!("==> wasm target: found in the active toolchain");
         return Ok(active);

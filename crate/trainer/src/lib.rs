@@ -17,8 +17,9 @@ use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
 #[wasm_bindgen(start)]
 pub fn start() {
     std::panic::set_hook(Box::new(|info| {
-        // The worker reads it when the trap that follows reaches JavaScript. A panic's text names a source line, never data.
-        let text = JsValue::from_str(&info.to_string());
+        // The worker reads it when the trap that follows reaches JavaScript. Where it was is in the trap's stack: a shipped
+        // module has no source lines.
+        let text = JsValue::from_str(info.payload_as_str().unwrap_or("a panic without words"));
         let _ = js_sys::Reflect::set(&js_sys::global(), &JsValue::from_str("__unsaidPanic"), &text);
     }));
 }
