@@ -1,5 +1,6 @@
 //! Where to train: the person's choice, or the faster of what there is, measured on the task's own steps.
 
+use unsaid_document::{Field, Value};
 use unsaid_engine::{Device, EngineError, Examples, time_steps};
 
 use crate::{
@@ -10,8 +11,7 @@ use crate::{
 };
 
 /// What the person asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BackendChoice {
     /// WebGPU where there is a real adapter and it is the faster one, the CPU otherwise.
     #[default]
@@ -20,6 +20,19 @@ pub enum BackendChoice {
     Cpu,
     /// WebGPU, an error where there is none.
     WebGpu,
+}
+
+impl Field for BackendChoice {
+    const EXPECTED: &'static str = "`auto`, `cpu` or `webgpu`";
+    const NONE: Self = Self::Auto;
+    fn read(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "webgpu" => Some(Self::WebGpu),
+            _ => None,
+        }
+    }
 }
 
 /// The chosen back end.

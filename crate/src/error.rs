@@ -1,5 +1,6 @@
 //! Everything that can go wrong in a client, with the stable code that JavaScript sees.
 
+use unsaid_document::Decimal;
 use unsaid_engine::{DataError, EngineError};
 use unsaid_privacy::{LedgerError, PrivacyError};
 use unsaid_protocol::{DecodeError, ManifestError, Problem};
@@ -38,8 +39,10 @@ pub enum ClientError {
     BadData(String),
     /// The next round would spend more than the person allows.
     #[error(
-        "the next round would bring the privacy spent to ε = {would_be:.3}, above your limit of {limit:.3}: raise the limit \
-         knowingly, or stop here"
+        "the next round would bring the privacy spent to ε = {}, above your limit of {}: raise the limit knowingly, or stop \
+         here",
+        Decimal(*would_be),
+        Decimal(*limit)
     )]
     BudgetExhausted {
         /// ε after the round.

@@ -1,6 +1,7 @@
 //! A task as the client understands it: the manifest, checked against the person's floors, with the model and the mechanisms
 //! that it asks for.
 
+use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, TrainSpec};
 use unsaid_privacy::{Adjacency, ClientFloors, Encoding, LocalNoise, PrivacyError, Rho};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
@@ -37,11 +38,9 @@ impl Task {
         let bad = |field: &str, error: &dyn std::fmt::Display| {
             ClientError::BadManifest(format!("{field}: {error}"))
         };
-        let model: ModelSpec =
-            serde::Deserialize::deserialize(&manifest.model).map_err(|e| bad("model", &e))?;
+        let model = ModelSpec::read(manifest.model.clone()).map_err(|e| bad("model", &e))?;
         let model = Model::new(&model).map_err(|e| bad("model", &e))?;
-        let training: TrainSpec =
-            serde::Deserialize::deserialize(&manifest.training).map_err(|e| bad("training", &e))?;
+        let training = TrainSpec::read(manifest.training.clone()).map_err(|e| bad("training", &e))?;
         model.check_training(&training).map_err(|e| bad("training", &e))?;
         if model.parameter_count() != manifest.parameters as usize {
             let found = format!(

@@ -1,6 +1,6 @@
 //! Everything that can go wrong in the engine.
 
-use crate::decimal::{Decimal, Shape};
+use unsaid_document::{Decimal, Shape};
 
 /// Why the engine refused or stopped.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -8,7 +8,6 @@
 
 mod backend;
 mod data;
-mod decimal;
 mod error;
 mod layout;
 mod model;

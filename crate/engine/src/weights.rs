@@ -8,7 +8,9 @@ use std::{fmt::Write, ops::Range};
 
 use serde_json::Value;
 
-use crate::{Model, ParameterTensor, WeightsError, decimal::Shape};
+use unsaid_document::Shape;
+
+use crate::{Model, ParameterTensor, WeightsError};
 
 /// The header's length comes in this many bytes.
 const LENGTH_BYTES: usize = 8;

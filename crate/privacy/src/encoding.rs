@@ -13,6 +13,7 @@
 //! alone.
 
 use rand_core::CryptoRng;
+use unsaid_document::Decimal;
 
 /// Tries of randomised rounding before the vector is rounded towards zero instead. Each fails with probability at most
 /// β = exp(−1/2), so that all do with probability at most exp(−32).
@@ -23,10 +24,10 @@ const MAX_TRIES: usize = 64;
 #[non_exhaustive]
 pub enum EncodingError {
     /// The clip norm is not a finite number above 0.
-    #[error("the clip norm is {0}, but must be a finite number above 0")]
+    #[error("the clip norm is {}, but must be a finite number above 0", Decimal(*.0))]
     ClipNorm(f64),
     /// The grid step is not a finite number above 0, or the clip norm is not 1 to 2²⁴ of it.
-    #[error("the grid step is {found}, but must be between clip_l2 / 16,777,216 and clip_l2 = {clip_l2}")]
+    #[error("the grid step is {found}, but must be between clip_l2 / 16,777,216 and clip_l2 = {clip_l2}", found = Decimal(*found), clip_l2 = Decimal(*clip_l2))]
     GridStep {
         /// The grid step.
         found: f64,

@@ -1,6 +1,9 @@
 //! The least that a client asks of a task, whatever the task says.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use unsaid_document::{Decimal, Document, Fields, Value, deserialize_by_read};
+
+deserialize_by_read!(ClientFloors);
 
 /// A client's own limits. A task below them is not taken part in.
 ///
@@ -14,8 +17,8 @@ use serde::{Deserialize, Serialize};
 /// let open = ClientFloors { min_noise_multiplier: 0.0, ..floors };
 /// assert_eq!(open.check(None, 1.0, 10), Ok(()));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClientFloors {
     /// The least noise multiplier (σ over the bound of an update). 0 allows tasks without noise. Default:
     /// [`Self::DEFAULT_MIN_NOISE_MULTIPLIER`].
@@ -27,6 +30,22 @@ pub struct ClientFloors {
     pub min_cohort: u32,
 }
 
+impl Document for ClientFloors {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let default = Self::default();
+        let floors = Self {
+            min_noise_multiplier: f
+                .optional("minNoiseMultiplier")
+                .unwrap_or(default.min_noise_multiplier),
+            max_clip_l2: f.optional("maxClipL2").unwrap_or(default.max_clip_l2),
+            min_cohort: f.optional("minCohort").unwrap_or(default.min_cohort),
+        };
+        fields.finish().map(|()| floors)
+    }
+}
+
 /// Why a client refuses a task.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,8 +53,7 @@ pub enum FloorError {
     /// The task adds no noise.
     #[error(
         "the task adds no noise, but this client wants a noise multiplier of at least {floor}: choose another task, or set the \
-         floor minNoiseMultiplier to 0 if its relay may see each update as it is"
-    )]
+         floor minNoiseMultiplier to 0 if its relay may see each update as it is", floor = Decimal(*floor))]
     NoNoise {
         /// The client's floor.
         floor: f64,
@@ -43,8 +61,7 @@ pub enum FloorError {
     /// The task adds too little noise.
     #[error(
         "the task's noise multiplier is {found}, but this client wants at least {floor}: ask the task's operator for more \
-         noise, or lower the floor minNoiseMultiplier knowingly"
-    )]
+         noise, or lower the floor minNoiseMultiplier knowingly", found = Decimal(*found), floor = Decimal(*floor))]
     NoiseTooWeak {
         /// The task's noise multiplier.
         found: f64,
@@ -54,8 +71,7 @@ pub enum FloorError {
     /// The task lets an update be too long.
     #[error(
         "the task clips updates to {found}, but this client wants at most {floor}: ask the task's operator for a smaller clip \
-         norm, or raise the limit maxClipL2 knowingly"
-    )]
+         norm, or raise the limit maxClipL2 knowingly", found = Decimal(*found), floor = Decimal(*floor))]
     ClipTooLarge {
         /// The task's clip norm.
         found: f64,
@@ -74,7 +90,7 @@ pub enum FloorError {
         floor: u32,
     },
     /// A floor that is no floor.
-    #[error("the floor {field} is {found}, but must be a finite number of at least 0")]
+    #[error("the floor {field} is {found}, but must be a finite number of at least 0", found = Decimal(*found))]
     Floor {
         /// The field.
         field: &'static str,

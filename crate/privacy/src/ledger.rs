@@ -2,10 +2,10 @@
 //!
 //! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use unsaid_document::{Document, Fields, Value};
 
-use crate::accounting::check_delta;
-use crate::{AccountingError, Rho};
+use crate::{AccountingError, Rho, accounting::check_delta, bits::Bits};
 
 /// The version of the JSON form.
 const VERSION: u32 = 1;
@@ -65,9 +65,9 @@ pub enum LedgerError {
 /// How much the person is willing to spend. Only the person sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Budget {
-    #[serde(with = "crate::bits")]
+    #[serde(serialize_with = "crate::bits::serialize")]
     epsilon: f64,
-    #[serde(with = "crate::bits")]
+    #[serde(serialize_with = "crate::bits::serialize")]
     delta: f64,
 }
 
@@ -99,8 +99,7 @@ impl Budget {
 }
 
 /// One update to be paid for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Charge {
     /// The task, 1 to 64 bytes.
     pub task: String,
@@ -154,8 +153,7 @@ pub struct Ledger {
 }
 
 /// Entries that are no longer kept one by one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Folded {
     count: u64,
     rho: Rho,
@@ -298,41 +296,30 @@ impl Ledger {
     /// [`LedgerError::Version`] for one that a later program wrote, [`LedgerError::Budget`], [`LedgerError::Field`] and
     /// [`LedgerError::Damaged`] for anything else that is not whole.
     pub fn from_json(json: &str) -> Result<Self, LedgerError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Limits {
-            #[serde(with = "crate::bits")]
-            epsilon: f64,
-            #[serde(with = "crate::bits")]
-            delta: f64,
-        }
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Body {
-            version: u32,
-            budget: Limits,
-            folded: Folded,
-            entries: Vec<Charge>,
-        }
         let damaged = |error: serde_json::Error| LedgerError::Damaged(error.to_string());
         // The version first, so that a later form is called that, and not damaged.
-        let document: serde_json::Value = serde_json::from_str(json).map_err(damaged)?;
-        let version = document.get("version").and_then(serde_json::Value::as_u64);
+        let document: Value = serde_json::from_str(json).map_err(damaged)?;
+        let version = document.get("version").and_then(Value::as_u64);
         if let Some(found) = version.and_then(|version| u32::try_from(version).ok())
             && found > VERSION
         {
             let known = VERSION;
             return Err(LedgerError::Version { found, known });
         }
-        let body = Body::deserialize(&document).map_err(damaged)?;
-        if body.version == 0 {
+        let Body {
+            version,
+            limits: [epsilon, delta],
+            folded,
+            entries,
+        } = Body::read(document).map_err(LedgerError::Damaged)?;
+        if version == 0 {
             return Err(LedgerError::Damaged("there is no version 0".into()));
         }
         let ledger = Self {
-            version: body.version,
-            budget: Budget::new(body.budget.epsilon, body.budget.delta)?,
-            folded: body.folded,
-            entries: body.entries,
+            version,
+            budget: Budget::new(epsilon, delta)?,
+            folded,
+            entries,
         };
         if ledger.entries.len() > KEPT {
             return Err(LedgerError::Damaged(format!("more than {KEPT} entries")));
@@ -363,6 +350,56 @@ impl Ledger {
             ));
         }
         Ok(ledger)
+    }
+}
+
+/// A stored ledger, not looked at yet.
+struct Body {
+    version: u32,
+    limits: [f64; 2],
+    folded: Folded,
+    entries: Vec<Charge>,
+}
+
+impl Document for Body {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let mut limits = Fields::of(fields.document("budget")?)?;
+        let body = Self {
+            version: fields.required("version"),
+            limits: ["epsilon", "delta"].map(|name| limits.required::<Bits>(name).0),
+            folded: fields.nested("folded")?,
+            entries: fields.nested("entries")?,
+        };
+        limits.finish()?;
+        fields.finish().map(|()| body)
+    }
+}
+
+impl Document for Folded {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let folded = Self {
+            count: fields.required("count"),
+            rho: fields.required("rho"),
+        };
+        fields.finish().map(|()| folded)
+    }
+}
+
+impl Document for Charge {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let charge = Self {
+            task: f.required("task"),
+            round: f.required("round"),
+            update: f.required("update"),
+            frame_sha256: f.required("frame_sha256"),
+            rho: f.required("rho"),
+            at_ms: f.required("at_ms"),
+        };
+        fields.finish().map(|()| charge)
     }
 }
 

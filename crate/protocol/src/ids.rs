@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use unsaid_document::{Field, Value};
 
 /// Why a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +109,14 @@ macro_rules! hex_id {
                 id.to_string()
             }
         }
+
+        impl Field for $name {
+            const EXPECTED: &'static str = concat!($bytes, " bytes as lower-case hexadecimal digits");
+            const NONE: Self = Self([0; $bytes]);
+            fn read(value: &Value) -> Option<Self> {
+                value.as_str()?.parse().ok()
+            }
+        }
     };
 }
 
@@ -167,6 +176,14 @@ impl FromStr for TaskId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         text.to_owned().try_into()
+    }
+}
+
+impl Field for TaskId {
+    const EXPECTED: &'static str = "1 to 64 characters of a-z, 0-9 and -";
+    const NONE: Self = Self(String::new());
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
     }
 }
 

@@ -1,17 +1,18 @@
 //! The manifest: everything a task asks of a client, in one immutable document that the client agrees to by its hash.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use unsaid_document::{Decimal, Document, Fields, Value, deserialize_by_read};
 
 use crate::{ContentHash, TaskId};
 
 #[cfg(test)]
 mod tests;
 
+deserialize_by_read!(Manifest, DataSchema, UpdateEncoding, Privacy, RoundPolicy);
+
 /// What a task asks of its clients. Served as JSON; its name is the [`ContentHash`] of the very bytes served, and every
 /// update names the manifest that it was made under, so a relay cannot change the terms afterwards.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Manifest {
     /// The protocol version: [`crate::VERSION`].
     pub protocol: u16,
@@ -20,7 +21,6 @@ pub struct Manifest {
     /// A line for people.
     pub title: String,
     /// A paragraph for people.
-    #[serde(default)]
     pub description: String,
     /// The model, as `unsaid-engine` reads it (`ModelSpec`). This crate does not look inside.
     pub model: Value,
@@ -38,9 +38,30 @@ pub struct Manifest {
     pub rounds: RoundPolicy,
 }
 
+impl Document for Manifest {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let manifest = Self {
+            protocol: f.required("protocol"),
+            task: f.required("task"),
+            title: f.required("title"),
+            description: f.optional("description").unwrap_or_default(),
+            model: f.document("model")?,
+            parameters: f.required("parameters"),
+            training: f.document("training")?,
+            data: f.nested("data")?,
+            update: f.nested("update")?,
+            privacy: f.nested("privacy")?,
+            rounds: f.nested("rounds")?,
+        };
+        fields.finish().map(|()| manifest)
+    }
+}
+
 /// What an example looks like.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DataSchema {
     /// A vector of `features` numbers and one of `classes` labels.
@@ -52,9 +73,23 @@ pub enum DataSchema {
     },
 }
 
+impl Document for DataSchema {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let schema = match f.tag("kind")?.as_str() {
+            "classification" => Self::Classification {
+                features: f.required("features"),
+                classes: f.required("classes"),
+            },
+            other => return Err(format!("unknown kind `{other}`")),
+        };
+        fields.finish().map(|()| schema)
+    }
+}
+
 /// How an update is bounded and put on the grid.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct UpdateEncoding {
     /// The update's L2 norm is clipped to this, in the model's own units.
     pub clip_l2: f64,
@@ -62,9 +97,20 @@ pub struct UpdateEncoding {
     pub grid_step: f64,
 }
 
+impl Document for UpdateEncoding {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let encoding = Self {
+            clip_l2: fields.required("clip_l2"),
+            grid_step: fields.required("grid_step"),
+        };
+        fields.finish().map(|()| encoding)
+    }
+}
+
 /// What noise a client adds before anything leaves the device.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "mode", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Privacy {
     /// No noise: the relay sees each clipped update as it is.
@@ -77,9 +123,23 @@ pub enum Privacy {
     },
 }
 
+impl Document for Privacy {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let privacy = match f.tag("mode")?.as_str() {
+            "none" => Self::None,
+            "local" => Self::Local {
+                noise_multiplier: f.required("noise_multiplier"),
+            },
+            other => return Err(format!("unknown mode `{other}`")),
+        };
+        fields.finish().map(|()| privacy)
+    }
+}
+
 /// When a round closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RoundPolicy {
     /// A round never publishes with fewer updates than this.
     pub min_clients: u32,
@@ -88,6 +148,18 @@ pub struct RoundPolicy {
     /// Milliseconds from the round's first check-in to the moment at which it publishes with what it has (or, below
     /// `min_clients`, starts another such span).
     pub deadline_ms: u64,
+}
+
+impl Document for RoundPolicy {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let policy = Self {
+            min_clients: fields.required("min_clients"),
+            target_clients: fields.required("target_clients"),
+            deadline_ms: fields.required("deadline_ms"),
+        };
+        fields.finish().map(|()| policy)
+    }
 }
 
 /// Why a manifest is not one that any client could follow.
@@ -146,7 +218,7 @@ impl Manifest {
             let expected = crate::VERSION;
             return Err(ManifestError::Version { found, expected });
         }
-        let manifest = Self::deserialize(&document).map_err(json)?;
+        let manifest = Self::read(document).map_err(ManifestError::Json)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -188,13 +260,13 @@ impl Manifest {
         require(
             positive(clip_l2),
             "update.clip_l2",
-            clip_l2,
+            Decimal(clip_l2),
             "a finite number above 0",
         )?;
         require(
             positive(grid_step),
             "update.grid_step",
-            grid_step,
+            Decimal(grid_step),
             "a finite number above 0",
         )?;
         // 2²⁴ steps to the clip norm leave an i32 seven bits for noise, and squares of norms fit in a u64.
@@ -203,7 +275,7 @@ impl Manifest {
         require(
             (1.0..=16_777_216.0).contains(&steps),
             "update.grid_step",
-            grid_step,
+            Decimal(grid_step),
             range,
         )?;
         if let Privacy::Local { noise_multiplier } = self.privacy {
@@ -211,13 +283,13 @@ impl Manifest {
             require(
                 positive(noise_multiplier),
                 field,
-                noise_multiplier,
+                Decimal(noise_multiplier),
                 "a finite number above 0",
             )?;
             require(
                 noise_multiplier <= 1e6,
                 field,
-                noise_multiplier,
+                Decimal(noise_multiplier),
                 "at most 1,000,000",
             )?;
         }

@@ -1,12 +1,14 @@
 //! Control messages: the JSON that a client and a relay exchange, and the events that a relay sends.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use unsaid_document::{Document, Field, Fields, Value, deserialize_by_read};
 
 use crate::{ClientId, ContentHash, TaskId, UpdateId};
 
+deserialize_by_read!(CheckIn, CheckInReply, UpdateReply, RoundState, RoundMetrics);
+
 /// `POST /v1/tasks/{task}/check-in`: a client asks to take part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckIn {
     /// Who asks.
     pub client: ClientId,
@@ -14,8 +16,19 @@ pub struct CheckIn {
     pub manifest: ContentHash,
 }
 
+impl Document for CheckIn {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let check_in = Self {
+            client: fields.required("client"),
+            manifest: fields.required("manifest"),
+        };
+        fields.finish().map(|()| check_in)
+    }
+}
+
 /// The relay's answer to a check-in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CheckInReply {
@@ -45,8 +58,34 @@ pub enum CheckInReply {
     },
 }
 
+impl Document for CheckInReply {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let status = f.tag("status")?;
+        let round = f.required("round");
+        let reply = match status.as_str() {
+            "train" => Self::Train {
+                round,
+                model: f.required("model"),
+                deadline_ms: f.required("deadline_ms"),
+            },
+            "wait" => Self::Wait {
+                round,
+                retry_after_ms: f.required("retry_after_ms"),
+            },
+            "finished" => Self::Finished {
+                round,
+                model: f.required("model"),
+            },
+            other => return Err(format!("unknown status `{other}`")),
+        };
+        fields.finish_open().map(|()| reply)
+    }
+}
+
 /// The relay's answer to an accepted update: it is on disk, and will be counted exactly once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpdateReply {
     /// The update that was accepted.
     pub update: UpdateId,
@@ -56,8 +95,20 @@ pub struct UpdateReply {
     pub duplicate: bool,
 }
 
+impl Document for UpdateReply {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let reply = Self {
+            update: fields.required("update"),
+            round: fields.required("round"),
+            duplicate: fields.required("duplicate"),
+        };
+        fields.finish_open().map(|()| reply)
+    }
+}
+
 /// Where a round stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RoundPhase {
@@ -69,8 +120,21 @@ pub enum RoundPhase {
     Finished,
 }
 
+impl Field for RoundPhase {
+    const EXPECTED: &'static str = "`idle`, `collecting` or `finished`";
+    const NONE: Self = Self::Idle;
+    fn read(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "idle" => Some(Self::Idle),
+            "collecting" => Some(Self::Collecting),
+            "finished" => Some(Self::Finished),
+            _ => None,
+        }
+    }
+}
+
 /// `GET /v1/tasks/{task}/round`, and the payload of the `round` event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoundState {
     /// The task.
     pub task: TaskId,
@@ -90,9 +154,27 @@ pub struct RoundState {
     pub deadline_ms: Option<u64>,
 }
 
+impl Document for RoundState {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let state = Self {
+            task: f.required("task"),
+            round: f.required("round"),
+            phase: f.required("phase"),
+            model: f.required("model"),
+            manifest: f.required("manifest"),
+            checked_in: f.required("checked_in"),
+            received: f.required("received"),
+            deadline_ms: f.nullable("deadline_ms"),
+        };
+        fields.finish_open().map(|()| state)
+    }
+}
+
 /// What one published round was: an entry of `GET /v1/tasks/{task}/rounds`, and the payload of the `published` and
 /// `evaluated` events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoundMetrics {
     /// The round. Round 0 is the initial model.
     pub round: u64,
@@ -114,6 +196,26 @@ pub struct RoundMetrics {
     pub accuracy: Option<f64>,
     /// Mean loss on the held-out examples.
     pub loss: Option<f64>,
+}
+
+impl Document for RoundMetrics {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let metrics = Self {
+            round: f.required("round"),
+            model: f.required("model"),
+            clients: f.required("clients"),
+            checked_in: f.required("checked_in"),
+            bytes_up: f.required("bytes_up"),
+            model_bytes: f.required("model_bytes"),
+            duration_ms: f.required("duration_ms"),
+            published_at_ms: f.required("published_at_ms"),
+            accuracy: f.nullable("accuracy"),
+            loss: f.nullable("loss"),
+        };
+        fields.finish_open().map(|()| metrics)
+    }
 }
 
 /// What the relay sends on `GET /v1/tasks/{task}/events` (server-sent events). The event's name is the variant's, its data
@@ -153,16 +255,16 @@ impl Event {
     /// Reads an event; none where the name is one that this version does not know (a later relay may send more).
     ///
     /// # Errors
-    /// The JSON error where the payload is not what the name promises.
-    pub fn read(name: &str, data: &str) -> Result<Option<Self>, serde_json::Error> {
+    /// What is wrong with a payload that is not what the name promises.
+    pub fn read(name: &str, data: &str) -> Result<Option<Self>, String> {
         if !["round", "published", "evaluated"].contains(&name) {
             return Ok(None);
         }
-        let data: serde_json::Value = serde_json::from_str(data)?;
+        let data: Value = serde_json::from_str(data).map_err(|error| error.to_string())?;
         Ok(Some(match name {
-            "round" => Self::Round(RoundState::deserialize(&data)?),
-            "published" => Self::Published(RoundMetrics::deserialize(&data)?),
-            _ => Self::Evaluated(RoundMetrics::deserialize(&data)?),
+            "round" => Self::Round(RoundState::read(data)?),
+            "published" => Self::Published(RoundMetrics::read(data)?),
+            _ => Self::Evaluated(RoundMetrics::read(data)?),
         }))
     }
 }
@@ -190,6 +292,94 @@ mod tests {
         assert_eq!(Event::read(event.name(), &event.data()).unwrap(), Some(event));
         assert_eq!(Event::read("something-later", "{}").unwrap(), None);
         assert!(Event::read("round", "{}").is_err());
+    }
+
+    /// What is read is what was written; without any one of its fields it is refused, unless that may be null; and a field that
+    /// is not known is passed over or refused, as `open` says.
+    fn holds<T: Document + Serialize + PartialEq + std::fmt::Debug>(message: T, open: bool) {
+        let written = serde_json::to_value(&message).unwrap();
+        for (name, value) in written.as_object().unwrap() {
+            let mut without = written.clone();
+            without.as_object_mut().unwrap().remove(name);
+            let optional = ["deadline_ms", "accuracy", "loss"].contains(&name.as_str()) && value.is_null();
+            assert_eq!(T::read(without).is_ok(), optional, "{name}");
+            let mut other = written.clone();
+            other[name] = serde_json::json!([true]);
+            assert!(T::read(other).is_err(), "{name}");
+        }
+        let mut more = written.clone();
+        more["something_later"] = 1.into();
+        assert_eq!(T::read(more).is_ok(), open);
+        assert_eq!(T::read(written), Ok(message));
+    }
+
+    #[test]
+    fn every_message_is_read_as_it_was_written_and_refused_without_its_fields() {
+        let model = ContentHash::of(b"model");
+        let client = ClientId::from_bytes([1; 16]);
+        let manifest = ContentHash::of(b"manifest");
+        holds(CheckIn { client, manifest }, false);
+        holds(
+            CheckInReply::Train {
+                round: 1,
+                model,
+                deadline_ms: 5,
+            },
+            true,
+        );
+        holds(
+            CheckInReply::Wait {
+                round: 1,
+                retry_after_ms: 5,
+            },
+            true,
+        );
+        holds(CheckInReply::Finished { round: 1, model }, true);
+        let update = UpdateId::from_bytes([2; 16]);
+        holds(
+            UpdateReply {
+                update,
+                round: 7,
+                duplicate: true,
+            },
+            true,
+        );
+        for phase in [RoundPhase::Idle, RoundPhase::Collecting, RoundPhase::Finished] {
+            holds(
+                RoundState {
+                    phase,
+                    deadline_ms: None,
+                    ..state()
+                },
+                true,
+            );
+        }
+        let metrics = RoundMetrics {
+            round: 1,
+            model,
+            clients: 2,
+            checked_in: 3,
+            bytes_up: 4,
+            model_bytes: 5,
+            duration_ms: 6,
+            published_at_ms: u64::MAX,
+            accuracy: None,
+            loss: None,
+        };
+        holds(metrics.clone(), true);
+        let measured = RoundMetrics {
+            accuracy: Some(0.5),
+            loss: Some(f64::MIN_POSITIVE),
+            ..metrics
+        };
+        assert_eq!(
+            RoundMetrics::read(serde_json::to_value(&measured).unwrap()),
+            Ok(measured)
+        );
+        holds(
+            crate::Problem::new(crate::ProblemKind::Unavailable, "the disk is full"),
+            true,
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Errors as a relay reports them: problem documents (RFC 9457) with stable types.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use unsaid_document::{Document, Fields, Value, deserialize_by_read};
 
 /// Every kind of refusal that a relay has. The URN of a kind never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,7 +135,7 @@ impl ProblemKind {
 }
 
 /// A problem document, `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// [`ProblemKind::urn`].
     #[serde(rename = "type")]
@@ -145,6 +146,21 @@ pub struct Problem {
     pub status: u16,
     /// What was wrong with this request, and what to do.
     pub detail: String,
+}
+
+deserialize_by_read!(Problem);
+
+impl Document for Problem {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let problem = Self {
+            urn: fields.required("type"),
+            title: fields.required("title"),
+            status: fields.required("status"),
+            detail: fields.required("detail"),
+        };
+        fields.finish_open().map(|()| problem)
+    }
 }
 
 impl Problem {

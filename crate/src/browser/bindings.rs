@@ -3,7 +3,7 @@
 use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::Promise;
-use serde::{Deserialize, de::DeserializeOwned};
+use unsaid_document::{Document, Fields, Value};
 use unsaid_engine::Examples;
 use unsaid_privacy::{Budget, ClientFloors};
 use unsaid_protocol::{Shard, TaskId};
@@ -29,35 +29,52 @@ use crate::{
     task::Task,
 };
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug)]
 struct OpenOptions {
     relay: String,
     task: String,
-    #[serde(default)]
     backend: BackendChoice,
-    #[serde(default)]
     budget: Option<BudgetOption>,
-    #[serde(default)]
     floors: ClientFloors,
     /// The most tabs of one profile that may take part at once.
-    #[serde(default = "one")]
     participants: u32,
-    #[serde(default)]
     attempts: Option<u32>,
-    #[serde(default)]
     first_wait_ms: Option<u32>,
 }
 
-const fn one() -> u32 {
-    1
+impl Document for OpenOptions {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let options = Self {
+            relay: f.required("relay"),
+            task: f.required("task"),
+            backend: f.optional("backend").unwrap_or_default(),
+            budget: f.optional_document("budget")?,
+            floors: f.optional_document("floors")?.unwrap_or_default(),
+            participants: f.optional("participants").unwrap_or(1),
+            attempts: f.nullable("attempts"),
+            first_wait_ms: f.nullable("firstWaitMs"),
+        };
+        fields.finish().map(|()| options)
+    }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy)]
 struct BudgetOption {
     epsilon: f64,
     delta: f64,
+}
+
+impl Document for BudgetOption {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let option = Self {
+            epsilon: fields.required("epsilon"),
+            delta: fields.required("delta"),
+        };
+        fields.finish().map(|()| option)
+    }
 }
 
 /// The limit of a person who has set none: ε = 8 at δ = 10⁻⁵.
@@ -66,10 +83,17 @@ const DEFAULT_BUDGET: BudgetOption = BudgetOption {
     delta: 1e-5,
 };
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct RunOptions {
     rounds: Option<u32>,
+}
+
+impl Document for RunOptions {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let rounds = fields.nullable("rounds");
+        fields.finish().map(|()| Self { rounds })
+    }
 }
 
 /// An `Error` with the client's stable `code`, and the relay's problem document where there is one.
@@ -86,14 +110,14 @@ fn throw(error: &ClientError) -> JsValue {
     js.into()
 }
 
-fn options<T: DeserializeOwned>(value: JsValue) -> Result<T, ClientError> {
+fn options<T: Document>(value: JsValue) -> Result<T, ClientError> {
     let bad = |error: &dyn std::fmt::Display| ClientError::BadOptions(format!("options: {error}"));
     let text = js_sys::JSON::stringify(&value)
         .ok()
         .and_then(|text| text.as_string());
     let text = text.ok_or_else(|| bad(&"not a plain object"))?;
-    let document: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
-    T::deserialize(&document).map_err(|error| bad(&error))
+    let document: Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
+    T::read(document).map_err(|error| bad(&error))
 }
 
 /// A promise of `work`'s result. One executor for every method: each `async fn` of an exported type would bring its own.

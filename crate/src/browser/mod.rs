@@ -67,6 +67,8 @@ pub(crate) fn describe(value: &wasm_bindgen::JsValue) -> String {
             String::from(error.name()),
             String::from(error.message())
         ),
-        None => value.as_string().unwrap_or_else(|| format!("{value:?}")),
+        None => value
+            .as_string()
+            .unwrap_or_else(|| "something that is no Error was thrown".into()),
     }
 }

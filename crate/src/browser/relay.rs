@@ -2,7 +2,7 @@
 
 use gloo_net::http::{Headers, Request, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
-use serde::de::DeserializeOwned;
+use unsaid_document::{Document, Value};
 use unsaid_protocol::{
     CheckIn, CheckInReply, ContentHash, Problem, RoundMetrics, RoundState, TaskId, UpdateFrame, UpdateReply,
 };
@@ -107,15 +107,14 @@ async fn read_body(response: &Response, max_bytes: usize) -> Result<Vec<u8>, Rel
     }
 }
 
-/// A body as JSON. Through [`serde_json::Value`], like every document of the client: one parser for all types keeps the wasm
-/// small.
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, RelayFault> {
+/// A body as JSON.
+fn json<T: Document>(body: &[u8]) -> Result<T, RelayFault> {
     let garbled = |error: &dyn std::fmt::Display| {
         RelayFault::Unreachable(format!("the answer is not a relay's: {error}"))
     };
     let text = std::str::from_utf8(body).map_err(|error| garbled(&error))?;
-    let document: serde_json::Value = serde_json::from_str(text).map_err(|error| garbled(&error))?;
-    T::deserialize(&document).map_err(|error| garbled(&error))
+    let document: Value = serde_json::from_str(text).map_err(|error| garbled(&error))?;
+    T::read(document).map_err(|error| garbled(&error))
 }
 
 impl HttpRelay {

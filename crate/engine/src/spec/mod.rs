@@ -1,6 +1,5 @@
 //! What a model is and how it is trained, as documents: the JSON of a task's manifest, or built in Rust.
 
-mod fields;
 mod model;
 mod train;
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fields::{Field, Fields, deserialize_by_read};
+use unsaid_document::{Document, Field, Fields, deserialize_by_read};
 
 deserialize_by_read!(ModelSpec, LayerSpec);
 
@@ -212,7 +212,7 @@ pub enum LossSpec {
     MeanSquaredError,
 }
 
-impl ModelSpec {
+impl Document for ModelSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let serde_json::Value::Array(layers) = fields.document("layers")? else {
@@ -228,13 +228,13 @@ impl ModelSpec {
     }
 }
 
-impl LayerSpec {
+impl Document for LayerSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         /// That of PyTorch's layer and group normalisation.
         const USUAL_EPSILON: f32 = 1e-5;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let layer = match f.required::<String>("type").as_str() {
+        let layer = match f.tag("type")?.as_str() {
             "dense" => Self::Dense {
                 units: f.required("units"),
             },
@@ -297,12 +297,13 @@ impl LayerSpec {
                 projection: f.nullable("projection"),
             },
             "tied-dense" => Self::TiedDense {},
-            "" => return Err("missing field `type`".into()),
             other => return Err(format!("unknown variant `{other}`")),
         };
         fields.finish().map(|()| layer)
     }
+}
 
+impl LayerSpec {
     /// The type, as written in JSON.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use super::fields::{Fields, deserialize_by_read};
+use unsaid_document::{Document, Fields, deserialize_by_read};
 
 deserialize_by_read!(TrainSpec, OptimizerSpec, ScheduleSpec);
 
@@ -102,7 +102,7 @@ pub enum OptimizerSpec {
     },
 }
 
-impl TrainSpec {
+impl Document for TrainSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
@@ -125,7 +125,7 @@ impl TrainSpec {
     }
 }
 
-impl OptimizerSpec {
+impl Document for OptimizerSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         /// TensorFlow's default, for Adam and Adagrad alike.
         const EPSILON: f32 = 1e-7;
@@ -133,7 +133,7 @@ impl OptimizerSpec {
         const INITIAL_ACCUMULATOR: f32 = 0.1;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let optimizer = match f.required::<String>("type").as_str() {
+        let optimizer = match f.tag("type")?.as_str() {
             "sgd" => Self::Sgd {
                 learning_rate: f.required("learning_rate"),
                 momentum: f.optional("momentum").unwrap_or_default(),
@@ -151,7 +151,6 @@ impl OptimizerSpec {
                 initial_accumulator: f.optional("initial_accumulator").unwrap_or(INITIAL_ACCUMULATOR),
                 epsilon: f.optional("epsilon").unwrap_or(EPSILON),
             },
-            "" => return Err("missing field `type`".into()),
             other => return Err(format!("unknown variant `{other}`")),
         };
         fields.finish().map(|()| optimizer)
@@ -185,11 +184,11 @@ pub enum ScheduleSpec {
     },
 }
 
-impl ScheduleSpec {
+impl Document for ScheduleSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        let schedule = match f.required::<String>("type").as_str() {
+        let schedule = match f.tag("type")?.as_str() {
             "constant" => Self::Constant,
             "linear" => Self::Linear {
                 end: f.optional("end").unwrap_or_default(),
@@ -201,7 +200,6 @@ impl ScheduleSpec {
                 every: f.required("every"),
                 factor: f.required("factor"),
             },
-            "" => return Err("missing field `type`".into()),
             other => return Err(format!("unknown variant `{other}`")),
         };
         fields.finish().map(|()| schedule)

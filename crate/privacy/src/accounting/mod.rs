@@ -2,6 +2,7 @@
 
 mod zcdp;
 
+use unsaid_document::Decimal;
 pub use zcdp::Rho;
 pub(crate) use zcdp::check_delta;
 
@@ -31,16 +32,16 @@ impl Adjacency {
 #[non_exhaustive]
 pub enum AccountingError {
     /// ρ is negative, NaN or infinite.
-    #[error("rho is {0}, but must be a finite number of at least 0")]
+    #[error("rho is {}, but must be a finite number of at least 0", Decimal(*.0))]
     Rho(f64),
     /// δ is not between 0 and 1.
-    #[error("delta is {0}, but must be above 0 and below 1")]
+    #[error("delta is {}, but must be above 0 and below 1", Decimal(*.0))]
     Delta(f64),
     /// ε is negative, NaN or infinite.
-    #[error("epsilon is {0}, but must be a finite number of at least 0")]
+    #[error("epsilon is {}, but must be a finite number of at least 0", Decimal(*.0))]
     Epsilon(f64),
     /// A noise multiplier that is not a finite number above 0.
-    #[error("the noise multiplier is {0}, but must be a finite number above 0")]
+    #[error("the noise multiplier is {}, but must be a finite number above 0", Decimal(*.0))]
     NoiseMultiplier(f64),
 }
 

@@ -1,8 +1,10 @@
 //! Zero-concentrated differential privacy (Bun, Steinke 2016): one number per release, which adds up.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use unsaid_document::{Field, Value};
 
 use super::{AccountingError, Adjacency};
+use crate::bits::Bits;
 
 /// A cost in ρ-zCDP: every Rényi divergence of order α is at most ρα.
 ///
@@ -18,25 +20,16 @@ use super::{AccountingError, Adjacency};
 /// assert!(epsilon > 8.0 && epsilon < 9.0);
 /// # Ok::<(), unsaid_privacy::AccountingError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "StoredRho", into = "StoredRho")]
-pub struct Rho(f64);
-
-/// A [`Rho`] as it is stored: the bits of the number.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
-struct StoredRho(#[serde(with = "crate::bits")] f64);
+pub struct Rho(#[serde(serialize_with = "crate::bits::serialize")] f64);
 
-impl From<Rho> for StoredRho {
-    fn from(rho: Rho) -> Self {
-        Self(rho.0)
-    }
-}
-
-impl TryFrom<StoredRho> for Rho {
-    type Error = AccountingError;
-    fn try_from(stored: StoredRho) -> Result<Self, AccountingError> {
-        Self::new(stored.0)
+/// As it is stored: the bits of the number.
+impl Field for Rho {
+    const EXPECTED: &'static str = "a cost, as 16 lower-case hexadecimal digits";
+    const NONE: Self = Self::ZERO;
+    fn read(value: &Value) -> Option<Self> {
+        Self::new(Bits::read(value)?.0).ok()
     }
 }
 

@@ -20,6 +20,7 @@ pub use gaussian::DiscreteGaussian;
 pub use laplace::DiscreteLaplace;
 pub use local::LocalNoise;
 pub use uniform::{bernoulli, uniform_below};
+use unsaid_document::Decimal;
 
 /// Why a sampler cannot be made, or noise not be added.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -44,10 +45,10 @@ pub enum NoiseError {
         reason: &'static str,
     },
     /// A noise multiplier that is not a finite number above 0.
-    #[error("the noise multiplier is {0}, but must be a finite number above 0")]
+    #[error("the noise multiplier is {}, but must be a finite number above 0", Decimal(*.0))]
     NoiseMultiplier(f64),
     /// The noise would not fit beside the update in 32 bits.
-    #[error("noise of σ = {sigma_steps} grid steps leaves no room in 32 bits: take a coarser grid")]
+    #[error("noise of σ = {sigma_steps} grid steps leaves no room in 32 bits: take a coarser grid", sigma_steps = Decimal(*sigma_steps))]
     TooWide {
         /// σ in grid steps.
         sigma_steps: f64,

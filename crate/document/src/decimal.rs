@@ -6,7 +6,8 @@
 use std::fmt::{Display, Formatter, Result};
 
 /// A number with up to six digits after the point; very large and very small ones with a power of ten.
-pub(crate) struct Decimal(pub f64);
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decimal(pub f64);
 
 impl Display for Decimal {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -51,7 +52,8 @@ impl Display for Decimal {
 }
 
 /// A shape as JSON writes it, with spaces: `[28, 28, 1]`.
-pub(crate) struct Shape<'a>(pub &'a [usize]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape<'a>(pub &'a [usize]);
 
 impl Display for Shape<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

@@ -1,21 +1,41 @@
 //! Reading the objects of a document.
-//!
-//! serde derives the same, but as a parser of its own for every struct and variant, which shows in the wasm's size.
 
 use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
-use crate::decimal::Decimal;
+use crate::Decimal;
+
+/// What can be read from a JSON document.
+pub trait Document: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is missing, unknown or of another type, for people.
+    fn read(document: Value) -> Result<Self, String>;
+}
+
+impl<T: Document> Document for Vec<T> {
+    fn read(document: Value) -> Result<Self, String> {
+        match document {
+            Value::Array(elements) => elements.into_iter().map(T::read).collect(),
+            _ => Err("expected a list".into()),
+        }
+    }
+}
 
 /// The fields of one object. The first fault is kept until [`Fields::finish`]; what is read after it means nothing.
-pub(super) struct Fields {
+#[derive(Debug)]
+pub struct Fields {
     object: Map<String, Value>,
     fault: Option<String>,
 }
 
 impl Fields {
     /// The fields of an object.
+    ///
+    /// # Errors
+    /// Where the document is none.
     pub fn of(document: Value) -> Result<Self, String> {
         match document {
             Value::Object(object) => Ok(Self { object, fault: None }),
@@ -24,10 +44,21 @@ impl Fields {
     }
 
     /// The document of a field that must be there.
+    ///
+    /// # Errors
+    /// Where it is not.
     pub fn document(&mut self, name: &str) -> Result<Value, String> {
         self.object
             .remove(name)
             .ok_or_else(|| format!("missing field `{name}`"))
+    }
+
+    /// A field that must be there and is a document of its own.
+    ///
+    /// # Errors
+    /// Where it is missing, and all that its own `read` finds.
+    pub fn nested<T: Document>(&mut self, name: &str) -> Result<T, String> {
+        T::read(self.document(name)?).map_err(|error| format!("{name}: {error}"))
     }
 
     /// A field that must be there.
@@ -36,6 +67,25 @@ impl Fields {
             self.fail(|| format!("missing field `{name}`"));
             T::NONE
         })
+    }
+
+    /// A field that may be left out or null, and else is a document of its own.
+    ///
+    /// # Errors
+    /// All that its own `read` finds.
+    pub fn optional_document<T: Document>(&mut self, name: &str) -> Result<Option<T>, String> {
+        let found = self.object.remove(name).filter(|value| !value.is_null());
+        let read = |value| T::read(value).map_err(|error| format!("{name}: {error}"));
+        found.map(read).transpose()
+    }
+
+    /// The field that says which of several forms the object has.
+    ///
+    /// # Errors
+    /// Where it is missing, or no string.
+    pub fn tag(&mut self, name: &str) -> Result<String, String> {
+        let tag = self.required(name);
+        self.fault.take().map_or(Ok(tag), Err)
     }
 
     /// A field that may be left out.
@@ -56,7 +106,19 @@ impl Fields {
         self.optional(name)
     }
 
+    /// Whether all of the fields were there and had the right type. Others may be left: for answers, to which a later version
+    /// may add some.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn finish_open(self) -> Result<(), String> {
+        self.fault.map_or(Ok(()), Err)
+    }
+
     /// Whether all of the fields were there, had the right type, and no other is left.
+    ///
+    /// # Errors
+    /// A field that is left, or else the first fault.
     pub fn finish(self) -> Result<(), String> {
         match (self.object.into_iter().next(), self.fault) {
             (Some((name, _)), _) => Err(format!("unknown field `{name}`")),
@@ -85,7 +147,7 @@ fn but_is(value: &Value) -> String {
 }
 
 /// What a field can hold.
-pub(super) trait Field: Sized {
+pub trait Field: Sized {
     /// What it must be, for people.
     const EXPECTED: &'static str;
     /// Stands for what could not be read.
@@ -115,6 +177,38 @@ impl Field for f32 {
     const NONE: Self = 0.0;
     fn read(value: &Value) -> Option<Self> {
         Some(value.as_f64()? as f32)
+    }
+}
+
+impl Field for u16 {
+    const EXPECTED: &'static str = "a whole number below 65,536";
+    const NONE: Self = 0;
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()?.try_into().ok()
+    }
+}
+
+impl Field for u32 {
+    const EXPECTED: &'static str = "a whole number below 2³²";
+    const NONE: Self = 0;
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()?.try_into().ok()
+    }
+}
+
+impl Field for u64 {
+    const EXPECTED: &'static str = "a whole number";
+    const NONE: Self = 0;
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()
+    }
+}
+
+impl Field for f64 {
+    const EXPECTED: &'static str = "a finite number";
+    const NONE: Self = 0.0;
+    fn read(value: &Value) -> Option<Self> {
+        value.as_f64()
     }
 }
 
@@ -160,16 +254,3 @@ impl Field for [usize; 2] {
         Some([usize::read(height)?, usize::read(width)?])
     }
 }
-
-/// `Deserialize` by a type's own `read`.
-macro_rules! deserialize_by_read {
-    ($($type:ty),+) => {$(
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let document = serde_json::Value::deserialize(deserializer)?;
-                Self::read(document).map_err(serde::de::Error::custom)
-            }
-        }
-    )+};
-}
-pub(super) use deserialize_by_read;
