@@ -51,23 +51,30 @@
 //! Floats are used up to the rounding on the grid, and in the accounting (where they are rounded towards more cost). From the
 //! rounded integers on, all that decides what is sent is integer arithmetic.
 
-mod accounting;
+pub mod accounting;
+pub mod analytics;
+mod audit;
 mod bits;
+pub mod central;
 mod encoding;
 mod floors;
 mod histogram;
+mod inversion;
 mod ledger;
 mod noise;
 #[cfg(test)]
 mod statistics;
 
 pub use accounting::{AccountingError, Adjacency, Rho};
+pub use audit::{Audit, AuditError};
 pub use encoding::{Encoded, Encoding, EncodingError};
 pub use floors::{ClientFloors, FloorError};
 pub use histogram::Histogram;
+pub use inversion::{InversionError, invert_dense, label_from_bias, psnr};
 pub use ledger::{Budget, Charge, Ledger, LedgerError, Receipt};
 pub use noise::{
-    DiscreteGaussian, DiscreteLaplace, LocalNoise, NoiseError, bernoulli, bernoulli_exp, uniform_below,
+    DiscreteGaussian, DiscreteLaplace, LocalNoise, NoiseError, Skellam, bernoulli, bernoulli_exp,
+    uniform_below,
 };
 
 /// Anything that can go wrong in this crate.

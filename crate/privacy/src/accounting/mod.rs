@@ -1,8 +1,33 @@
 //! What was spent: from mechanisms to (ε, δ).
+//!
+//! Three accountants, from the simplest to the tightest. Each takes the [`Adjacency`] it is to count for.
+//! - [`Rho`], zero-concentrated differential privacy: one number, which the ledger books;
+//! - [`RdpCurve`], Rényi differential privacy: a number for each order, which also knows sampling;
+//! - [`LossDistribution`], the distribution of the privacy loss on a grid: within a few parts in 10⁴ of the true ε, with
+//!   a proven bound on either side.
+//!
+//! [`Composition`] puts steps together, [`epsilon`](Composition::epsilon) asks any of them, and [`noise_multiplier`] goes the other
+//! way. [`analytic_epsilon`] is the exact answer where nobody is sampled.
 
+mod analytic;
+mod composition;
+mod error;
+mod fft;
+mod pld;
+mod rdp;
+mod special;
+mod step;
 mod zcdp;
 
 use unsaid_document::Decimal;
+
+pub use analytic::{analytic_epsilon, analytic_noise_multiplier};
+pub use composition::{Accountant, Composition, EpsilonBounds, noise_multiplier};
+pub use error::CompositionError;
+pub use pld::LossDistribution;
+pub use rdp::{RdpCurve, usual_orders};
+pub(crate) use special::normal_quantile;
+pub use step::{GaussianSum, Sampling};
 pub use zcdp::Rho;
 pub(crate) use zcdp::check_delta;
 

@@ -29,8 +29,6 @@ impl LocalNoise {
     /// Room that must be left beside the update, in σ. A discrete Gaussian passes 16σ on either side with probability at
     /// most 2·exp(−128) (P(X ≥ λ) ≤ exp(−λ²/2σ²), as for a continuous Gaussian: CKS, the section on utility).
     const ROOM_SIGMAS: f64 = 16.0;
-    /// σ² from which a whole number is near enough.
-    const FINE: f64 = 65_536.0;
 
     /// Noise of `noise_multiplier` times the encoding's bound.
     ///
@@ -53,13 +51,7 @@ impl LocalNoise {
                 reason: "local noise below 1/4096 of a grid step protects nothing: take a finer grid or more noise",
             });
         }
-        let (mut num, mut den) = (variance, 1_u64);
-        while num < Self::FINE {
-            // Doubling is exact.
-            num *= 2.0;
-            den *= 2;
-        }
-        let gaussian = DiscreteGaussian::with_variance(num.ceil() as u128, u128::from(den))?;
+        let gaussian = gaussian_of_at_least(variance)?;
         Ok(Self {
             gaussian,
             bound_squared,
@@ -113,6 +105,26 @@ impl LocalNoise {
         }
         result
     }
+}
+
+/// The discrete Gaussian of a variance that is never below `variance`, and hardly above: a whole number from σ = 256 on, else a
+/// multiple of a power of two that is as near.
+pub(crate) fn gaussian_of_at_least(variance: f64) -> Result<DiscreteGaussian, NoiseError> {
+    /// σ² from which a whole number is near enough.
+    const FINE: f64 = 65_536.0;
+    let (mut num, mut den) = (variance, 1_u64);
+    while num < FINE {
+        if den == 1 << 55 {
+            return Err(NoiseError::OutOfRange {
+                reason: "a variance below 2^-39 has no fraction that is near",
+            });
+        }
+        // Doubling is exact.
+        num *= 2.0;
+        den *= 2;
+    }
+    // Too large for 128 bits becomes the largest number, which is refused.
+    DiscreteGaussian::with_variance(num.ceil() as u128, u128::from(den))
 }
 
 /// Adds a sample to every coordinate, up to the first sum that does not fit.

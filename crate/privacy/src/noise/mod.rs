@@ -1,7 +1,8 @@
 //! Exact noise: samplers in integer arithmetic, from random words to random integers without a float in between.
 //!
 //! The samplers are Algorithms 1, 2 and 3 of Canonne, Kamath and Steinke, “The Discrete Gaussian for Differential
-//! Privacy”, NeurIPS 2020, [arXiv:2004.00010](https://arxiv.org/abs/2004.00010), cited below as CKS. A float sampler
+//! Privacy”, NeurIPS 2020, [arXiv:2004.00010](https://arxiv.org/abs/2004.00010), cited below as CKS, and one of our own for the
+//! Skellam distribution. A float sampler
 //! would leave tell-tale gaps in its output (Mironov, CCS 2012); these have none, because every probability is a
 //! comparison of whole numbers.
 //!
@@ -13,12 +14,15 @@ mod exponential;
 mod gaussian;
 mod laplace;
 mod local;
+mod skellam;
 mod uniform;
 
 pub use exponential::bernoulli_exp;
 pub use gaussian::DiscreteGaussian;
 pub use laplace::DiscreteLaplace;
 pub use local::LocalNoise;
+pub(crate) use local::gaussian_of_at_least;
+pub use skellam::Skellam;
 pub use uniform::{bernoulli, uniform_below};
 use unsaid_document::Decimal;
 

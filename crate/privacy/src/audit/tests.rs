@@ -1,0 +1,125 @@
+//! The audit of the local path: it would find out a mechanism that has less noise than it says.
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::*;
+use crate::accounting::analytic_epsilon;
+use crate::{Adjacency, Encoding, LocalNoise};
+
+const CLIP: f64 = 1.0;
+const DIMENSION: usize = 16;
+
+/// What an attacker who knows both candidates finds out about `clients` updates, each one of two opposite vectors of full clip norm,
+/// protected as `protect` does; about the fiftieth of them of which it is most certain.
+fn attack(clients: usize, seed: u8, mut protect: impl FnMut(&[f32], &mut ChaCha20Rng) -> Vec<i32>) -> Audit {
+    let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+    let direction = [(CLIP / (DIMENSION as f64).sqrt()) as f32; DIMENSION];
+    // The evidence for +, times the coin.
+    let mut scores: Vec<(i64, bool)> = (0..clients)
+        .map(|_| {
+            let plus = rng.next_u32() & 1 == 1;
+            let update: Vec<f32> = direction.iter().map(|x| if plus { *x } else { -*x }).collect();
+            let sum: i64 = protect(&update, &mut rng).iter().map(|x| i64::from(*x)).sum();
+            (sum, plus)
+        })
+        .collect();
+    scores.sort_by_key(|(sum, _)| std::cmp::Reverse(sum.abs()));
+    let guesses = clients / 50;
+    let right = scores[..guesses]
+        .iter()
+        .filter(|(sum, plus)| (*sum > 0) == *plus)
+        .count();
+    Audit::new(clients as u64, guesses as u64, right as u64).unwrap()
+}
+
+#[test]
+fn the_local_path_passes_its_audit_and_too_little_noise_fails_it() {
+    // δ times the number of canaries must be far below the probability of failing.
+    let (z, delta, clients) = (4.0, 1e-11, 100_000);
+    let encoding = Encoding::new(CLIP, 1.0 / 1024.0, DIMENSION).unwrap();
+    let claimed = LocalNoise::new(&encoding, z)
+        .unwrap()
+        .rho(Adjacency::ReplaceOne)
+        .epsilon(delta)
+        .unwrap();
+    let with = |multiplier: f64| {
+        let noise = LocalNoise::new(&encoding, multiplier).unwrap();
+        move |update: &[f32], rng: &mut ChaCha20Rng| {
+            let mut coordinates = encoding.encode(update, rng).unwrap().coordinates;
+            noise.add(&mut coordinates, rng).unwrap();
+            coordinates
+        }
+    };
+    // A private mechanism fails with probability at most 10⁻⁶.
+    let found = |audit: Audit| audit.epsilon_at_least(delta, 1.0 - 1e-6).unwrap();
+    let honest = found(attack(clients, 1, with(z)));
+    assert!(honest <= claimed, "{honest} {claimed}");
+    // It is no blunt attack: it shows a good part of what there is. (The best that any attack could show is the exact ε.)
+    let exact = analytic_epsilon(z, 1, delta, Adjacency::ReplaceOne).unwrap();
+    assert!(honest > 0.2 * exact, "{honest} {exact}");
+    // Positive controls: a quarter of the noise (the variance where the deviation was meant), and none.
+    let quarter = found(attack(clients, 2, with(z / 4.0)));
+    assert!(quarter > claimed, "{quarter} {claimed}");
+    let none = found(attack(clients, 3, |update, rng| {
+        encoding.encode(update, rng).unwrap().coordinates
+    }));
+    assert!(none > claimed, "{none} {claimed}");
+}
+
+#[test]
+fn randomised_response_is_audited_to_its_own_epsilon() {
+    // The mechanism for which the bound is tight: each coin told rightly with probability e^ε/(e^ε + 1).
+    let mut rng = ChaCha20Rng::from_seed([4; 32]);
+    for epsilon in [0.5_f64, 1.0, 3.0] {
+        let coins = 200_000;
+        let hit = (f64::from(u32::MAX) / (1.0 + (-epsilon).exp())) as u32;
+        let right = (0..coins).filter(|_| rng.next_u32() < hit).count() as u64;
+        let found = Audit::new(coins, coins, right)
+            .unwrap()
+            .epsilon_at_least(0.0, 1.0 - 1e-6)
+            .unwrap();
+        assert!(found <= epsilon && found > 0.93 * epsilon, "{epsilon}: {found}");
+    }
+}
+
+#[test]
+fn the_p_value_without_delta_is_the_binomial_tail() {
+    // 9 or more of 10 heads: 11/1024.
+    let audit = Audit::new(10, 10, 9).unwrap();
+    assert!((audit.p_value(0.0, 0.0) - 11.0 / 1024.0).abs() < 1e-12);
+    // With δ: the means of the one, two, … outcomes below 9, which have 45, 120, 210, 252, 210, 120 of 1,024.
+    let means = [45.0, 82.5, 125.0, 156.75, 167.4, 159.5];
+    let steepest = means.into_iter().fold(0.0, f64::max) / 1024.0;
+    let expected = 11.0 / 1024.0 + 2.0 * 10.0 * 1e-3 * steepest;
+    assert!((audit.p_value(0.0, 1e-3) - expected).abs() < 1e-12);
+    // It rises with ε and with δ.
+    assert!(audit.p_value(1.0, 1e-3) > expected && audit.p_value(0.0, 2e-3) > expected);
+}
+
+#[test]
+fn senseless_audits_are_typed_errors() {
+    for (canaries, guesses, right) in [(10, 11, 5), (10, 5, 6), (10, 0, 0), (0, 0, 0), (10_000_001, 1, 1)] {
+        assert!(matches!(
+            Audit::new(canaries, guesses, right),
+            Err(AuditError::Counts { .. })
+        ));
+    }
+    let audit = Audit::new(10, 10, 10).unwrap();
+    for (delta, confidence) in [
+        (1.0, 0.9),
+        (-0.1, 0.9),
+        (f64::NAN, 0.9),
+        (0.0, 1.0),
+        (0.0, 0.0),
+        (0.0, f64::NAN),
+    ] {
+        assert!(matches!(
+            audit.epsilon_at_least(delta, confidence),
+            Err(AuditError::Level { .. })
+        ));
+    }
+    // Everything right, and nothing right.
+    assert!(audit.epsilon_at_least(0.0, 0.9).unwrap() > 1.0);
+    assert_eq!(Audit::new(10, 10, 0).unwrap().epsilon_at_least(0.0, 0.9), Ok(0.0));
+}

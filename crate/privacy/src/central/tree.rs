@@ -1,0 +1,186 @@
+//! Running sums by a binary tree: Kairouz, McMahan, Song, Thakkar, Thakurta, Xu, “Practical and Private (Deep) Learning without
+//! Sampling or Shuffling”, ICML 2021, [arXiv:2103.00039](https://arxiv.org/abs/2103.00039), after Dwork, Naor, Pitassi, Rothblum 2010
+//! and Chan, Shi, Song 2011.
+
+use rand_core::CryptoRng;
+
+use super::{CentralError, variance};
+use crate::accounting::CompositionError;
+use crate::{Adjacency, DiscreteGaussian, Rho};
+
+/// The noised sum of all vectors so far, after every step, as DP-FTRL needs it.
+///
+/// The steps are the leaves of a binary tree, and every node has the sum of its leaves with noise of its own, drawn once. The sum of the
+/// first t steps is that of the nodes that t is written with in binary: at most log₂ t + 1 of them, so that its noise has a variance of
+/// at most (log₂ t + 1)·σ², where noise on every step would add up to t·σ². A vector is in as many nodes as the tree is high.
+///
+/// ```
+/// use unsaid_privacy::{Adjacency, central::{CentralError, TreeSum}};
+/// # use rand_core::SeedableRng;
+/// # let mut rng = rand_chacha::ChaCha20Rng::from_seed([1; 32]);
+/// let mut tree = TreeSum::new(2, 100, 2.0, 1_000)?; // norms of at most 10 grid steps, z = 2
+/// let first = tree.push(&[6, -8], &mut rng)?;
+/// let second = tree.push(&[6, -8], &mut rng)?; // near (12, −16)
+/// assert_eq!(second.len(), 2);
+/// // 1,000 steps make a tree of height 10; each participant takes part once: 10·Δ²/2σ².
+/// assert!((tree.cost(1)?.rho(Adjacency::AddRemove).get() - 10.0 / 8.0).abs() < 1e-3);
+/// # Ok::<(), CentralError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TreeSum {
+    gaussian: DiscreteGaussian,
+    bound_squared: u64,
+    dimension: usize,
+    max_steps: u64,
+    steps: u64,
+    /// For each binary digit of `steps` that is 1, from the lowest level up: the node's exact sum and its noise.
+    nodes: Vec<Option<Node>>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    sum: Vec<i64>,
+    noise: Vec<i64>,
+}
+
+/// What a tree costs, for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TreeCost {
+    /// Σ over nodes of (participations in the node)², at most.
+    nodes: u64,
+    bound_squared: u64,
+    variance: (u64, u64),
+}
+
+impl TreeSum {
+    /// The most steps.
+    pub const MAX_STEPS: u64 = 1 << 32;
+
+    /// Sums of `dimension` coordinates over at most `max_steps` steps, where one participant's vector has a squared norm of at most
+    /// `bound_squared`, and every node's noise σ = `noise_multiplier`·√`bound_squared`.
+    ///
+    /// # Errors
+    /// [`CentralError::Bound`], [`CentralError::Noise`], [`CentralError::Full`] for no steps or more than [`Self::MAX_STEPS`].
+    pub fn new(
+        dimension: usize,
+        bound_squared: u64,
+        noise_multiplier: f64,
+        max_steps: u64,
+    ) -> Result<Self, CentralError> {
+        if bound_squared == 0 || bound_squared > 1 << 53 {
+            return Err(CentralError::Bound(bound_squared));
+        }
+        if max_steps == 0 || max_steps > Self::MAX_STEPS {
+            return Err(CentralError::Full(max_steps));
+        }
+        Ok(Self {
+            gaussian: variance(noise_multiplier, bound_squared as f64)?,
+            bound_squared,
+            dimension,
+            max_steps,
+            steps: 0,
+            nodes: Vec::new(),
+        })
+    }
+
+    /// Adds one step's exact sum, and gives the noised sum of all steps so far.
+    ///
+    /// # Errors
+    /// [`CentralError::Length`], [`CentralError::Full`] after the last step, [`CentralError::Noise`] where a sum leaves 64 bits. On an
+    /// error nothing has changed.
+    pub fn push<R: CryptoRng + ?Sized>(
+        &mut self,
+        step: &[i64],
+        rng: &mut R,
+    ) -> Result<Vec<i64>, CentralError> {
+        if step.len() != self.dimension {
+            return Err(CentralError::Length {
+                found: step.len(),
+                expected: self.dimension,
+            });
+        }
+        if self.steps == self.max_steps {
+            return Err(CentralError::Full(self.max_steps));
+        }
+        // As a binary counter: full nodes of the lowest levels join the new one.
+        let mut sum = step.to_vec();
+        let level = self
+            .nodes
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.nodes.len());
+        for node in self.nodes[..level].iter().flatten() {
+            add_to(&mut sum, &node.sum)?;
+        }
+        let node = Node {
+            sum,
+            noise: (0..self.dimension).map(|_| self.gaussian.sample(rng)).collect(),
+        };
+        let mut total = vec![0; self.dimension];
+        for node in self.nodes.iter().skip(level + 1).flatten().chain([&node]) {
+            add_to(&mut total, &node.sum)?;
+            add_to(&mut total, &node.noise)?;
+        }
+        if level == self.nodes.len() {
+            self.nodes.push(None);
+        }
+        self.nodes[..level].fill(None);
+        self.nodes[level] = Some(node);
+        self.steps += 1;
+        Ok(total)
+    }
+
+    /// Steps so far.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Nodes above one leaf, the leaf included: ⌊log₂ max_steps⌋ + 1.
+    pub const fn height(&self) -> u32 {
+        self.max_steps.ilog2() + 1
+    }
+
+    /// What the whole tree costs a participant who takes part in at most `participations` of its steps, with any steps and any
+    /// vectors within the bound, chosen as they like. A node with j of them has a sensitivity of j·Δ. At level l a node has 2^l
+    /// leaves, so that j ≤ min(k, 2^l) for k participations, and Σ j² ≤ k·min(k, 2^l) over the level. For k = 1 this is the height
+    /// (Kairouz and others 2021, Theorem 4.1).
+    ///
+    /// # Errors
+    /// [`CentralError::Accounting`] for no participations, or more than there are steps.
+    pub fn cost(&self, participations: u64) -> Result<TreeCost, CentralError> {
+        if participations == 0 || participations > self.max_steps {
+            return Err(CompositionError::Steps(participations).into());
+        }
+        let mut nodes = 0_u64;
+        for level in 0..self.height() {
+            let most = participations.min(1 << level);
+            nodes = nodes.saturating_add(participations.saturating_mul(most));
+        }
+        Ok(TreeCost {
+            nodes,
+            bound_squared: self.bound_squared,
+            variance: self.gaussian.variance(),
+        })
+    }
+}
+
+impl TreeCost {
+    /// ρ of all that the tree tells: Σ (kⱼ·s·Δ)²/2σ² over its nodes (CKS 2020, Theorem 14, for the vector of all nodes).
+    pub fn rho(&self, adjacency: Adjacency) -> Rho {
+        let (num, den) = self.variance;
+        Rho::of_ratio(
+            adjacency,
+            (self.nodes as f64).next_up() * self.bound_squared as f64 * den as f64,
+            num as f64,
+        )
+    }
+}
+
+fn add_to(total: &mut [i64], more: &[i64]) -> Result<(), CentralError> {
+    for (index, (total, more)) in total.iter_mut().zip(more).enumerate() {
+        *total = total
+            .checked_add(*more)
+            .ok_or(crate::NoiseError::Saturated { index })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::*;
+use crate::{Encoding, LocalNoise};
+
+const INPUTS: usize = 64;
+const UNITS: usize = 10;
+const LABEL: usize = 7;
+
+/// An 8 × 8 picture: a ring.
+fn picture() -> Vec<f32> {
+    (0..INPUTS)
+        .map(|at| {
+            let (x, y) = ((at % 8) as f32 - 3.5, (at / 8) as f32 - 3.5);
+            if (x.hypot(y) - 2.5).abs() < 0.8 { 1.0 } else { 0.1 }
+        })
+        .collect()
+}
+
+/// The change of a softmax regression's weights, `[INPUTS, UNITS]` and then the bias, in one step on the picture.
+fn update() -> Vec<f32> {
+    let x = picture();
+    let rate = 0.5;
+    // From weights of 0 all probabilities are 1/10.
+    let error: Vec<f32> = (0..UNITS)
+        .map(|unit| 0.1 - if unit == LABEL { 1.0 } else { 0.0 })
+        .collect();
+    let kernel = x.iter().flat_map(|x| error.iter().map(move |e| -rate * x * e));
+    let bias = error.iter().map(|e| -rate * e);
+    kernel.chain(bias).collect()
+}
+
+fn attack(update: &[f32]) -> Vec<f32> {
+    let (kernel, bias) = update.split_at(INPUTS * UNITS);
+    invert_dense(kernel, bias).unwrap()
+}
+
+#[test]
+fn an_update_without_noise_gives_the_picture_and_its_label_away() {
+    let update = update();
+    assert!(psnr(&picture(), &attack(&update), 1.0).unwrap() > 100.0);
+    assert_eq!(label_from_bias(&update[INPUTS * UNITS..]), Ok(LABEL));
+    // Clipping alone hides nothing: the factor cancels, and what is left is the grid's rounding.
+    let encoding = Encoding::new(0.1, 0.1 / 65_536.0, update.len()).unwrap();
+    let mut rng = ChaCha20Rng::from_seed([1; 32]);
+    let clipped = encoding.encode(&update, &mut rng).unwrap();
+    assert!(clipped.clipped);
+    let found = attack(&encoding.decode(&clipped.coordinates));
+    assert!(psnr(&picture(), &found, 1.0).unwrap() > 40.0);
+}
+
+#[test]
+fn with_clipping_and_noise_there_is_nothing_to_see() {
+    let update = update();
+    let encoding = Encoding::new(1.0, 1.0 / 1024.0, update.len()).unwrap();
+    let noise = LocalNoise::new(&encoding, 1.0).unwrap();
+    // Of 100 attempts the best is below 12 dB, which is what a grey picture of no content gets.
+    let grey = psnr(&picture(), &[0.4; INPUTS], 1.0).unwrap();
+    let mut rng = ChaCha20Rng::from_seed([2; 32]);
+    let mut right = 0;
+    for _ in 0..100 {
+        let mut coordinates = encoding.encode(&update, &mut rng).unwrap().coordinates;
+        noise.add(&mut coordinates, &mut rng).unwrap();
+        let noised = encoding.decode(&coordinates);
+        let found = psnr(&picture(), &attack(&noised), 1.0).unwrap();
+        assert!(found < 12.0 && found < grey + 4.0, "{found} {grey}");
+        right += i32::from(label_from_bias(&noised[INPUTS * UNITS..]) == Ok(LABEL));
+    }
+    // The label is guessed in well under half of all cases.
+    assert!(right < 50, "{right}");
+}
+
+#[test]
+fn what_cannot_be_inverted_is_a_typed_error() {
+    for (kernel, bias) in [
+        (&[1.0, 2.0, 3.0][..], &[1.0, 1.0][..]),
+        (&[], &[1.0]),
+        (&[1.0], &[]),
+    ] {
+        assert!(matches!(
+            invert_dense(kernel, bias),
+            Err(InversionError::Shape { .. })
+        ));
+    }
+    for bias in [[0.0, 0.0], [f32::NAN, 0.0], [f32::INFINITY, f32::NAN]] {
+        assert_eq!(invert_dense(&[1.0; 4], &bias), Err(InversionError::NoSignal));
+    }
+    assert_eq!(
+        label_from_bias(&[-1.0, f32::NAN, 0.0]),
+        Err(InversionError::NoSignal)
+    );
+    assert_eq!(psnr(&[1.0], &[], 1.0), Err(InversionError::Length(1, 0)));
+    assert_eq!(psnr(&[1.0, 2.0], &[1.0, 2.0], 1.0), Ok(f64::INFINITY));
+}
