@@ -1,5 +1,7 @@
 //! Commands and their output. Standard output is for programs, standard error for people.
 
+mod privacy;
+
 use std::{
     io::Write,
     net::SocketAddr,
@@ -39,6 +41,9 @@ enum Command {
     /// Make data for the demo.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Compute privacy costs, or write samples of the noise.
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyCommand),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +106,7 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve(options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
         Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
+        Command::Privacy(command) => privacy::run(command, std::io::stdout()).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
