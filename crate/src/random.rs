@@ -23,9 +23,17 @@ impl Random {
     /// # Errors
     /// [`ClientError::NoEntropy`] where the platform gives no randomness.
     pub fn generator(&mut self) -> Result<&mut ChaCha20Rng, ClientError> {
+        self.seeded_by(getrandom::fill)
+    }
+
+    /// The generator, seeded by `source` on first use: no seed, no generator.
+    fn seeded_by(
+        &mut self,
+        source: impl FnOnce(&mut [u8]) -> Result<(), getrandom::Error>,
+    ) -> Result<&mut ChaCha20Rng, ClientError> {
         if self.generator.is_none() {
             let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|error| ClientError::NoEntropy(error.to_string()))?;
+            source(&mut seed).map_err(|error| ClientError::NoEntropy(error.to_string()))?;
             self.generator = Some(ChaCha20Rng::from_seed(seed));
         }
         self.generator
@@ -41,5 +49,23 @@ impl Random {
         let mut bytes = [0; N];
         self.generator()?.fill_bytes(&mut bytes);
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_randomness_there_is_an_error_and_no_generator() {
+        let mut random = Random::default();
+        for _ in 0..2 {
+            let refused = random.seeded_by(|_| Err(getrandom::Error::UNSUPPORTED));
+            assert!(matches!(refused, Err(ClientError::NoEntropy(_))));
+            assert!(random.generator.is_none());
+        }
+        // A platform that can do it later is asked again.
+        assert!(random.generator().is_ok());
+        assert!(random.generator.is_some());
     }
 }

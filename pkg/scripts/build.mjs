@@ -23,7 +23,13 @@ if (!existsSync(glue)) {
 mkdirSync(dist, { recursive: true });
 checkWasmSurface(root, wasm, "unsaid", "wasm.js", "WasmModule");
 const common = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
-await build({ ...common, entryPoints: [resolve(root, "src/index.ts")], outfile: resolve(dist, "index.js") });
+await build({
+  ...common,
+  entryPoints: [resolve(root, "src/index.ts")],
+  outfile: resolve(dist, "index.js"),
+  // Loaded when it is first asked.
+  external: ["./accountant-module.js"],
+});
 await build({
   ...common,
   entryPoints: [resolve(root, "../worker/src/index.ts")],
@@ -44,11 +50,23 @@ await build({
 });
 copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
 copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
+
+// The accountant.
+const accountant = resolve(process.env.UNSAID_ACCOUNTANT ?? resolve(dist, "accountant"));
+checkWasmSurface(root, accountant, "unsaid_accountant", "../../pkg/src/accountant-wasm.js", "AccountantModule");
+await build({
+  ...common,
+  entryPoints: [resolve(root, "src/accountant-module.ts")],
+  outfile: resolve(dist, "accountant-module.js"),
+  alias: { "unsaid-accountant-wasm": resolve(accountant, "unsaid_accountant.js") },
+});
+copyFileSync(resolve(accountant, "unsaid_accountant_bg.wasm"), resolve(dist, "unsaid_accountant_bg.wasm"));
 writeDeclarations(root);
 
 const shipped = [
   "index.js", "worker.js", "unsaid_bg.wasm",
   "trainer.js", "trainer-worker.js", "unsaid_trainer_bg.wasm", "unsaid_trainer_relaxed_bg.wasm",
+  "accountant-module.js", "unsaid_accountant_bg.wasm",
 ];
 for (const name of shipped) {
   const bytes = readFileSync(resolve(dist, name));

@@ -67,6 +67,7 @@ pub(crate) fn page(place: &Place) -> Result<PathBuf> {
         pkg.join("dist/unsaid_bg.wasm"),
         pkg.join("dist/trainer.js"),
         pkg.join("dist/trainer-worker.js"),
+        pkg.join("dist/accountant-module.js"),
     ];
     npm_build(place, "pkg", &hash, &bundled)?;
     let inputs = Inputs::new(&[&hash]).add(&place.root.join("web"))?;

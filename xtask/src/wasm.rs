@@ -1,4 +1,4 @@
-//! The wasm modules that are shipped: the client, and the trainer with and without relaxed SIMD. Each is built again only when
+//! The wasm modules that are shipped: the client, the trainer with and without relaxed SIMD, and the accountant. Each is built again only when
 //! its inputs changed.
 //!
 //! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
@@ -58,7 +58,7 @@ struct Module {
     relaxed: bool,
 }
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 4] = [
     Module {
         package: "unsaid",
         name: "unsaid",
@@ -76,6 +76,12 @@ const MODULES: [Module; 3] = [
         name: "unsaid_trainer",
         folder: "trainer/relaxed",
         relaxed: true,
+    },
+    Module {
+        package: "unsaid-accountant",
+        name: "unsaid_accountant",
+        folder: "accountant",
+        relaxed: false,
     },
 ];
 
@@ -187,7 +193,7 @@ fn same_glue(place: &Place) -> Result<()> {
         let [glue, ..] = module.outputs(place);
         fs::read(&glue).with_context(|| format!("{} cannot be read", glue.display()))
     };
-    let [_, plain, relaxed] = &MODULES;
+    let [_, plain, relaxed, _] = &MODULES;
     if read(plain)? != read(relaxed)? {
         bail!("the trainer's JavaScript differs between its builds with and without relaxed SIMD");
     }

@@ -40,6 +40,8 @@ pub(super) fn lint(runner: &mut Runner) {
             "unsaid",
             "-p",
             "unsaid-trainer",
+            "-p",
+            "unsaid-accountant",
             "--lib",
             "--locked",
         ]);
