@@ -1,5 +1,5 @@
-//! The wasm modules that are shipped: the client, the trainer with and without relaxed SIMD, and the accountant. Each is built again only when
-//! its inputs changed.
+//! The wasm modules that are shipped: the client, the trainer with and without relaxed SIMD, and the accountant. Each is
+//! built again only when its inputs changed.
 //!
 //! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
 //! that unstable, and `RUSTC_BOOTSTRAP` lets a released compiler do it.
