@@ -1,11 +1,58 @@
 // The public API of `unsaid`. Made by `npm run api:update`; do not edit.
 
 // index.d.ts
+export { accountant } from "./accountant.js";
+export type { EpsilonBounds, PrivacyAccountant, PrivacyRun } from "./accountant.js";
 export { connect } from "./client.js";
 export type { CallOptions, Client, ConnectOptions, JoinOptions, LocalData, PrivacyBudget } from "./client.js";
 export { errorCodes, UnsaidError } from "./errors.js";
 export type { ErrorCode, Problem } from "./errors.js";
 export type * from "./types.js";
+
+// accountant.d.ts
+/** A number of sums with Gaussian noise, one after the other. */
+export interface PrivacyRun {
+    /** The probability with which a record is in a step. Default 1: every record is in every step. */
+    readonly samplingRate?: number | undefined;
+    /** How the records of a step are chosen: each by a coin of its own (the default), or a batch of fixed size. */
+    readonly sampling?: "poisson" | "without-replacement" | undefined;
+    /** The number of steps: 1 to 10⁹. */
+    readonly steps: number;
+    /** The δ at which ε holds. */
+    readonly delta: number;
+    /** What must be hard to tell apart: a record there or not, or a record and any other in its place. */
+    readonly adjacency: "add-remove" | "replace-one";
+    /** Rényi differential privacy, or (the default) the distribution of the privacy loss, which is tight. */
+    readonly accountant?: "rdp" | "pld" | undefined;
+}
+/** ε, and what is known about how near it is. */
+export interface EpsilonBounds {
+    /** The guarantee. */
+    readonly epsilon: number;
+    /** A lower bound on the ε of the steps' worst case; 0 where nothing is known. */
+    readonly lower: number;
+    /** The same as `epsilon`. */
+    readonly upper: number;
+}
+/**
+ * Computes privacy costs, in this thread: an ε takes some milliseconds, up to about half a second for large runs, and a noise multiplier
+ * about twenty times that. Ask from a worker where it matters.
+ */
+export interface PrivacyAccountant {
+    /**
+     * ε of a run, of which the noise has `noiseMultiplier` times the norm that one record's vector can have.
+     * Rejects with the code `bad-options` for what makes no sense, and `load-failed` where the wasm cannot be loaded.
+     */
+    epsilon(run: PrivacyRun & {
+        readonly noiseMultiplier: number;
+    }): Promise<EpsilonBounds>;
+    /** The least noise multiplier with which a run keeps `epsilon`. Rejects as `epsilon` does. */
+    noiseMultiplier(run: PrivacyRun & {
+        readonly epsilon: number;
+    }): Promise<number>;
+}
+/** Computes privacy costs. Its wasm is loaded when it is first asked. */
+export declare const accountant: PrivacyAccountant;
 
 // client.d.ts
 import type { Backend, Budget, BudgetView, ClientEvent, ClientEventOf, ClientEventType, DataSummary, Floors, ManifestView, RunSummary } from "./types.js";

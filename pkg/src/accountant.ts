@@ -29,7 +29,10 @@ export interface EpsilonBounds {
   readonly upper: number;
 }
 
-/** Computes privacy costs, in this thread: some milliseconds, up to about half a second for large runs. */
+/**
+ * Computes privacy costs, in this thread: an ε takes some milliseconds, up to about half a second for large runs, and a noise multiplier
+ * about twenty times that. Ask from a worker where it matters.
+ */
 export interface PrivacyAccountant {
   /**
    * ε of a run, of which the noise has `noiseMultiplier` times the norm that one record's vector can have.
