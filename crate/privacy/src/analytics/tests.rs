@@ -28,7 +28,7 @@ fn probabilities(oracle: &FrequencyOracle, value: u32) -> Vec<f64> {
             let columns = (k + 1).next_power_of_two();
             (0..columns)
                 .map(|column| {
-                    let plus = ((value + 1) & column).count_ones() % 2 == 0;
+                    let plus = ((value + 1) & column).count_ones().is_multiple_of(2);
                     (if plus { e } else { 1.0 }) / (e + 1.0) / f64::from(columns / 2)
                 })
                 .collect()
@@ -219,7 +219,7 @@ fn the_budget_is_spent_to_the_last_unit_and_never_beyond() {
     while data.count(|()| true, 0.3, &mut rng).is_ok() {
         told += 0.3;
     }
-    assert!(told <= 0.9 && told >= 0.6 && data.left() >= 0.0 && data.left() < 0.31);
+    assert!((0.6..=0.9).contains(&told) && (0.0..0.31).contains(&data.left()));
     let before = data.left();
     assert!(data.count(|()| true, 0.5, &mut rng).is_err());
     assert_eq!(data.left(), before);

@@ -171,6 +171,7 @@ fn ln_integral(low: f64, high: f64, step: f64, f: impl Fn(f64) -> f64, sigma: f6
 /// With r the curve of the sum over a whole batch, γ the batch's share, and B(l) the l-th moment of the likelihood ratio less 1:
 /// e^((α−1)·r'(α)) ≤ 1 + C(α,2)·γ²·min{4(e^(r(2)) − 1), 2e^(r(2))}
 ///   + Σ_{j=3..α} C(α,j)·γʲ·min{4·√(B(2⌊j/2⌋)·B(2⌈j/2⌉)), 2e^((j−1)·r(j))}.
+///
 /// At fractional orders (α − 1)·r'(α), which is convex in α, is interpolated linearly (their Corollary 10).
 pub(super) struct WithoutReplacement {
     ln_rate: f64,
