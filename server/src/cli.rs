@@ -18,6 +18,8 @@ use unsaid_relay::{
     task_file::Task,
 };
 
+mod simulate;
+
 /// How long requests may go on after the relay was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     /// Run tasks and serve them.
     Serve(Serve),
+    /// Run a task's rounds on this machine, with simulated clients.
+    Simulate(Box<simulate::Simulate>),
     /// Work with task files.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -99,6 +103,7 @@ enum DataCommand {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options),
+        Command::Simulate(options) => simulate::run(*options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
         Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
     };

@@ -170,6 +170,82 @@ fn each_mistake_is_reported_with_its_line_and_field() {
     }
 }
 
+/// The tasks's strategy, in the place of its line 31 and after.
+fn with_strategy(lines: &str) -> String {
+    format!("{GOOD}\n[strategy]\n{lines}\n")
+}
+
+#[test]
+fn a_strategy_is_part_of_what_clients_agree_to() {
+    assert_eq!(parse(GOOD, &[]).unwrap().manifest.strategy, None);
+    let plain = with_strategy("aggregation = { type = \"mean\" }\nserver = { type = \"fed-avg\" }");
+    let plain = parse(&plain, &[]).unwrap().manifest;
+    assert_eq!(plain, parse(GOOD, &[]).unwrap().manifest, "what is the default is not written");
+    let adam = with_strategy("server = { type = \"fed-adam\", learning_rate = 0.01 }");
+    let task = parse(&adam, &[]).unwrap();
+    let server = &task.manifest.strategy.as_ref().unwrap()["server"];
+    assert_eq!((server["beta2"].to_string(), server["tau"].to_string()), ("0.99".into(), "0.001".into()));
+    let read: Strategy = serde_json::from_value(task.manifest.strategy.clone().unwrap()).unwrap();
+    assert_eq!(read, task.strategy);
+    let weighted = with_strategy("aggregation = { type = \"weighted-mean\", max_weight = 600 }");
+    let weighted = parse(&weighted, &[]).unwrap().manifest;
+    assert_eq!(weighted.update.max_weight, Some(600));
+}
+
+#[test]
+fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
+    let cases = [
+        ("aggregation = { type = \"krumm\" }", "aggregation.type", "unknown variant `krumm`"),
+        ("aggregation = { type = \"krum\" }", "aggregation", "missing field `byzantine`"),
+        ("aggregation = { type = \"mean\", trim = 1 }", "aggregation.trim", "unknown field `trim`"),
+        (
+            "aggregation = { type = \"norm-bounding\", bound_l2 = -1 }",
+            "aggregation.bound_l2",
+            "-1 is not a number above 0",
+        ),
+        (
+            "aggregation = { type = \"weighted-mean\", max_weight = 2_000_000 }",
+            "aggregation.max_weight",
+            "2000000 is not a whole number from 1 to 1048576",
+        ),
+        (
+            "server = { type = \"fed-adam\", learning_rate = 0.1, beta2 = 1.0 }",
+            "server.beta2",
+            "1 is not a number of at least 0 and below 1",
+        ),
+        ("server = { type = \"fed-yogi\", learning_rate = nan }", "server.learning_rate", "NaN is not"),
+    ];
+    for (lines, field, message) in cases {
+        let error = parse(&with_strategy(lines), &[]).unwrap_err();
+        let line = GOOD.lines().count() + 3;
+        let field = format!("strategy.{field}");
+        assert_eq!((error.line, error.field.as_str()), (Some(line), field.as_str()), "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    // Pairs: what does not go with noise, and what needs more clients.
+    let local = ["privacy.mode=local"];
+    for (lines, reason) in [
+        ("{ type = \"krum\", byzantine = 0 }", "krum cannot go with privacy mode \"local\""),
+        ("{ type = \"weighted-mean\", max_weight = 9 }", "would leave its device without noise"),
+        ("{ type = \"centred-clipping\", radius_l2 = 1.0 }", "every update would be cut"),
+    ] {
+        let text = with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
+        assert!(parse(&text, &[]).is_ok(), "{lines}");
+        let error = parse(&text, &local).unwrap_err();
+        assert!(error.field.starts_with("strategy.aggregation"), "{error}");
+        assert_eq!(error.line, Some(GOOD.lines().count() + 3), "{error}");
+        assert!(error.message.contains(reason), "{error}");
+    }
+    let few = with_strategy("aggregation = { type = \"krum\", byzantine = 1 }");
+    let error = parse(&few, &[]).unwrap_err();
+    assert_eq!((error.line, error.field.as_str()), (Some(28), "rounds.min_clients"), "{error}");
+    assert!(error.message.contains("needs at least 5 updates"), "{error}");
+    let many = with_strategy("aggregation = { type = \"coordinate-median\" }");
+    let error = parse(&many, &["rounds.target_clients=40_000_000"]).unwrap_err();
+    assert_eq!(error.field, "rounds.target_clients", "{error}");
+    assert!(error.message.contains("keeps every update"), "{error}");
+}
+
 #[test]
 fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_and_field() {
     let inline = "optimizer = { type = \"sgd\", learning_rate = 0.1 }";

@@ -10,4 +10,5 @@ mod harness;
 mod kill;
 mod rounds;
 mod serving;
+mod strategies;
 mod updates;

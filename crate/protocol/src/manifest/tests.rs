@@ -13,7 +13,9 @@ pub(crate) fn manifest() -> Manifest {
             features: 4,
             classes: 2,
         },
+        strategy: None,
         update: UpdateEncoding {
+            max_weight: None,
             clip_l2: 1.0,
             grid_step: 1.0 / 1024.0,
         },
