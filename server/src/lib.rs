@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod store;
 pub mod strategy;
 pub mod task_file;
+pub mod tls;
 
 pub use http::app;
 pub use relay::{Relay, RelayOptions, StartError};

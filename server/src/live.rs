@@ -8,7 +8,7 @@ use unsaid_protocol::{
 };
 
 use crate::{
-    actor::{Answer, Command, Failure, Submission},
+    actor::{Answer, Command, Failure, OlderModel, RolledBack, Submission},
     aggregate::PartialSum,
     gather::{self, Gathered},
     round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
@@ -188,6 +188,7 @@ impl Live {
             published_at_ms: now_ms,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         };
         let changes = Changes {
             head: Some(rounds.head()),
@@ -282,12 +283,55 @@ impl Live {
                 let answer = self.update(config, submission, now_ms, changes);
                 Answer::Update(reply, answer.map_err(Failure::Refused))
             }
+            Command::Pause(paused, reply) => {
+                self.rounds.pause(paused);
+                changes.head = Some(self.rounds.head());
+                Answer::Paused(reply, Ok(()))
+            }
+            Command::RollBack(older, reply) => {
+                let answer = self.roll_back(config, older, now_ms, changes);
+                Answer::RolledBack(reply, answer.map_err(Failure::Refused))
+            }
             Command::Evaluated(metrics) => {
                 changes.rounds.push(metrics);
                 Answer::Nothing
             }
             Command::Stop => Answer::Nothing,
         }
+    }
+
+    /// Goes back to an older model.
+    fn roll_back(
+        &mut self,
+        config: &TaskConfig,
+        older: OlderModel,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<RolledBack, Refusal> {
+        let OlderModel {
+            round: to,
+            model,
+            bytes,
+            parameters,
+        } = older;
+        let discarded = self.rounds.received();
+        let metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
+        let round = metrics.round;
+        tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
+        // What the strategy remembers belongs to the models that are left.
+        let memory = config.strategy.fresh(parameters.len());
+        changes.models.push((model, bytes));
+        changes.rounds.push(metrics);
+        changes.updates.clear();
+        changes.memory = Some(memory.clone());
+        (self.parameters, self.memory) = (parameters, memory);
+        self.updates.clear();
+        Ok(RolledBack {
+            round,
+            to,
+            model,
+            discarded,
+        })
     }
 
     /// A client asks to take part.

@@ -8,14 +8,22 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderValue;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::rustls::ServerConfig;
 use unsaid_protocol::TaskId;
 
 use crate::{
     actor::{Actor, Command, Outlook},
     clock::Clock,
     evaluate::{self, HeldOutError},
-    http::{claims::Claims, models::ModelCache},
+    http::{
+        admin::AdminToken,
+        claims::Claims,
+        limits::{Limits, RateLimit},
+        metrics::Requests,
+        models::ModelCache,
+    },
     live::{OpenError, TaskConfig},
     store::Store,
     task_file::Task,
@@ -41,6 +49,14 @@ pub struct RelayOptions {
     pub head_timeout: Duration,
     /// Connections at the same time; more wait their turn. An event stream is a connection too.
     pub max_connections: usize,
+    /// How many requests one address may make; none for any number.
+    pub rate_limit: Option<RateLimit>,
+    /// The pages elsewhere that may use the relay, by their origins; none for all.
+    pub origins: Option<Vec<HeaderValue>>,
+    /// The operator's token; none for a relay without operator's routes.
+    pub admin_token: Option<AdminToken>,
+    /// Certificate and key; none for plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Default for RelayOptions {
@@ -53,6 +69,10 @@ impl Default for RelayOptions {
             keep_alive: Duration::from_secs(15),
             head_timeout: Duration::from_secs(30),
             max_connections: 4_096,
+            rate_limit: None,
+            origins: None,
+            admin_token: None,
+            tls: None,
         }
     }
 }
@@ -103,6 +123,9 @@ pub struct Relay {
     pub(crate) options: RelayOptions,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) claims: Claims,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) requests: Requests,
+    pub(crate) started_ms: u64,
     stopping: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -132,6 +155,9 @@ impl Relay {
             clock: clock.clone(),
             uploads: Arc::new(Semaphore::new(options.max_uploads)),
             claims: Claims::new(options.data.as_deref()),
+            limits: options.rate_limit.map(Limits::new),
+            requests: Requests::default(),
+            started_ms: clock.now_ms(),
             options,
             stopping: watch::Sender::new(false),
             threads: Mutex::new(threads),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use unsaid_engine::{EngineError, Examples};
 use unsaid_privacy::{AccountingError, Adjacency, Encoding, LocalNoise, PrivacyError, Rho};
-use unsaid_protocol::{CheckIn, CheckInReply, ClientId, ContentHash, Privacy};
+use unsaid_protocol::{CheckIn, CheckInReply, ClientId, Privacy};
 
 use crate::{
     live::{Live, OpenError, TaskConfig},
@@ -170,7 +170,7 @@ impl Simulation {
             config: TaskConfig::new(task),
             spec,
             noise,
-            held_out: data::pieces(held_out, EVALUATED_TOGETHER)?,
+            held_out: data::pieces(held_out, EVALUATED_TOGETHER).map_err(EngineError::from)?,
             data,
             seed: Seed::new(settings.seed),
             settings,

@@ -24,6 +24,9 @@ use self::{
 /// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
 const MAX_KEPT_BYTES: u128 = 1 << 30;
 
+/// The JSON schema of task files. [`Task::read`] checks more: whether the parts fit each other.
+pub const SCHEMA: &str = include_str!("../tasks/task.schema.json");
+
 /// A task, read and checked.
 #[derive(Debug)]
 pub struct Task {

@@ -152,6 +152,15 @@ pub struct RoundState {
     pub received: u32,
     /// Milliseconds left until the deadline; none while idle or finished.
     pub deadline_ms: Option<u64>,
+    /// Whether the operator lets no more clients in for now. The open round goes on with those that are in.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+}
+
+// serde asks for a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Document for RoundState {
@@ -196,6 +205,9 @@ pub struct RoundMetrics {
     pub accuracy: Option<f64>,
     /// Mean loss on the held-out examples.
     pub loss: Option<f64>,
+    /// Where the operator went back to an older model instead of making a new one: the round that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_to: Option<u64>,
 }
 
 impl Document for RoundMetrics {
@@ -283,6 +295,7 @@ mod tests {
             checked_in: 2,
             received: 1,
             deadline_ms: Some(1500),
+            paused: false,
         }
     }
 

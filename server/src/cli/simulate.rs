@@ -118,7 +118,7 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     let simulation = Simulation::new(task, data, &held_out, settings)?;
     let mut json = options.json.map(File::create).transpose()?.map(BufWriter::new);
     let mut failed = None;
-    let mut progress = Progress::new(options.rounds);
+    let progress = Progress::new(options.rounds);
     let lines = simulation.run(&mut |line| {
         progress.show(line);
         if let Some(file) = &mut json {

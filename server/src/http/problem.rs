@@ -55,6 +55,7 @@ impl From<Refusal> for Refused {
             Refusal::AlreadyReported { .. } => ProblemKind::AlreadyReported,
             Refusal::Conflict { .. } => ProblemKind::UpdateConflict,
             Refusal::Coordinates { .. } | Refusal::Norm { .. } | Refusal::Weight { .. } => ProblemKind::Unacceptable,
+            Refusal::NotPaused => ProblemKind::NotPaused,
             Refusal::Full { .. } => ProblemKind::TooManyRequests,
         };
         Self::new(kind, refusal.to_string())

@@ -138,6 +138,9 @@ pub enum Refusal {
         /// The most that one client weighs.
         most: u32,
     },
+    /// What can only be done while the task is paused.
+    #[error("the task is not paused: pause it first")]
+    NotPaused,
     /// The round let in as many clients as it can.
     #[error("round {round} has let in as many clients as it can")]
     Full {

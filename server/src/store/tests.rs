@@ -14,6 +14,7 @@ fn head(round: u64) -> Head {
             deadline_ms: 2,
         }),
         bytes_up: 3,
+        paused: false,
     }
 }
 
@@ -167,6 +168,7 @@ fn publishing(round: u64, bytes: &[u8]) -> Changes {
             published_at_ms: 1,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         }],
         ..opening(round + 1)
     }

@@ -8,6 +8,7 @@ mod events;
 mod faults;
 mod harness;
 mod kill;
+mod operating;
 mod rounds;
 mod serving;
 mod strategies;

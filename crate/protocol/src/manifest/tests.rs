@@ -47,7 +47,9 @@ fn a_manifest_survives_a_round_trip_and_is_named_by_its_bytes() {
 #[test]
 fn each_senseless_value_names_its_field() {
     type Change = fn(&mut Manifest);
-    let cases: [(&str, Change); 10] = [
+    let cases: [(&str, Change); 12] = [
+        ("update.max_weight", |m| m.update.max_weight = Some(0)),
+        ("update.max_weight", |m| m.update.max_weight = Some((1 << 20) + 1)),
         ("parameters", |m| m.parameters = 0),
         ("data.classes", |m| {
             m.data = DataSchema::Classification {
