@@ -277,13 +277,19 @@ mod tests {
             let (before, after) = change(15, 0.5);
             let (made, frame) = protected(&task, &before, &after).unwrap();
             assert_eq!((frame.coordinates.len(), frame.coordinates[15]), (16, weight));
-            assert_eq!(made.report.coordinates, 16, "the page is told of all that is sent");
+            assert_eq!(
+                made.report.coordinates, 16,
+                "the page is told of all that is sent"
+            );
             assert!(norm_squared(&frame.coordinates[..15]) <= task.encoding.bound_squared());
         }
         // With noise the number of examples would leave the device without any.
         let mut terms = terms();
         terms["update"]["max_weight"] = 7.into();
-        assert!(matches!(read(&terms, &NO_FLOORS), Err(ClientError::BadManifest(_))));
+        assert!(matches!(
+            read(&terms, &NO_FLOORS),
+            Err(ClientError::BadManifest(_))
+        ));
     }
 
     #[test]

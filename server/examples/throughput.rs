@@ -52,7 +52,12 @@ fn task(clients: usize) -> Task {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, otherwise| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
+    let number = |at: usize, otherwise| {
+        arguments
+            .get(at)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(otherwise)
+    };
     match arguments.first().map(String::as_str) {
         Some("bare") => serve(None),
         Some("relay") => serve(Some(number(1, 1_000))),
@@ -75,7 +80,9 @@ fn serve(clients: Option<usize>) {
                 let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
                 bytes.len().to_string()
             };
-            return axum::serve(listener, Router::new().route("/", post(drop_it))).await.unwrap();
+            return axum::serve(listener, Router::new().route("/", post(drop_it)))
+                .await
+                .unwrap();
         };
         let folder = tempfile::TempDir::new().unwrap();
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
@@ -103,7 +110,9 @@ impl Server {
         };
         let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
         Self {
             child,
             address: address.trim().to_owned(),
@@ -120,8 +129,15 @@ impl Drop for Server {
 
 /// One request over a connection that is kept; the body of the answer, which must be 200.
 fn ask(stream: &mut TcpStream, head: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("{head} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    let head = head.replacen("\r\nhost", "\r\ncontent-type: application/json\r\nhost", usize::from(body.first() == Some(&b'{')));
+    let head = format!(
+        "{head} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let head = head.replacen(
+        "\r\nhost",
+        "\r\ncontent-type: application/json\r\nhost",
+        usize::from(body.first() == Some(&b'{')),
+    );
     let head = head.replacen(
         "\r\nhost",
         "\r\ncontent-type: application/vnd.unsaid.update\r\nhost",
@@ -136,7 +152,8 @@ fn ask(stream: &mut TcpStream, head: &str, body: &[u8]) -> Vec<u8> {
         if let Some((head, rest)) = text.split_once("\r\n\r\n") {
             assert!(head.starts_with("HTTP/1.1 200"), "{text}");
             let length = head.to_lowercase().lines().find_map(|line| {
-                line.strip_prefix("content-length: ").and_then(|length| length.parse::<usize>().ok())
+                line.strip_prefix("content-length: ")
+                    .and_then(|length| length.parse::<usize>().ok())
             });
             if rest.len() >= length.unwrap() {
                 return rest.as_bytes().to_vec();
@@ -153,7 +170,13 @@ fn client(number: usize) -> ClientId {
 }
 
 /// Sends `updates` bodies over `connections` connections; how long it took.
-fn send(address: &str, path: &str, connections: usize, bodies: usize, body: impl Fn(usize) -> Vec<u8> + Sync) -> Duration {
+fn send(
+    address: &str,
+    path: &str,
+    connections: usize,
+    bodies: usize,
+    body: impl Fn(usize) -> Vec<u8> + Sync,
+) -> Duration {
     let next = AtomicUsize::new(0);
     // Bodies are made while another is under way: the sender is not what is measured.
     let begun = Instant::now();
@@ -190,14 +213,17 @@ fn measure(updates: usize, connections: usize) {
     for _ in 0..3 {
         let server = Server::start(&["bare".to_owned()]);
         let encoded = template.encode();
-        bare.push(send(&server.address, "/", connections, updates, |_| encoded.clone()));
+        bare.push(send(&server.address, "/", connections, updates, |_| {
+            encoded.clone()
+        }));
         drop(server);
         let server = Server::start(&["relay".to_owned(), updates.to_string()]);
         let mut stream = TcpStream::connect(&server.address).unwrap();
         let state = ask(&mut stream, "GET /v1/tasks/wide/round", b"");
         let state: RoundState = serde_json::from_slice(&state).unwrap();
         for number in 0..updates {
-            let body = serde_json::json!({ "client": client(number), "manifest": state.manifest }).to_string();
+            let body =
+                serde_json::json!({ "client": client(number), "manifest": state.manifest }).to_string();
             ask(&mut stream, "POST /v1/tasks/wide/check-in", body.as_bytes());
         }
         (template.manifest, template.model) = (state.manifest, state.model);
@@ -209,10 +235,19 @@ fn measure(updates: usize, connections: usize) {
             body[24..40].copy_from_slice(client(number).as_bytes());
             body
         };
-        relay.push(send(&server.address, "/v1/tasks/wide/updates", connections, updates, body));
+        relay.push(send(
+            &server.address,
+            "/v1/tasks/wide/updates",
+            connections,
+            updates,
+            body,
+        ));
         let rounds = ask(&mut stream, "GET /v1/tasks/wide/rounds", b"");
         let rounds: serde_json::Value = serde_json::from_slice(&rounds).unwrap();
-        assert_eq!(rounds[1]["clients"], updates, "every one of them is in the published model");
+        assert_eq!(
+            rounds[1]["clients"], updates,
+            "every one of them is in the published model"
+        );
     }
     let rate = |times: &mut Vec<Duration>| {
         times.sort();
@@ -221,7 +256,10 @@ fn measure(updates: usize, connections: usize) {
     let (bare, relay) = (rate(&mut bare), rate(&mut relay));
     println!("{updates} updates of {bytes} bytes over {connections} connections, median of 3 turns");
     for (name, rate) in [("bare axum handler", bare), ("relay, durable", relay)] {
-        println!("{name:<18} {rate:8.1} updates/s {:8.1} MB/s", rate * bytes as f64 / 1e6);
+        println!(
+            "{name:<18} {rate:8.1} updates/s {:8.1} MB/s",
+            rate * bytes as f64 / 1e6
+        );
     }
     println!("relay / bare {:.2}", relay / bare);
 }

@@ -57,8 +57,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Serve {
     /// A task file; once for each task.
-    #[arg(long = "task", value_name = "FILE", required = true)]
+    #[arg(long = "task", value_name = "FILE", required_unless_present = "folder")]
     tasks: Vec<PathBuf>,
+    /// A folder of task files (`*.toml`), all of which are run. The operator's added tasks are kept here, too.
+    #[arg(long = "tasks", value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -168,8 +171,7 @@ fn serve(options: Serve) -> CommandResult {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let tasks = options
-        .tasks
+    let tasks = task_files(&options)?
         .iter()
         .map(|file| Task::read(file, &options.overrides))
         .collect::<Result<_, _>>()?;
@@ -202,6 +204,7 @@ fn serve(options: Serve) -> CommandResult {
             per_second: options.rate_limit.into(),
             burst: 10.0 * f64::from(options.rate_limit),
         }),
+        tasks: options.folder.clone(),
         origins: origins(&options.cors_origins)?,
         admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
         tls,
@@ -218,9 +221,25 @@ fn serve(options: Serve) -> CommandResult {
     served
 }
 
+/// The task files that the options name, and those of the folder in the order of their names.
+fn task_files(options: &Serve) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if let Some(folder) = &options.folder {
+        std::fs::create_dir_all(folder)?;
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+        files.retain(|file| file.extension().is_some_and(|kind| kind == "toml"));
+        files.sort();
+    }
+    Ok([&options.tasks[..], &files].concat())
+}
+
 fn origins(written: &[String]) -> Result<Option<Vec<HeaderValue>>, String> {
     let origin = |text: &String| {
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
         let ok = rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/'));
         let value = HeaderValue::from_str(text).ok().filter(|_| ok);
         value.ok_or_else(|| format!("{text} is no origin: https://example.org, without a path"))
@@ -240,11 +259,7 @@ fn admin_token(file: &Path) -> Result<AdminToken, String> {
     AdminToken::new(text.trim()).ok_or_else(short)
 }
 
-async fn serve_until_told(
-    relay: Arc<Relay>,
-    listener: std::net::TcpListener,
-    scheme: &str,
-) -> CommandResult {
+async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener, scheme: &str) -> CommandResult {
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let told = signals()?;

@@ -407,12 +407,14 @@ impl Live {
     fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
         let grid_step = config.manifest.update.grid_step;
         let mut memory = self.memory.clone();
-        let parameters =
-            config
-                .strategy
-                .next_model(&self.parameters, &self.updates, grid_step, &mut memory);
+        let parameters = config
+            .strategy
+            .next_model(&self.parameters, &self.updates, grid_step, &mut memory);
         let bytes = if parameters.iter().all(|value| value.is_finite()) {
-            config.model.to_safetensors(&parameters).map_err(|error| error.to_string())
+            config
+                .model
+                .to_safetensors(&parameters)
+                .map_err(|error| error.to_string())
         } else {
             Err("a parameter is not a finite number".to_owned())
         };

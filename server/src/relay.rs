@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub struct RelayOptions {
     pub origins: Option<Vec<HeaderValue>>,
     /// The operator's token; none for a relay without operator's routes.
     pub admin_token: Option<AdminToken>,
+    /// The folder to which task files of added tasks are written; none where none can be added.
+    pub tasks: Option<PathBuf>,
     /// Certificate and key; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -72,6 +74,7 @@ impl Default for RelayOptions {
             rate_limit: None,
             origins: None,
             admin_token: None,
+            tasks: None,
             tls: None,
         }
     }
@@ -118,7 +121,8 @@ pub struct TaskHandle {
 
 /// A running relay.
 pub struct Relay {
-    pub(crate) tasks: BTreeMap<TaskId, TaskHandle>,
+    tasks: RwLock<BTreeMap<TaskId, Arc<TaskHandle>>>,
+    store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RelayOptions,
     pub(crate) uploads: Arc<Semaphore>,
@@ -148,10 +152,11 @@ impl Relay {
             if handles.contains_key(&id) {
                 return Err(StartError::TwiceTheSame(id));
             }
-            handles.insert(id, start(task, store, clock, &options, &mut threads)?);
+            handles.insert(id, Arc::new(start(task, store, clock, &options, &mut threads)?));
         }
         Ok(Arc::new(Self {
-            tasks: handles,
+            tasks: RwLock::new(handles),
+            store: store.clone(),
             clock: clock.clone(),
             uploads: Arc::new(Semaphore::new(options.max_uploads)),
             claims: Claims::new(options.data.as_deref()),
@@ -164,6 +169,40 @@ impl Relay {
         }))
     }
 
+    /// Starts one more task. Blocks.
+    ///
+    /// # Errors
+    /// [`StartError`]; the others go on.
+    pub fn add(&self, task: Task) -> Result<(), StartError> {
+        let id = task.manifest.task.clone();
+        // Held to the end, so that two of one id cannot both start, and none starts after the last was told to stop.
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        if tasks.contains_key(&id) || *self.stopping.borrow() {
+            return Err(StartError::TwiceTheSame(id));
+        }
+        let mut threads = Vec::new();
+        let handle = start(task, &self.store, &self.clock, &self.options, &mut threads)?;
+        // In front: those that were there are joined after them, and each task's own thread before its evaluation.
+        self.threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .splice(..0, threads);
+        tasks.insert(id, Arc::new(handle));
+        Ok(())
+    }
+
+    /// A task.
+    pub fn handle(&self, id: &TaskId) -> Option<Arc<TaskHandle>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.get(id).cloned()
+    }
+
+    /// Every task, in the order of their ids.
+    pub fn handles(&self) -> Vec<Arc<TaskHandle>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.values().cloned().collect()
+    }
+
     /// Ends event streams, so that a server can wait for its connections.
     pub fn begin_shutdown(&self) {
         self.stopping.send_replace(true);
@@ -172,7 +211,7 @@ impl Relay {
     /// Ends every task after what it was given. Blocks.
     pub fn stop(&self) {
         self.begin_shutdown();
-        for task in self.tasks.values() {
+        for task in self.handles() {
             let _ = task.mailbox.send(Command::Stop); // it may have ended already
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

@@ -82,7 +82,11 @@ impl Connection {
         }
     }
 
-    async fn http_1(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, watcher: Watcher) -> Ended {
+    async fn http_1(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) -> Ended {
         let mut http = http1::Builder::new();
         // The time runs from the end of one request, or from the connection's start, until the next head is whole.
         http.timer(TokioTimer::new())
@@ -92,7 +96,11 @@ impl Connection {
         Ok(watcher.watch(connection).await?)
     }
 
-    async fn http_2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, watcher: Watcher) -> Ended {
+    async fn http_2(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) -> Ended {
         let mut http = http2::Builder::new(TokioExecutor::new());
         // A peer that is gone is noticed by a ping that comes back no more.
         http.timer(TokioTimer::new())

@@ -9,7 +9,7 @@
 //! the same seed gives the same bits, whatever the number of threads (on one kind of machine: the matrix kernels differ).
 //!
 //! **Seeded noise protects nobody**, and is for simulations alone. The mechanisms of `unsaid-privacy` own no generator: theirs
-//! is passed in. The one that can be seeded is made in [`random`], which is private to this module; the client's
+//! is passed in. The one that can be seeded is made in `simulate/random.rs`, which is private to this module; the client's
 //! (`crate/src/random.rs`) has no constructor but the platform's.
 
 use std::collections::BTreeMap;
@@ -133,7 +133,10 @@ impl Simulation {
     ) -> Result<Self, SimulateError> {
         let clients = data.clients.len();
         if settings.cohort == 0 || settings.cohort > clients {
-            let message = format!("a cohort of {} cannot be chosen from {clients} clients", settings.cohort);
+            let message = format!(
+                "a cohort of {} cannot be chosen from {clients} clients",
+                settings.cohort
+            );
             return Err(SimulateError::Settings(message));
         }
         let rule = task.strategy.aggregation;
@@ -371,4 +374,3 @@ impl Simulation {
 fn client_id(client: usize) -> ClientId {
     ClientId::from_bytes((client as u128).to_le_bytes())
 }
-

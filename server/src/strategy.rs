@@ -177,15 +177,19 @@ impl Aggregation {
     fn check(&self) -> Result<(), StrategyError> {
         let positive = |field, value: f64| {
             let ok = value > 0.0 && value <= 1e9;
-            let wrong = || StrategyError::new(field, format!("{value} is not a number above 0 and at most 1e9"));
+            let wrong =
+                || StrategyError::new(field, format!("{value} is not a number above 0 and at most 1e9"));
             ok.then_some(()).ok_or_else(wrong)
         };
         let count = |field, value: u32, most: u32| {
-            let wrong = || StrategyError::new(field, format!("{value} is not a whole number from 1 to {most}"));
+            let wrong =
+                || StrategyError::new(field, format!("{value} is not a whole number from 1 to {most}"));
             (1..=most).contains(&value).then_some(()).ok_or_else(wrong)
         };
         match *self {
-            Self::Mean {} | Self::CoordinateMedian {} | Self::Krum { .. } | Self::TrimmedMean { .. } => Ok(()),
+            Self::Mean {} | Self::CoordinateMedian {} | Self::Krum { .. } | Self::TrimmedMean { .. } => {
+                Ok(())
+            }
             Self::WeightedMean { max_weight } => count("aggregation.max_weight", max_weight, MAX_WEIGHT),
             Self::NormBounding { bound_l2 } => positive("aggregation.bound_l2", bound_l2),
             Self::MultiKrum { chosen, .. } => count("aggregation.chosen", chosen, u32::MAX),
@@ -279,10 +283,7 @@ impl Strategy {
             .values
             .split_at_mut(if self.keeps_direction() { d } else { 0 });
         let direction = match (updates, self.aggregation) {
-            (Gathered::Sum { sum, count }, Aggregation::WeightedMean { .. }) => {
-                let _ = count;
-                sum.weighted_mean(grid_step)
-            }
+            (Gathered::Sum { sum, .. }, Aggregation::WeightedMean { .. }) => sum.weighted_mean(grid_step),
             (Gathered::Sum { sum, count }, _) => sum.mean(*count, grid_step),
             (Gathered::Updates(updates), rule) => {
                 let rows: Vec<&[i32]> = updates.values().map(Vec::as_slice).collect();

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 
 use super::CommandResult;
 
+const JSON: &str = "application/json";
+
 /// The most bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
@@ -27,6 +29,11 @@ pub(super) struct Admin {
 
 #[derive(Debug, Subcommand)]
 enum Call {
+    /// Add a task to a relay that was started with --tasks.
+    Add {
+        /// The task file.
+        file: PathBuf,
+    },
     /// Let no more clients in. The open round goes on with those that are in.
     Pause {
         /// The task's id.
@@ -54,22 +61,32 @@ pub(super) fn run(options: &Admin) -> CommandResult {
         .as_ref()
         .ok_or("--token-file FILE is needed: the operator's token is in it")?;
     let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let (task, call, body) = match &options.call {
-        Call::Pause { task } => (task, "pause", String::new()),
-        Call::Resume { task } => (task, "resume", String::new()),
-        Call::Rollback { task, round } => (task, "rollback", serde_json::json!({ "round": round }).to_string()),
+    let (path, kind, body) = match &options.call {
+        Call::Add { file } => {
+            let text =
+                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            (String::new(), "application/toml", text)
+        }
+        Call::Pause { task } => (format!("/{task}/pause"), JSON, String::new()),
+        Call::Resume { task } => (format!("/{task}/resume"), JSON, String::new()),
+        Call::Rollback { task, round } => {
+            let body = serde_json::json!({ "round": round }).to_string();
+            (format!("/{task}/rollback"), JSON, body)
+        }
     };
     let address = options
         .relay
         .strip_prefix("http://")
         .ok_or("the relay's address must begin with http://")?
         .trim_end_matches('/');
-    let request = Request::post(format!("/v1/admin/tasks/{task}/{call}"))
+    let request = Request::post(format!("/v1/admin/tasks{path}"))
         .header(header::HOST, address)
         .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_TYPE, kind)
         .body(Body::from(body))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (status, answer) = runtime.block_on(ask(address, request))?;
     if status != 200 {
         return Err(format!("the relay answered {status}: {answer}").into());

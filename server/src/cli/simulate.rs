@@ -10,11 +10,7 @@ use std::{
 use clap::Args;
 use unsaid_relay::{
     evaluate::read_held_out,
-    simulate::{
-        Attack, Baseline, Line, Partition, Settings, Simulation,
-        data::Shards,
-        report,
-    },
+    simulate::{Attack, Baseline, Line, Partition, Settings, Simulation, data::Shards, report},
     task_file::Task,
 };
 
@@ -123,7 +119,10 @@ pub(super) fn run(options: Simulate) -> CommandResult {
         progress.show(line);
         if let Some(file) = &mut json {
             let written = serde_json::to_writer(&mut *file, line).map_err(std::io::Error::from);
-            if let Err(error) = written.and_then(|()| file.write_all(b"\n")).and_then(|()| file.flush()) {
+            if let Err(error) = written
+                .and_then(|()| file.write_all(b"\n"))
+                .and_then(|()| file.flush())
+            {
                 failed.get_or_insert(error);
             }
         }
@@ -148,7 +147,10 @@ fn summary(lines: &[Line]) {
                 }
             }
             Line::End(it) => {
-                println!("{:<12} {:.4} after {} rounds", "Federated", it.accuracy, it.rounds);
+                println!(
+                    "{:<12} {:.4} after {} rounds",
+                    "Federated", it.accuracy, it.rounds
+                );
                 let spread = it.fairness;
                 println!(
                     "on clients' own examples: least {:.4}, tenth {:.4}, median {:.4}, mean {:.4}, variance {:.6}",
@@ -182,7 +184,9 @@ impl Progress {
         match line {
             Line::Round(it) => {
                 let seconds = self.begun.elapsed().as_secs_f64();
-                let accuracy = it.accuracy.map_or_else(|| "-".into(), |accuracy| format!("{accuracy:.4}"));
+                let accuracy = it
+                    .accuracy
+                    .map_or_else(|| "-".into(), |accuracy| format!("{accuracy:.4}"));
                 let said = format!(
                     "round {}/{}  accuracy {accuracy}  loss {:.4}  {seconds:.0} s",
                     it.round, self.rounds, it.train_loss

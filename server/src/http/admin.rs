@@ -1,6 +1,7 @@
-//! The operator's routes: `POST /v1/admin/tasks/{task}/pause`, `resume` and `rollback`, for whoever has the operator's token.
+//! The operator's routes, for whoever has the operator's token: `POST /v1/admin/tasks/{task}/pause`, `resume` and `rollback`, and
+//! `POST /v1/admin/tasks`, which adds a task.
 
-use std::sync::Arc;
+use std::{io::Write, path::Path as FilePath, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -18,7 +19,8 @@ use unsaid_protocol::{ContentHash, ProblemKind};
 use super::{body, problem::Refused};
 use crate::{
     actor::{Command, OlderModel, RolledBack},
-    relay::{Relay, TaskHandle},
+    relay::{Relay, StartError, TaskHandle},
+    task_file::Task,
 };
 
 /// The fewest characters of an operator's token: 16 of them, drawn from 64, are 96 bits.
@@ -37,7 +39,9 @@ impl AdminToken {
 
     /// Whether a request carries it: `authorization: Bearer …`. Compared in constant time.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         let parts = value.and_then(|value| value.split_once(' '));
         let Some((scheme, token)) = parts else {
             return false;
@@ -55,6 +59,7 @@ pub fn routes(relay: &Arc<Relay>) -> Router<Arc<Relay>> {
     }
     let with_token = middleware::from_fn_with_state(relay.clone(), require_token);
     Router::new()
+        .route("/v1/admin/tasks", post(add))
         .route("/v1/admin/tasks/{task}/pause", post(pause))
         .route("/v1/admin/tasks/{task}/resume", post(resume))
         .route("/v1/admin/tasks/{task}/rollback", post(rollback))
@@ -76,11 +81,17 @@ struct Paused {
     paused: bool,
 }
 
-async fn pause(State(relay): State<Arc<Relay>>, Path(task): Path<String>) -> Result<impl IntoResponse, Refused> {
+async fn pause(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
     set_paused(&relay, &task, true).await
 }
 
-async fn resume(State(relay): State<Arc<Relay>>, Path(task): Path<String>) -> Result<impl IntoResponse, Refused> {
+async fn resume(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
     set_paused(&relay, &task, false).await
 }
 
@@ -109,7 +120,7 @@ async fn rollback(
 ) -> Result<Json<RolledBack>, Refused> {
     let task = relay.task(&task)?;
     let ask: Rollback = body::read_json(&headers, body).await?;
-    let older = older_model(task, ask.round).await?;
+    let older = older_model(&task, ask.round).await?;
     task.ask(|reply| Command::RollBack(older, reply)).await.map(Json)
 }
 
@@ -142,6 +153,71 @@ async fn older_model(task: &TaskHandle, round: u64) -> Result<OlderModel, Refuse
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Refused::internal())?
+}
+
+/// The most bytes of a task file that is added.
+const MAX_TASK_BYTES: usize = 65_536;
+
+/// The longest that it may take to arrive.
+const TASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A task that was added.
+#[derive(Debug, Serialize)]
+struct Added {
+    task: unsaid_protocol::TaskId,
+    manifest: ContentHash,
+}
+
+/// Reads a task file, keeps it where the next start finds it, and starts the task.
+async fn add(
+    State(relay): State<Arc<Relay>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Added>, Refused> {
+    let folder = relay.options.tasks.clone().ok_or_else(|| {
+        let detail = "this relay has no folder for task files (--tasks)";
+        Refused::new(ProblemKind::NotFound, detail)
+    })?;
+    body::check_headers(&headers, MAX_TASK_BYTES, "application/toml")?;
+    let bytes = body::read(body, MAX_TASK_BYTES, TASK_TIMEOUT).await?;
+    let malformed = |detail: String| Refused::new(ProblemKind::Malformed, detail);
+    let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
+    let task = Task::parse("task", &text, &[]).map_err(|error| malformed(error.to_string()))?;
+    let added = Added {
+        task: task.manifest.task.clone(),
+        manifest: ContentHash::of(&task.manifest.to_json()),
+    };
+    let id = added.task.clone();
+    let work = move || {
+        // Started first: a file that cannot be started would keep the relay from its next start.
+        relay.add(task).map_err(|error| match error {
+            StartError::TwiceTheSame(id) => {
+                Refused::new(ProblemKind::TaskExists, format!("there is a task {id}"))
+            }
+            error => malformed(error.to_string()),
+        })?;
+        keep(&folder, id.as_str(), &text).map_err(|error| {
+            tracing::error!(task = %id, %error, "the task runs, but its file cannot be kept: it will not start again by itself");
+            Refused::internal()
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Refused::internal())??;
+    tracing::info!(task = %added.task, manifest = %added.manifest, "added by the operator");
+    Ok(Json(added))
+}
+
+/// Writes a task file whole or not at all.
+fn keep(folder: &FilePath, id: &str, text: &str) -> std::io::Result<()> {
+    let (begun, whole) = (
+        folder.join(format!(".{id}.part")),
+        folder.join(format!("{id}.toml")),
+    );
+    let mut file = std::fs::File::create(&begun)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(begun, whole)
 }
 
 #[cfg(test)]

@@ -141,14 +141,26 @@ mod tests {
             assert_eq!(limits.take(one, 1_000), Ok(()));
         }
         assert_eq!(limits.take(one, 1_000), Err(1));
-        assert_eq!(limits.take(one, 1_499), Err(1), "half a second fills one, and not sooner");
+        assert_eq!(
+            limits.take(one, 1_499),
+            Err(1),
+            "half a second fills one, and not sooner"
+        );
         assert_eq!(limits.take(one, 1_500), Ok(()));
         assert_eq!(limits.take(one, 1_500), Err(1));
         for _ in 0..3 {
             assert_eq!(limits.take(one, 1_000_000), Ok(()));
         }
-        assert_eq!(limits.take(one, 1_000_000), Err(1), "no more than a burst, however long it waited");
-        assert_eq!(limits.take(one, 0), Err(1), "a clock that runs backwards gives nothing");
+        assert_eq!(
+            limits.take(one, 1_000_000),
+            Err(1),
+            "no more than a burst, however long it waited"
+        );
+        assert_eq!(
+            limits.take(one, 0),
+            Err(1),
+            "a clock that runs backwards gives nothing"
+        );
     }
 
     #[test]
@@ -158,7 +170,11 @@ mod tests {
             assert_eq!(limits.take(address("192.0.2.1"), 0), Ok(()));
             assert_eq!(limits.take(address("192.0.2.2"), 0), Ok(()));
         }
-        assert_eq!(limits.take(address("::ffff:192.0.2.1"), 0), Err(1), "the same, written as IPv6");
+        assert_eq!(
+            limits.take(address("::ffff:192.0.2.1"), 0),
+            Err(1),
+            "the same, written as IPv6"
+        );
         for at in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:0:1"] {
             assert_eq!(limits.take(address(at), 0), Ok(()));
         }
@@ -175,7 +191,11 @@ mod tests {
         }
         assert_eq!(limits.take(stranger(u32::MAX), 0), Err(1));
         assert_eq!(limits.take(stranger(7), 0), Ok(()), "those that are known go on");
-        assert_eq!(limits.take(stranger(u32::MAX), 1_000), Ok(()), "full buckets were forgotten");
+        assert_eq!(
+            limits.take(stranger(u32::MAX), 1_000),
+            Ok(()),
+            "full buckets were forgotten"
+        );
         assert!(limits.buckets.lock().unwrap().len() < 3);
     }
 }

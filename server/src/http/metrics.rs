@@ -65,7 +65,10 @@ pub async fn count(State(relay): State<Arc<Relay>>, request: Request, next: Next
 }
 
 /// `GET /metrics`. Where the relay has an operator's token, only with it.
-pub async fn metrics(State(relay): State<Arc<Relay>>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
+pub async fn metrics(
+    State(relay): State<Arc<Relay>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refused> {
     let token = relay.options.admin_token.as_ref();
     if token.is_some_and(|token| !token.is_in(&headers)) {
         return Err(Refused::new(
@@ -78,34 +81,65 @@ pub async fn metrics(State(relay): State<Arc<Relay>>, headers: HeaderMap) -> Res
 }
 
 /// A figure of each task: its name, kind and explanation, and how to get it.
-type TaskFigure = (&'static str, &'static str, &'static str, fn(&crate::relay::TaskHandle) -> f64);
+type TaskFigure = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&crate::relay::TaskHandle) -> f64,
+);
 
 const TASK_FIGURES: [TaskFigure; 9] = [
-    ("unsaid_round", "gauge", "The open round.", |task| state(task, |it| it.round as f64)),
-    ("unsaid_round_checked_in", "gauge", "Clients checked in to the open round.", |task| {
-        state(task, |it| it.checked_in.into())
+    ("unsaid_round", "gauge", "The open round.", |task| {
+        state(task, |it| it.round as f64)
     }),
-    ("unsaid_round_received", "gauge", "Updates counted in the open round.", |task| {
-        state(task, |it| it.received.into())
-    }),
-    ("unsaid_task_collecting", "gauge", "1 while a round collects.", |task| {
-        state(task, |it| f64::from(u8::from(it.phase == RoundPhase::Collecting)))
-    }),
-    ("unsaid_task_paused", "gauge", "1 while no clients are let in.", |task| {
-        state(task, |it| f64::from(u8::from(it.paused)))
-    }),
-    ("unsaid_task_healthy", "gauge", "1 where the store did its last work for the task.", |task| {
-        f64::from(u8::from(task.outlook.healthy.load(Ordering::Relaxed)))
-    }),
-    ("unsaid_model_accuracy", "gauge", "Held-out accuracy of the newest evaluated model.", |task| {
-        evaluated(task, |it| it.accuracy)
-    }),
-    ("unsaid_model_loss", "gauge", "Held-out loss of the newest evaluated model.", |task| {
-        evaluated(task, |it| it.loss)
-    }),
-    ("unsaid_model_clients", "gauge", "Updates in the newest model's aggregate.", |task| {
-        task.outlook.snapshot.borrow().newest.clients.into()
-    }),
+    (
+        "unsaid_round_checked_in",
+        "gauge",
+        "Clients checked in to the open round.",
+        |task| state(task, |it| it.checked_in.into()),
+    ),
+    (
+        "unsaid_round_received",
+        "gauge",
+        "Updates counted in the open round.",
+        |task| state(task, |it| it.received.into()),
+    ),
+    (
+        "unsaid_task_collecting",
+        "gauge",
+        "1 while a round collects.",
+        |task| state(task, |it| f64::from(u8::from(it.phase == RoundPhase::Collecting))),
+    ),
+    (
+        "unsaid_task_paused",
+        "gauge",
+        "1 while no clients are let in.",
+        |task| state(task, |it| f64::from(u8::from(it.paused))),
+    ),
+    (
+        "unsaid_task_healthy",
+        "gauge",
+        "1 where the store did its last work for the task.",
+        |task| f64::from(u8::from(task.outlook.healthy.load(Ordering::Relaxed))),
+    ),
+    (
+        "unsaid_model_accuracy",
+        "gauge",
+        "Held-out accuracy of the newest evaluated model.",
+        |task| evaluated(task, |it| it.accuracy),
+    ),
+    (
+        "unsaid_model_loss",
+        "gauge",
+        "Held-out loss of the newest evaluated model.",
+        |task| evaluated(task, |it| it.loss),
+    ),
+    (
+        "unsaid_model_clients",
+        "gauge",
+        "Updates in the newest model's aggregate.",
+        |task| task.outlook.snapshot.borrow().newest.clients.into(),
+    ),
 ];
 
 fn state(task: &crate::relay::TaskHandle, of: impl Fn(unsaid_protocol::RoundState) -> f64) -> f64 {
@@ -133,18 +167,32 @@ fn page(relay: &Relay) -> String {
     let up_ms = relay.clock.now_ms().saturating_sub(relay.started_ms);
     let _ = writeln!(page, "{name} {}", up_ms as f64 / 1_000.0);
     let name = "unsaid_uploads_free";
-    head(&mut page, name, "gauge", "Updates that could be received now beside those that are.");
+    head(
+        &mut page,
+        name,
+        "gauge",
+        "Updates that could be received now beside those that are.",
+    );
     let _ = writeln!(page, "{name} {}", relay.uploads.available_permits());
     for (name, kind, help, of) in TASK_FIGURES {
         head(&mut page, name, kind, help);
-        for (id, task) in &relay.tasks {
-            let value = of(task);
-            let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
+        for task in relay.handles() {
+            let (id, value) = (&task.config.manifest.task, of(&task));
+            let value = if value.is_nan() {
+                "NaN".to_owned()
+            } else {
+                value.to_string()
+            };
             let _ = writeln!(page, "{name}{{task=\"{id}\"}} {value}");
         }
     }
     let name = "unsaid_http_request_seconds";
-    head(&mut page, name, "histogram", "Time to the first byte of an answer.");
+    head(
+        &mut page,
+        name,
+        "histogram",
+        "Time to the first byte of an answer.",
+    );
     let answered = relay.requests.0.lock().unwrap_or_else(PoisonError::into_inner);
     for ((route, method, status), it) in &*answered {
         let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");

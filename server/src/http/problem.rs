@@ -54,7 +54,9 @@ impl From<Refusal> for Refused {
             Refusal::NotCheckedIn { .. } => ProblemKind::NotCheckedIn,
             Refusal::AlreadyReported { .. } => ProblemKind::AlreadyReported,
             Refusal::Conflict { .. } => ProblemKind::UpdateConflict,
-            Refusal::Coordinates { .. } | Refusal::Norm { .. } | Refusal::Weight { .. } => ProblemKind::Unacceptable,
+            Refusal::Coordinates { .. } | Refusal::Norm { .. } | Refusal::Weight { .. } => {
+                ProblemKind::Unacceptable
+            }
             Refusal::NotPaused => ProblemKind::NotPaused,
             Refusal::Full { .. } => ProblemKind::TooManyRequests,
         };

@@ -30,7 +30,9 @@ impl FromStr for Attack {
             Some(("scale", by)) => factor(by)
                 .map(Self::Scale)
                 .ok_or_else(|| format!("{by} is not a number")),
-            _ => Err(format!("{text} is none of sign-flip, scale:FACTOR, little-is-enough")),
+            _ => Err(format!(
+                "{text} is none of sign-flip, scale:FACTOR, little-is-enough"
+            )),
         }
     }
 }
@@ -110,7 +112,9 @@ fn normal_distribution(x: f64) -> f64 {
         at if at.is_multiple_of(2) => 2.0,
         _ => 4.0,
     };
-    let sum: f64 = (0..=PIECES).map(|at| weight(at) * density(at as f64 * step)).sum();
+    let sum: f64 = (0..=PIECES)
+        .map(|at| weight(at) * density(at as f64 * step))
+        .sum();
     0.5 + sum * step / 3.0
 }
 
@@ -130,7 +134,10 @@ mod tests {
     #[test]
     fn only_malicious_clients_send_something_else() {
         let honest = [local(0, &[1.0, -2.0]), local(5, &[3.0, 4.0])];
-        for (attack, expected) in [(Attack::SignFlip, [-1.0, 2.0]), (Attack::Scale(1000.0), [1000.0, -2000.0])] {
+        for (attack, expected) in [
+            (Attack::SignFlip, [-1.0, 2.0]),
+            (Attack::Scale(1000.0), [1000.0, -2000.0]),
+        ] {
             let mut locals = honest.clone();
             attack.apply(&mut locals, 1);
             assert_eq!(locals[0].change, expected, "{attack}");
@@ -146,7 +153,11 @@ mod tests {
         Attack::LittleIsEnough.apply(&mut locals, 24);
         let sigma = ((50.0 * 50.0 - 1.0) / 12.0_f64).sqrt(); // of 0 to 49
         let expected = 24.5 - 1.43 * sigma;
-        assert!(locals[..24].iter().all(|local| (f64::from(local.change[0]) - expected).abs() < 0.1));
+        assert!(
+            locals[..24]
+                .iter()
+                .all(|local| (f64::from(local.change[0]) - expected).abs() < 0.1)
+        );
         assert_eq!(locals[24].change, [24.0]);
     }
 

@@ -72,6 +72,11 @@ impl Simulation {
         let clients = || self.data.clients.iter();
         let features = clients().flat_map(Examples::x).copied().collect();
         let labels = clients().flat_map(Examples::y).copied().collect();
-        Ok(Examples::new(features, labels, model.features(), model.classes())?)
+        Ok(Examples::new(
+            features,
+            labels,
+            model.features(),
+            model.classes(),
+        )?)
     }
 }

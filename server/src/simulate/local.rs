@@ -60,7 +60,12 @@ impl Simulation {
     }
 
     /// Clips, rounds, noises and frames a change, as `crate/src/protect.rs` does, but from the simulation's seed.
-    pub(super) fn protect(&self, round: u64, model: ContentHash, local: &Local) -> Result<Framed, PrivacyError> {
+    pub(super) fn protect(
+        &self,
+        round: u64,
+        model: ContentHash,
+        local: &Local,
+    ) -> Result<Framed, PrivacyError> {
         let client = local.client;
         let mut rng = self.seed.generator(Purpose::Protection, round, client as u64);
         let encoded = self.encoding.encode(&local.change, &mut rng)?;

@@ -38,7 +38,9 @@ impl FromStr for Partition {
                 let wrong = || "the concentration must be a number of at least 0.001".to_owned();
                 alpha.map(Self::Dirichlet).ok_or_else(wrong)
             }
-            _ => Err(format!("{text} is none of iid, shards, dirichlet:CONCENTRATION, natural")),
+            _ => Err(format!(
+                "{text} is none of iid, shards, dirichlet:CONCENTRATION, natural"
+            )),
         }
     }
 }
@@ -63,12 +65,21 @@ impl Partition {
     pub fn clients(self, labels: &[u8], clients: usize, seed: u64) -> Option<Vec<Vec<usize>>> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let mut all: Vec<usize> = (0..labels.len()).collect();
-        let parts = if self == Self::Shards { clients.checked_mul(2)? } else { clients };
+        let parts = if self == Self::Shards {
+            clients.checked_mul(2)?
+        } else {
+            clients
+        };
         let each = labels.len().checked_div(parts).filter(|&each| each > 0)?;
         match self {
             Self::Iid => {
                 shuffle(&mut all, &mut rng);
-                Some(all.chunks_exact(each).take(clients).map(<[usize]>::to_vec).collect())
+                Some(
+                    all.chunks_exact(each)
+                        .take(clients)
+                        .map(<[usize]>::to_vec)
+                        .collect(),
+                )
             }
             Self::Shards => {
                 all.sort_by_key(|&at| labels[at]);
@@ -184,7 +195,10 @@ mod tests {
                 let split = partition.clients(&labels(), clients, 3).unwrap();
                 assert_eq!(split.len(), clients);
                 let each = split[0].len();
-                assert!(each >= 6_000 / clients - 1 && split.iter().all(|own| own.len() == each), "{partition}");
+                assert!(
+                    each >= 6_000 / clients - 1 && split.iter().all(|own| own.len() == each),
+                    "{partition}"
+                );
                 let distinct: BTreeSet<usize> = split.iter().flatten().copied().collect();
                 assert_eq!(distinct.len(), each * clients, "{partition}");
             }
@@ -216,7 +230,10 @@ mod tests {
     fn the_less_the_concentration_the_more_do_clients_differ() {
         let [even, half, tenth] = [1e6, 0.5, 0.1].map(|alpha| skew(Partition::Dirichlet(alpha)));
         assert!((skew(Partition::Iid) - even).abs() < 0.05);
-        assert!(even < 0.2 && (0.3..0.6).contains(&half) && tenth > 0.6, "{even} {half} {tenth}");
+        assert!(
+            even < 0.2 && (0.3..0.6).contains(&half) && tenth > 0.6,
+            "{even} {half} {tenth}"
+        );
         assert!(skew(Partition::Shards) > 0.45);
     }
 

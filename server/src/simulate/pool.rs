@@ -20,9 +20,7 @@ pub(super) fn map<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&
         done
     };
     let mut results = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(items.len()))
-            .map(|_| scope.spawn(take))
-            .collect();
+        let others: Vec<_> = (1..threads.min(items.len())).map(|_| scope.spawn(take)).collect();
         let mut results = take();
         for other in others {
             match other.join() {
@@ -44,7 +42,10 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u32> = (0..100).collect();
         for threads in [0, 1, 3, 200] {
-            assert_eq!(map(threads, &items, |item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
+            assert_eq!(
+                map(threads, &items, |item| item * 2),
+                items.iter().map(|item| item * 2).collect::<Vec<_>>()
+            );
         }
         assert!(map(4, &[] as &[u32], |item| *item).is_empty());
     }

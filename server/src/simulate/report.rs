@@ -108,21 +108,43 @@ fn plots(page: &mut String, lines: &[Line], rounds: &[&RoundLine]) {
             let _ = write!(page, "<h2>{title}</h2>\n{}", plot.svg());
         }
     };
-    draw("Held-out accuracy", "round", series(|it| it.accuracy), levels.collect());
+    draw(
+        "Held-out accuracy",
+        "round",
+        series(|it| it.accuracy),
+        levels.collect(),
+    );
     draw("Held-out loss", "round", series(|it| it.loss), vec![]);
-    draw("Training loss of the last local epoch", "round", series(|it| Some(it.train_loss)), vec![]);
-    draw("ε of the client that took part most often", "round", series(|it| it.epsilon), vec![]);
+    draw(
+        "Training loss of the last local epoch",
+        "round",
+        series(|it| Some(it.train_loss)),
+        vec![],
+    );
+    draw(
+        "ε of the client that took part most often",
+        "round",
+        series(|it| it.epsilon),
+        vec![],
+    );
     let mut sum = 0.0;
     let megabytes = rounds.iter().map(|round| {
         sum += (round.bytes_up + round.bytes_down) as f64 / 1e6;
         (round.round as f64, sum)
     });
-    draw("Megabytes sent and received, all clients", "round", megabytes.collect(), vec![]);
+    draw(
+        "Megabytes sent and received, all clients",
+        "round",
+        megabytes.collect(),
+        vec![],
+    );
     for line in lines {
         if let Line::End(it) = line {
             let mut sorted = it.clients.clone();
             sorted.sort_by(f64::total_cmp);
-            let points = (1..).zip(sorted).map(|(rank, accuracy)| (f64::from(rank), accuracy));
+            let points = (1..)
+                .zip(sorted)
+                .map(|(rank, accuracy)| (f64::from(rank), accuracy));
             let title = "The final model on each client's own examples, the worst first";
             draw(title, "client", points.collect(), vec![]);
         }
@@ -152,7 +174,12 @@ fn percent(share: f64) -> String {
 }
 
 fn row(page: &mut String, name: &str, value: &str) {
-    let _ = writeln!(page, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
+    let _ = writeln!(
+        page,
+        "<tr><th>{}</th><td>{}</td></tr>",
+        escape(name),
+        escape(value)
+    );
 }
 
 fn escape(text: &str) -> String {

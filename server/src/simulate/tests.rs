@@ -71,7 +71,9 @@ fn simulation(overrides: &[&str], change: impl FnOnce(&mut Settings)) -> Result<
     let task = Task::parse("points.toml", TASK, &overrides).unwrap();
     let data = TrainingData {
         partition: "natural".into(),
-        clients: (0..8).map(|client| points(20 + 2 * client as usize, client)).collect(),
+        clients: (0..8)
+            .map(|client| points(20 + 2 * client as usize, client))
+            .collect(),
         proxy: Some(points(10, 99)),
     };
     let mut settings = Settings {
@@ -131,24 +133,42 @@ fn a_simulated_round_is_federated_averaging() {
     let lines = simulation.run(&mut |_| {}).unwrap();
     let (mut live, _) = Live::first(&simulation.config, 0).unwrap();
     let line = simulation.round(1, &mut live, &mut BTreeMap::new()).unwrap();
-    assert!(lines.contains(&Line::Round(line)), "a round by itself is the round of a run");
+    assert!(
+        lines.contains(&Line::Round(line)),
+        "a round by itself is the round of a run"
+    );
     for ((found, mean), start) in live.parameters().iter().zip(mean).zip(&start) {
         // Each of the eight was rounded to the grid, off by less than a step.
-        assert!((f64::from(*found) - f64::from(*start) - mean).abs() < 1e-4, "{found} {start} {mean}");
+        assert!(
+            (f64::from(*found) - f64::from(*start) - mean).abs() < 1e-4,
+            "{found} {start} {mean}"
+        );
     }
 }
 
 #[test]
 fn it_learns_and_tells_what_it_did() {
     let made = run(&[], |settings| {
-        settings.baselines = vec![Baseline::Centralised, Baseline::LocalOnly, Baseline::LocalWithProxy];
+        settings.baselines = vec![
+            Baseline::Centralised,
+            Baseline::LocalOnly,
+            Baseline::LocalWithProxy,
+        ];
     });
     let (rounds, end) = (made.rounds(), made.end());
     assert_eq!((rounds.len(), end.rounds, end.clients.len()), (6, 6, 8));
     assert!(end.accuracy > 0.9, "{}", end.accuracy);
-    assert!(rounds.iter().all(|round| round.epsilon.is_none() && round.clients == 8));
+    assert!(
+        rounds
+            .iter()
+            .all(|round| round.epsilon.is_none() && round.clients == 8)
+    );
     // Header, and six coordinates of at most four bytes.
-    assert!(rounds.iter().all(|round| (8 * (116 + 6)..=8 * (116 + 24)).contains(&round.bytes_up)));
+    assert!(
+        rounds
+            .iter()
+            .all(|round| (8 * (116 + 6)..=8 * (116 + 24)).contains(&round.bytes_up))
+    );
     let baselines: Vec<_> = made
         .lines
         .iter()
@@ -164,24 +184,41 @@ fn it_learns_and_tells_what_it_did() {
     assert_eq!(made.json.lines().count(), made.lines.len());
     let page = report::html(&made.lines);
     assert!(page.contains("Points &lt;&amp;&gt;"), "titles are escaped");
-    assert_eq!(page.matches("<svg").count(), 5, "accuracy, two losses, bytes, clients");
+    assert_eq!(
+        page.matches("<svg").count(),
+        5,
+        "accuracy, two losses, bytes, clients"
+    );
     for foreign in ["<script", "http:", "https:", "url(", "@import"] {
-        assert!(!page.contains(foreign), "the page needs nothing from elsewhere: {foreign}");
+        assert!(
+            !page.contains(foreign),
+            "the page needs nothing from elsewhere: {foreign}"
+        );
     }
 }
 
 #[test]
 fn epsilon_is_that_of_the_client_that_took_part_most_often() {
-    let made = run(&["privacy.mode=local", "privacy.noise_multiplier=4.0"], |settings| settings.cohort = 3);
-    let simulation = simulation(&["privacy.mode=local", "privacy.noise_multiplier=4.0"], |settings| {
-        settings.cohort = 3;
-    })
+    let made = run(
+        &["privacy.mode=local", "privacy.noise_multiplier=4.0"],
+        |settings| settings.cohort = 3,
+    );
+    let simulation = simulation(
+        &["privacy.mode=local", "privacy.noise_multiplier=4.0"],
+        |settings| {
+            settings.cohort = 3;
+        },
+    )
     .unwrap();
     let mut turns = [0_usize; 8];
     for round in made.rounds() {
-        simulation.choose(round.round).into_iter().for_each(|client| turns[client] += 1);
+        simulation
+            .choose(round.round)
+            .into_iter()
+            .for_each(|client| turns[client] += 1);
         let most = *turns.iter().max().unwrap();
-        let spent: Rho = std::iter::repeat_n(Rho::local_round(4.0, Adjacency::ReplaceOne).unwrap(), most).sum();
+        let spent: Rho =
+            std::iter::repeat_n(Rho::local_round(4.0, Adjacency::ReplaceOne).unwrap(), most).sum();
         let expected = spent.epsilon(1e-5).unwrap();
         let found = round.epsilon.unwrap();
         assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
@@ -207,9 +244,13 @@ fn weights_are_numbers_of_examples() {
 #[test]
 fn under_attack_robust_rules_stay_near_the_honest_baseline_and_the_mean_fails() {
     let accuracy = |rule: &[&str], attack: Option<Attack>| {
-        let made = run(rule, |settings| settings.attack = attack.map(|attack| (attack, 2)));
+        let made = run(rule, |settings| {
+            settings.attack = attack.map(|attack| (attack, 2))
+        });
         let rounds = made.rounds();
-        let last = rounds[rounds.len() - 2..].iter().filter_map(|round| round.accuracy);
+        let last = rounds[rounds.len() - 2..]
+            .iter()
+            .filter_map(|round| round.accuracy);
         last.fold(1.0, f64::min)
     };
     let honest = accuracy(&[], None);
@@ -218,8 +259,14 @@ fn under_attack_robust_rules_stay_near_the_honest_baseline_and_the_mean_fails() 
     assert!(mean < honest - 0.2, "the control: {mean}, honest {honest}");
     let rules: [&[&str]; 6] = [
         &["strategy.aggregation.type=coordinate-median"],
-        &["strategy.aggregation.type=trimmed-mean", "strategy.aggregation.trim=2"],
-        &["strategy.aggregation.type=krum", "strategy.aggregation.byzantine=2"],
+        &[
+            "strategy.aggregation.type=trimmed-mean",
+            "strategy.aggregation.trim=2",
+        ],
+        &[
+            "strategy.aggregation.type=krum",
+            "strategy.aggregation.byzantine=2",
+        ],
         &[
             "strategy.aggregation.type=multi-krum",
             "strategy.aggregation.byzantine=2",
@@ -232,9 +279,17 @@ fn under_attack_robust_rules_stay_near_the_honest_baseline_and_the_mean_fails() 
         ],
     ];
     for rule in rules {
-        for attack in [Attack::SignFlip, away, Attack::Scale(1000.0), Attack::LittleIsEnough] {
+        for attack in [
+            Attack::SignFlip,
+            away,
+            Attack::Scale(1000.0),
+            Attack::LittleIsEnough,
+        ] {
             let found = accuracy(rule, Some(attack));
-            assert!(found > honest - 0.05, "{rule:?} {attack}: {found}, honest {honest}");
+            assert!(
+                found > honest - 0.05,
+                "{rule:?} {attack}: {found}, honest {honest}"
+            );
         }
     }
 }
@@ -243,7 +298,11 @@ fn under_attack_robust_rules_stay_near_the_honest_baseline_and_the_mean_fails() 
 fn it_stops_where_it_was_told_to() {
     let all = run(&[], |_| {});
     let goal = all.rounds()[2].accuracy.unwrap();
-    let first = all.rounds().iter().position(|round| round.accuracy >= Some(goal)).unwrap();
+    let first = all
+        .rounds()
+        .iter()
+        .position(|round| round.accuracy >= Some(goal))
+        .unwrap();
     let stopped = run(&[], |settings| settings.stop_at = Some(goal));
     assert_eq!(stopped.rounds().len(), first + 1);
 }
@@ -256,7 +315,10 @@ fn a_cohort_that_cannot_be_is_refused() {
     };
     assert!(refused(&[], 9).contains("cannot be chosen from 8 clients"));
     assert!(refused(&[], 0).contains("cannot be chosen"));
-    let krum = ["strategy.aggregation.type=krum", "strategy.aggregation.byzantine=2"];
+    let krum = [
+        "strategy.aggregation.type=krum",
+        "strategy.aggregation.byzantine=2",
+    ];
     assert!(refused(&krum, 6).contains("needs at least 7 updates"));
 }
 
@@ -272,9 +334,15 @@ fn only_the_simulator_seeds_a_generator_that_makes_noise() {
         "server/src/simulate/partition.rs",
         "server/src/simulate/random.rs",
     ];
-    let mut open: Vec<_> = ["crate/src", "crate/engine/src", "crate/privacy/src", "crate/protocol/src", "server/src"]
-        .map(|folder| root.join(folder))
-        .into();
+    let mut open: Vec<_> = [
+        "crate/src",
+        "crate/engine/src",
+        "crate/privacy/src",
+        "crate/protocol/src",
+        "server/src",
+    ]
+    .map(|folder| root.join(folder))
+    .into();
     let (mut seen, mut found) = (0, Vec::new());
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -290,8 +358,13 @@ fn only_the_simulator_seeds_a_generator_that_makes_noise() {
             seen += 1;
             let text = std::fs::read_to_string(&path).unwrap();
             let shipped = text.split("#[cfg(test)]").next().unwrap();
-            let code = shipped.lines().filter(|line| !line.trim_start().starts_with("//"));
-            if code.into_iter().any(|line| line.contains("from_seed(") || line.contains("seed_from_u64(")) {
+            let code = shipped
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            if code
+                .into_iter()
+                .any(|line| line.contains("from_seed(") || line.contains("seed_from_u64("))
+            {
                 found.push(name);
             }
         }

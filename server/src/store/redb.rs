@@ -107,7 +107,10 @@ impl RedbStore {
     }
 
     /// Runs `work`, and drops the database where it fails: after an input/output error redb wants it opened again.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let database = self.database()?;
         let result = work(&database);
         if result.is_err() {

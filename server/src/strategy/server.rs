@@ -180,16 +180,17 @@ impl ServerOptimizer {
     /// One step from `parameters` along `direction`, both `[d]`.
     pub(super) fn step(&self, parameters: &[f32], direction: &[f64], state: &mut [f32]) -> Vec<f32> {
         let moved = |(&x, step): (&f32, f64)| (f64::from(x) + step) as f32;
-        let adaptive = |state: &mut [f32], rate: f64, beta1: f64, tau: f64, square: &dyn Fn(f64, f64) -> f64| {
-            let (m, v) = state.split_at_mut(parameters.len());
-            let steps = direction.iter().zip(m.iter_mut().zip(v)).map(|(&delta, (m, v))| {
-                let mean = beta1 * f64::from(*m) + (1.0 - beta1) * delta;
-                let squares = square(f64::from(*v), delta * delta);
-                (*m, *v) = (mean as f32, squares as f32);
-                rate * mean / (squares.sqrt() + tau)
-            });
-            parameters.iter().zip(steps).map(moved).collect()
-        };
+        let adaptive =
+            |state: &mut [f32], rate: f64, beta1: f64, tau: f64, square: &dyn Fn(f64, f64) -> f64| {
+                let (m, v) = state.split_at_mut(parameters.len());
+                let steps = direction.iter().zip(m.iter_mut().zip(v)).map(|(&delta, (m, v))| {
+                    let mean = beta1 * f64::from(*m) + (1.0 - beta1) * delta;
+                    let squares = square(f64::from(*v), delta * delta);
+                    (*m, *v) = (mean as f32, squares as f32);
+                    rate * mean / (squares.sqrt() + tau)
+                });
+                parameters.iter().zip(steps).map(moved).collect()
+            };
         match *self {
             Self::FedAvg { learning_rate } => {
                 let steps = direction.iter().map(|delta| learning_rate * delta);

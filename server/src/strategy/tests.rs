@@ -117,13 +117,19 @@ fn each_server_optimiser_follows_its_recurrence() {
         let (mut x, mut found) = (vec![0.0, 1.0], Vec::new());
         for direction in directions {
             x = optimizer.step(&x, &[direction, -direction], &mut memory.values);
-            assert!((x[0] + x[1] - 1.0).abs() < 1e-6, "each coordinate by itself: {x:?}");
+            assert!(
+                (x[0] + x[1] - 1.0).abs() < 1e-6,
+                "each coordinate by itself: {x:?}"
+            );
             found.push(f64::from(x[0]));
         }
         for (round, (found, expected)) in found.iter().zip(recurrence(optimizer, &directions)).enumerate() {
             // Eight rounds, each rounding x, m and v to f32 (relative error 2⁻²⁴) once.
             let tolerance = 64.0 * 2f64.powi(-24) * expected.abs().max(1.0);
-            assert!((found - expected).abs() < tolerance, "{optimizer:?} round {round}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < tolerance,
+                "{optimizer:?} round {round}: {found} {expected}"
+            );
         }
     }
 }
@@ -324,7 +330,13 @@ fn search(updates: &[Vec<i32>]) -> [f64; 2] {
 fn the_geometric_median_has_the_least_sum_of_distances() {
     for updates in [
         vec![vec![0, 0], vec![4_000, 0], vec![1_000, 3_000]],
-        vec![vec![-900, 50], vec![800, 70], vec![10, 990], vec![40, -700], vec![300, 300]],
+        vec![
+            vec![-900, 50],
+            vec![800, 70],
+            vec![10, 990],
+            vec![40, -700],
+            vec![300, 300],
+        ],
     ] {
         let found = geometric_median::smoothed_weiszfeld(&rows(&updates), 500, 1e-9);
         let expected = search(&updates);
@@ -334,7 +346,10 @@ fn the_geometric_median_has_the_least_sum_of_distances() {
     // Fermat's point of an equilateral triangle is its centre.
     let triangle = vec![vec![0, 0], vec![2_000_000, 0], vec![1_000_000, 1_732_051]];
     let found = geometric_median::smoothed_weiszfeld(&rows(&triangle), 16, 1e-6);
-    assert!((found[0] - 1e6).abs() < 1.0 && (found[1] - 577_350.3).abs() < 1.0, "{found:?}");
+    assert!(
+        (found[0] - 1e6).abs() < 1.0 && (found[1] - 577_350.3).abs() < 1.0,
+        "{found:?}"
+    );
 }
 
 /// How far a rule's direction is from the honest mean, in the honest updates' own spread (the greatest distance of one of them
@@ -346,7 +361,8 @@ fn error(rule: Aggregation, honest: &[Vec<i32>], malicious: &[Vec<i32>]) -> f64 
         Aggregation::Mean {} => mean(&rows(&all)),
         Aggregation::NormBounding { bound_l2 } => {
             let mut all = all;
-            all.iter_mut().for_each(|row| norm_bounding::shorten(row, bound_l2));
+            all.iter_mut()
+                .for_each(|row| norm_bounding::shorten(row, bound_l2));
             mean(&rows(&all))
         }
         rule => robust(rule, &rows(&all), &centre, 1.0),
@@ -359,11 +375,20 @@ fn error(rule: Aggregation, honest: &[Vec<i32>], malicious: &[Vec<i32>]) -> f64 
 #[test]
 fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
     let honest = honest(8, 20);
-    let flipped: Vec<Vec<i32>> = honest[..2].iter().map(|row| row.iter().map(|x| -x * 10).collect()).collect();
-    let boosted: Vec<Vec<i32>> = honest[..2].iter().map(|row| row.iter().map(|x| x * 1_000).collect()).collect();
+    let flipped: Vec<Vec<i32>> = honest[..2]
+        .iter()
+        .map(|row| row.iter().map(|x| -x * 10).collect())
+        .collect();
+    let boosted: Vec<Vec<i32>> = honest[..2]
+        .iter()
+        .map(|row| row.iter().map(|x| x * 1_000).collect())
+        .collect();
     let length = norm(&mean(&rows(&honest)));
     for malicious in [flipped, boosted] {
-        assert!(error(Aggregation::Mean {}, &honest, &malicious) > 40.0, "the control: the mean is drawn away");
+        assert!(
+            error(Aggregation::Mean {}, &honest, &malicious) > 40.0,
+            "the control: the mean is drawn away"
+        );
         for rule in EVERY_RULE {
             let (rule, most) = match rule {
                 Aggregation::Mean {} | Aggregation::WeightedMean { .. } => continue,
@@ -371,7 +396,13 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
                 Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 50.0),
                 Aggregation::CentredClipping { .. } => {
                     let (radius_l2, iterations) = (100.0, 1);
-                    (Aggregation::CentredClipping { radius_l2, iterations }, 1.0)
+                    (
+                        Aggregation::CentredClipping {
+                            radius_l2,
+                            iterations,
+                        },
+                        1.0,
+                    )
                 }
                 rule => (rule, 1.0),
             };
@@ -408,7 +439,9 @@ fn a_memory_is_taken_over_by_its_own_kind_only() {
 #[test]
 fn the_table_of_what_goes_together_is_kept() {
     let encoding = Encoding::new(1.0, 1.0 / 1024.0, 100).unwrap();
-    let local = Privacy::Local { noise_multiplier: 1.0 };
+    let local = Privacy::Local {
+        noise_multiplier: 1.0,
+    };
     // √(Δ² + 100·Δ²) ≈ 10 Δ, and Δ is a little above 1: 10.1 is below, 11 above.
     let table = [
         ("mean", Ok(())),

@@ -180,11 +180,18 @@ fn a_strategy_is_part_of_what_clients_agree_to() {
     assert_eq!(parse(GOOD, &[]).unwrap().manifest.strategy, None);
     let plain = with_strategy("aggregation = { type = \"mean\" }\nserver = { type = \"fed-avg\" }");
     let plain = parse(&plain, &[]).unwrap().manifest;
-    assert_eq!(plain, parse(GOOD, &[]).unwrap().manifest, "what is the default is not written");
+    assert_eq!(
+        plain,
+        parse(GOOD, &[]).unwrap().manifest,
+        "what is the default is not written"
+    );
     let adam = with_strategy("server = { type = \"fed-adam\", learning_rate = 0.01 }");
     let task = parse(&adam, &[]).unwrap();
     let server = &task.manifest.strategy.as_ref().unwrap()["server"];
-    assert_eq!((server["beta2"].to_string(), server["tau"].to_string()), ("0.99".into(), "0.001".into()));
+    assert_eq!(
+        (server["beta2"].to_string(), server["tau"].to_string()),
+        ("0.99".into(), "0.001".into())
+    );
     let read: Strategy = serde_json::from_value(task.manifest.strategy.clone().unwrap()).unwrap();
     assert_eq!(read, task.strategy);
     let weighted = with_strategy("aggregation = { type = \"weighted-mean\", max_weight = 600 }");
@@ -195,9 +202,21 @@ fn a_strategy_is_part_of_what_clients_agree_to() {
 #[test]
 fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
     let cases = [
-        ("aggregation = { type = \"krumm\" }", "aggregation.type", "unknown variant `krumm`"),
-        ("aggregation = { type = \"krum\" }", "aggregation", "missing field `byzantine`"),
-        ("aggregation = { type = \"mean\", trim = 1 }", "aggregation.trim", "unknown field `trim`"),
+        (
+            "aggregation = { type = \"krumm\" }",
+            "aggregation.type",
+            "unknown variant `krumm`",
+        ),
+        (
+            "aggregation = { type = \"krum\" }",
+            "aggregation",
+            "missing field `byzantine`",
+        ),
+        (
+            "aggregation = { type = \"mean\", trim = 1 }",
+            "aggregation.trim",
+            "unknown field `trim`",
+        ),
         (
             "aggregation = { type = \"norm-bounding\", bound_l2 = -1 }",
             "aggregation.bound_l2",
@@ -213,23 +232,41 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
             "server.beta2",
             "1 is not a number of at least 0 and below 1",
         ),
-        ("server = { type = \"fed-yogi\", learning_rate = nan }", "server.learning_rate", "NaN is not"),
+        (
+            "server = { type = \"fed-yogi\", learning_rate = nan }",
+            "server.learning_rate",
+            "NaN is not",
+        ),
     ];
     for (lines, field, message) in cases {
         let error = parse(&with_strategy(lines), &[]).unwrap_err();
         let line = GOOD.lines().count() + 3;
         let field = format!("strategy.{field}");
-        assert_eq!((error.line, error.field.as_str()), (Some(line), field.as_str()), "{error}");
+        assert_eq!(
+            (error.line, error.field.as_str()),
+            (Some(line), field.as_str()),
+            "{error}"
+        );
         assert!(error.message.contains(message), "{error}");
     }
     // Pairs: what does not go with noise, and what needs more clients.
     let local = ["privacy.mode=local"];
     for (lines, reason) in [
-        ("{ type = \"krum\", byzantine = 0 }", "krum cannot go with privacy mode \"local\""),
-        ("{ type = \"weighted-mean\", max_weight = 9 }", "would leave its device without noise"),
-        ("{ type = \"centred-clipping\", radius_l2 = 1.0 }", "every update would be cut"),
+        (
+            "{ type = \"krum\", byzantine = 0 }",
+            "krum cannot go with privacy mode \"local\"",
+        ),
+        (
+            "{ type = \"weighted-mean\", max_weight = 9 }",
+            "would leave its device without noise",
+        ),
+        (
+            "{ type = \"centred-clipping\", radius_l2 = 1.0 }",
+            "every update would be cut",
+        ),
     ] {
-        let text = with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
+        let text =
+            with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
         assert!(parse(&text, &[]).is_ok(), "{lines}");
         let error = parse(&text, &local).unwrap_err();
         assert!(error.field.starts_with("strategy.aggregation"), "{error}");
@@ -238,7 +275,11 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
     }
     let few = with_strategy("aggregation = { type = \"krum\", byzantine = 1 }");
     let error = parse(&few, &[]).unwrap_err();
-    assert_eq!((error.line, error.field.as_str()), (Some(28), "rounds.min_clients"), "{error}");
+    assert_eq!(
+        (error.line, error.field.as_str()),
+        (Some(28), "rounds.min_clients"),
+        "{error}"
+    );
     assert!(error.message.contains("needs at least 5 updates"), "{error}");
     let many = with_strategy("aggregation = { type = \"coordinate-median\" }");
     let error = parse(&many, &["rounds.target_clients=40_000_000"]).unwrap_err();
@@ -384,7 +425,9 @@ fn schema_takes(text: &str) -> Result<(), String> {
     let index = compiler.compile("task.json", &mut schemas).unwrap();
     let document: toml::Value = toml::from_str(text).unwrap();
     let document = serde_json::to_value(document).unwrap();
-    schemas.validate(&document, index).map_err(|error| error.to_string())
+    schemas
+        .validate(&document, index)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -453,7 +496,10 @@ fn the_schema_refuses_what_needs_no_other_field_to_be_wrong() {
     let without = GOOD
         .replace("noise_multiplier = 1.5\n", "")
         .replace("\"none\"", "\"local\"");
-    assert!(schema_takes(&without).is_err(), "local noise needs its multiplier");
+    assert!(
+        schema_takes(&without).is_err(),
+        "local noise needs its multiplier"
+    );
     for lines in [
         "aggregation = { type = \"krumm\" }",
         "aggregation = { type = \"krum\" }",
@@ -461,7 +507,10 @@ fn the_schema_refuses_what_needs_no_other_field_to_be_wrong() {
         "server = { type = \"fed-adam\", learning_rate = 0.1, beta2 = 1.0 }",
     ] {
         let text = with_strategy(lines);
-        assert!(schema_takes(&text).is_err() && parse(&text, &[]).is_err(), "{lines}");
+        assert!(
+            schema_takes(&text).is_err() && parse(&text, &[]).is_err(),
+            "{lines}"
+        );
     }
 }
 
@@ -476,8 +525,13 @@ fn every_layer_that_the_schema_names_is_one_of_the_engines() {
         serde_json::from_value::<ModelSpec>(spec).map_err(|error| error.to_string())
     };
     for name in layers {
-        let known = read(name).err().is_none_or(|error| !error.contains("unknown variant"));
+        let known = read(name)
+            .err()
+            .is_none_or(|error| !error.contains("unknown variant"));
         assert!(known, "{name}");
     }
-    assert!(read(&"rely".into()).unwrap_err().contains("unknown variant"), "the control");
+    assert!(
+        read(&"rely".into()).unwrap_err().contains("unknown variant"),
+        "the control"
+    );
 }

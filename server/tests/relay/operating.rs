@@ -35,7 +35,12 @@ async fn with_operator() -> TestRelay {
     TestRelay::over(FaultyStore::new(), &[], options).await
 }
 
-async fn call(relay: &TestRelay, path: &str, token: &str, body: serde_json::Value) -> Answer<serde_json::Value> {
+async fn call(
+    relay: &TestRelay,
+    path: &str,
+    token: &str,
+    body: serde_json::Value,
+) -> Answer<serde_json::Value> {
     let request = relay.api.http.post(relay.api.url(path)).json(&body);
     let response = request.bearer_auth(token).send().await.unwrap();
     answer(response).await.unwrap()
@@ -59,10 +64,20 @@ async fn a_paused_task_lets_nobody_in_and_finishes_its_round() {
     api.check_in(2).await.unwrap();
     operator(&relay, "pause").await.unwrap();
     assert!(api.state().await.paused);
-    assert!(matches!(api.check_in(3).await, Ok(CheckInReply::Wait { round: 1, .. })));
-    assert!(matches!(api.check_in(2).await, Ok(CheckInReply::Train { round: 1, .. })));
+    assert!(matches!(
+        api.check_in(3).await,
+        Ok(CheckInReply::Wait { round: 1, .. })
+    ));
+    assert!(matches!(
+        api.check_in(2).await,
+        Ok(CheckInReply::Train { round: 1, .. })
+    ));
     let second = api.frame(2).await;
-    assert_eq!(api.send(&second).await, Ok(accepted(&second)), "who is in may report");
+    assert_eq!(
+        api.send(&second).await,
+        Ok(accepted(&second)),
+        "who is in may report"
+    );
     operator(&relay, "resume").await.unwrap();
     assert!(!api.state().await.paused);
     api.take_part(3).await;
@@ -80,7 +95,10 @@ async fn a_pause_survives_a_restart() {
     operator(&relay, "pause").await.unwrap();
     relay.stop().await;
     let relay = TestRelay::over(store, &[], options()).await;
-    assert!(matches!(relay.api.check_in(1).await, Ok(CheckInReply::Wait { .. })));
+    assert!(matches!(
+        relay.api.check_in(1).await,
+        Ok(CheckInReply::Wait { .. })
+    ));
 }
 
 #[tokio::test]
@@ -101,9 +119,16 @@ async fn a_rollback_is_a_round_that_publishes_an_older_model() {
     let older = rounds[1].model;
     let expected = serde_json::json!({ "round": 3, "to": 1, "model": older, "discarded": 1 });
     assert_eq!(answer, expected);
-    assert_eq!((rounds[3].model, rounds[3].clients, rounds[3].rolled_back_to), (older, 0, Some(1)));
+    assert_eq!(
+        (rounds[3].model, rounds[3].clients, rounds[3].rolled_back_to),
+        (older, 0, Some(1))
+    );
     assert_eq!((rounds[2].rolled_back_to, api.state().await.model), (None, older));
-    assert_eq!(api.send(&pending).await, Ok(duplicate(&pending)), "its id is known: it is not sent again for ever");
+    assert_eq!(
+        api.send(&pending).await,
+        Ok(duplicate(&pending)),
+        "its id is known: it is not sent again for ever"
+    );
     // The next round starts from it, and counts nothing of what was given up.
     operator(&relay, "resume").await.unwrap();
     let before = api.model(older).await;
@@ -118,17 +143,33 @@ async fn only_the_operator_is_the_operator() {
     let relay = with_operator().await;
     let path = "/v1/admin/tasks/tiny/pause";
     let body = || serde_json::json!({});
-    assert_eq!(call(&relay, path, "another token of tests", body()).await, Err(ProblemKind::Unauthorized));
+    assert_eq!(
+        call(&relay, path, "another token of tests", body()).await,
+        Err(ProblemKind::Unauthorized)
+    );
     let bare = relay.api.http.post(relay.api.url(path)).send().await.unwrap();
-    assert_eq!(answer::<serde_json::Value>(bare).await.unwrap(), Err(ProblemKind::Unauthorized));
-    assert_eq!(call(&relay, "/v1/admin/tasks/none/pause", TOKEN, body()).await, Err(ProblemKind::NotFound));
+    assert_eq!(
+        answer::<serde_json::Value>(bare).await.unwrap(),
+        Err(ProblemKind::Unauthorized)
+    );
+    assert_eq!(
+        call(&relay, "/v1/admin/tasks/none/pause", TOKEN, body()).await,
+        Err(ProblemKind::NotFound)
+    );
     assert!(!relay.api.state().await.paused);
     // No page elsewhere is told that it may ask, and without a token there is nothing to ask for.
-    let request = relay.api.http.post(relay.api.url(path)).header("origin", "https://elsewhere.example");
+    let request = relay
+        .api
+        .http
+        .post(relay.api.url(path))
+        .header("origin", "https://elsewhere.example");
     let response = request.bearer_auth(TOKEN).send().await.unwrap();
     assert!(!response.headers().contains_key("access-control-allow-origin"));
     let plain = TestRelay::start(&[]).await;
-    assert_eq!(call(&plain, path, TOKEN, body()).await, Err(ProblemKind::NotFound));
+    assert_eq!(
+        call(&plain, path, TOKEN, body()).await,
+        Err(ProblemKind::NotFound)
+    );
 }
 
 #[tokio::test]
@@ -145,19 +186,35 @@ async fn figures_tell_what_happened_and_are_the_operators_where_there_is_one() {
     let page = response.text().await.unwrap();
     let value = |line: &str| -> f64 {
         let found = page.lines().find_map(|found| found.strip_prefix(line));
-        found.unwrap_or_else(|| panic!("{line}\n{page}")).trim().parse().unwrap()
+        found
+            .unwrap_or_else(|| panic!("{line}\n{page}"))
+            .trim()
+            .parse()
+            .unwrap()
     };
     assert_eq!(value("unsaid_round{task=\"tiny\"}"), 2.0);
     assert_eq!(value("unsaid_model_clients{task=\"tiny\"}"), 3.0);
-    assert!(value("unsaid_model_accuracy{task=\"tiny\"}").is_nan(), "there are no held-out examples");
+    assert!(
+        value("unsaid_model_accuracy{task=\"tiny\"}").is_nan(),
+        "there are no held-out examples"
+    );
     assert_eq!(value("unsaid_task_healthy{task=\"tiny\"}"), 1.0);
     let labels = "route=\"/v1/tasks/{task}/updates\",method=\"POST\",status=\"200\"";
-    assert_eq!(value(&format!("unsaid_http_request_seconds_count{{{labels}}}")), 3.0);
+    assert_eq!(
+        value(&format!("unsaid_http_request_seconds_count{{{labels}}}")),
+        3.0
+    );
     let last = format!("unsaid_http_request_seconds_bucket{{{labels},le=\"+Inf\"}}");
     assert_eq!(value(&last), 3.0);
     let missing = "route=\"/v1/tasks/{task}/round\",method=\"GET\",status=\"404\"";
-    assert_eq!(value(&format!("unsaid_http_request_seconds_count{{{missing}}}")), 1.0);
-    assert!(!page.contains("/somewhere/else"), "no line for what nobody has: {page}");
+    assert_eq!(
+        value(&format!("unsaid_http_request_seconds_count{{{missing}}}")),
+        1.0
+    );
+    assert!(
+        !page.contains("/somewhere/else"),
+        "no line for what nobody has: {page}"
+    );
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(name.starts_with("unsaid_"), "{line}");
@@ -192,9 +249,19 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
             break response;
         }
     };
-    assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert!(
+        refused.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            >= 1
+    );
     assert!(refused.headers().contains_key("content-security-policy"));
-    assert_eq!(answer::<()>(refused).await.unwrap(), Err(ProblemKind::TooManyRequests));
+    assert_eq!(
+        answer::<()>(refused).await.unwrap(),
+        Err(ProblemKind::TooManyRequests)
+    );
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(relay.api.get(path).await.status(), 200);
 }
@@ -207,13 +274,88 @@ async fn only_pages_of_the_list_may_ask() {
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
     let allowed = async |origin: &str| {
-        let request = relay.api.http.get(relay.api.url("/v1/tasks")).header("origin", origin);
+        let request = relay
+            .api
+            .http
+            .get(relay.api.url("/v1/tasks"))
+            .header("origin", origin);
         let response = request.send().await.unwrap();
         response.headers().get("access-control-allow-origin").cloned()
     };
-    assert_eq!(allowed("https://good.example").await.unwrap(), "https://good.example");
+    assert_eq!(
+        allowed("https://good.example").await.unwrap(),
+        "https://good.example"
+    );
     assert_eq!(allowed("https://other.example").await, None);
     assert_eq!(allowed("http://good.example").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let tasks = folder.path().join("tasks");
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let start = || {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--tasks"])
+            .arg(&tasks)
+            .arg("--store")
+            .arg(folder.path().join("relay.redb"))
+            .arg("--admin-token-file")
+            .arg(&token)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        let base = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("it starts")
+            .to_owned();
+        (child, Api::new(&base))
+    };
+    let admin = |api: &Api, arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .arg("admin")
+            .args(arguments)
+            .args(["--relay", &api.base, "--token-file"])
+            .arg(&token)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (mut child, api) = start();
+    let file = folder.path().join("tiny.toml");
+    std::fs::write(&file, TASK.replace("epochs = 1", "epochs = 0")).unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(!done && said.contains("task:15:10: training.epochs"), "{said}");
+    assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
+    std::fs::write(&file, TASK).unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(!done && said.contains("task-exists"), "{said}");
+    api.take_part(1).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (mut child, api) = start();
+    assert_eq!(api.state().await.received, 1, "it goes on where it was");
+    let (done, said) = admin(&api, &["pause", "tiny"]);
+    assert!(done && said.contains("\"paused\":true"), "{said}");
+    let (done, said) = admin(&api, &["rollback", "tiny", "--round", "0"]);
+    assert!(done && said.contains("\"discarded\":1"), "{said}");
+    let (done, said) = admin(&api, &["resume", "none"]);
+    assert!(!done && said.contains("404"), "{said}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// A relay over TLS with a certificate of its own, and a client that trusts it.
@@ -229,7 +371,9 @@ async fn over_tls(folder: &TempDir) -> (TestRelay, Arc<ClientConfig>) {
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&certificate).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(&certificate).unwrap())
+        .unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -263,11 +407,16 @@ async fn tls_carries_http_1_and_http_2() {
     let mut answer = Vec::new();
     let _ = one.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"tiny\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"tiny\""),
+        "{answer}"
+    );
 
     let two = connect(&relay, &config, b"h2").await;
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(two)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(two))
+            .await
+            .unwrap();
     tokio::spawn(connection.map(drop));
     let mut ask = |path: &str| {
         let request = hyper::Request::get(format!("https://localhost{path}"));
@@ -277,7 +426,10 @@ async fn tls_carries_http_1_and_http_2() {
     let both = (ask("/v1/tasks"), ask("/healthz"));
     let (first, second) = futures_util::future::join(both.0, both.1).await;
     for response in [first.unwrap(), second.unwrap()] {
-        assert_eq!((response.status().as_u16(), response.version()), (200, hyper::Version::HTTP_2));
+        assert_eq!(
+            (response.status().as_u16(), response.version()),
+            (200, hyper::Version::HTTP_2)
+        );
     }
 }
 

@@ -13,7 +13,10 @@ use unsaid_relay::{
 
 use crate::harness::*;
 
-const ADAM: [&str; 2] = ["strategy.server.type=fed-adam", "strategy.server.learning_rate=0.1"];
+const ADAM: [&str; 2] = [
+    "strategy.server.type=fed-adam",
+    "strategy.server.learning_rate=0.1",
+];
 
 /// The model after each of four rounds, in a relay that is stopped and started after every `every` of them.
 async fn models(overrides: &[&str], every: u32) -> Vec<ContentHash> {
@@ -108,7 +111,13 @@ async fn the_rule_cannot_change_under_updates_that_were_gathered_for_another() {
     };
     let refused = open().err().unwrap();
     assert!(
-        matches!(&refused, StartError::Open { source: OpenError::OtherRule { received: 1 }, .. }),
+        matches!(
+            &refused,
+            StartError::Open {
+                source: OpenError::OtherRule { received: 1 },
+                ..
+            }
+        ),
         "{refused}"
     );
     // The optimiser may: it is asked only when the round closes.
@@ -129,8 +138,18 @@ async fn a_weighted_update_needs_its_weight() {
         coordinates: [&plain.coordinates[..], &[weight]].concat(),
         ..plain.clone()
     };
-    for bad in [plain.clone(), weighing(0), weighing(-1), weighing(601), weighing(i32::MAX)] {
-        assert_eq!(relay.api.send(&bad).await, Err(ProblemKind::Unacceptable), "{bad:?}");
+    for bad in [
+        plain.clone(),
+        weighing(0),
+        weighing(-1),
+        weighing(601),
+        weighing(i32::MAX),
+    ] {
+        assert_eq!(
+            relay.api.send(&bad).await,
+            Err(ProblemKind::Unacceptable),
+            "{bad:?}"
+        );
     }
     assert_eq!(relay.api.state().await.received, 0);
     let good = weighing(600);

@@ -34,9 +34,10 @@ struct Range {
 impl Range {
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let finite = values.filter(|value| value.is_finite());
-        let (least, greatest) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), value| {
-            (least.min(value), greatest.max(value))
-        });
+        let (least, greatest) = finite
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), value| {
+                (least.min(value), greatest.max(value))
+            });
         match greatest - least {
             span if span > 0.0 => Self { least, greatest },
             _ if least.is_finite() => Self {
@@ -66,7 +67,9 @@ impl Range {
             .unwrap_or(rough);
         let first = (self.least / step).ceil() as i64;
         let ticks = (first..).map(|at| at as f64 * step).take(12);
-        ticks.take_while(|&tick| tick <= self.greatest * (1.0 + 1e-12)).collect()
+        ticks
+            .take_while(|&tick| tick <= self.greatest * (1.0 + 1e-12))
+            .collect()
     }
 }
 
@@ -123,7 +126,11 @@ impl Plot {
             .iter()
             .map(|&(at, value)| format!("{:.1},{:.1}", right(at), up(value)))
             .collect();
-        let _ = writeln!(svg, "<polyline class=\"curve\" points=\"{}\"/>\n</svg>", points.join(" "));
+        let _ = writeln!(
+            svg,
+            "<polyline class=\"curve\" points=\"{}\"/>\n</svg>",
+            points.join(" ")
+        );
         svg
     }
 }
@@ -135,7 +142,11 @@ fn number(value: f64) -> String {
     }
     let text = format!("{value:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -148,12 +159,18 @@ mod tests {
         assert_eq!(ticks(0.0, 1.0), [0.0, 0.5, 1.0]);
         assert_eq!(ticks(1.0, 100.0), [50.0, 100.0]);
         assert_eq!(ticks(-3.0, 7.0).len(), 2);
-        assert_eq!([number(0.5), number(1e9), number(-0.0), number(0.1 + 0.2)], ["0.5", "1e9", "0", "0.3"]);
+        assert_eq!(
+            [number(0.5), number(1e9), number(-0.0), number(0.1 + 0.2)],
+            ["0.5", "1e9", "0", "0.3"]
+        );
     }
 
     #[test]
     fn a_curve_without_height_or_with_senseless_values_is_drawn_too() {
-        for points in [vec![(1.0, 2.0), (2.0, 2.0)], vec![(1.0, f64::NAN), (2.0, f64::INFINITY)]] {
+        for points in [
+            vec![(1.0, 2.0), (2.0, 2.0)],
+            vec![(1.0, f64::NAN), (2.0, f64::INFINITY)],
+        ] {
             let svg = Plot {
                 x: "round",
                 points,
