@@ -38,7 +38,7 @@ pub struct Manifest {
     pub rounds: RoundPolicy,
     /// How the relay makes the next model, as the relay reads it; none for the plain mean. This crate does not look inside, and a
     /// client has nothing to do for it, but agrees to it: some rules make the relay keep each update until its round closes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Value>,
 }
 
@@ -58,6 +58,7 @@ impl Document for Manifest {
             update: f.nested("update")?,
             privacy: f.nested("privacy")?,
             rounds: f.nested("rounds")?,
+            strategy: f.document("strategy").ok(),
         };
         fields.finish().map(|()| manifest)
     }
@@ -101,7 +102,7 @@ pub struct UpdateEncoding {
     pub grid_step: f64,
     /// Where clients weigh by their number of examples: the most that one weighs. An update then ends with one more coordinate,
     /// the client's number of examples or this, whichever is less. Only in a task without noise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_weight: Option<u32>,
 }
 
@@ -111,6 +112,7 @@ impl Document for UpdateEncoding {
         let encoding = Self {
             clip_l2: fields.required("clip_l2"),
             grid_step: fields.required("grid_step"),
+            max_weight: fields.optional("max_weight"),
         };
         fields.finish().map(|()| encoding)
     }

@@ -336,7 +336,10 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     let file = folder.path().join("tiny.toml");
     std::fs::write(&file, TASK.replace("epochs = 1", "epochs = 0")).unwrap();
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
-    assert!(!done && said.contains("task:15:") && said.contains("training.epochs"), "{said}");
+    assert!(
+        !done && said.contains("task:15:") && said.contains("training.epochs"),
+        "{said}"
+    );
     assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
     std::fs::write(&file, TASK).unwrap();
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
