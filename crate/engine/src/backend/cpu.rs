@@ -1,5 +1,6 @@
 //! The CPU back end: SIMD (AVX natively, SIMD128 in wasm), deterministic.
 
+use super::vector;
 use crate::{
     EngineError, Examples, Model,
     model::{Flow, GradientPlan},
@@ -167,9 +168,7 @@ impl<'m> CpuRun<'m> {
         let shares = settings.shares(self.examples, indices);
         for (at, (batch, share)) in indices.chunks(settings.batch).zip(shares).enumerate() {
             loss += share * self.gradient(batch, Settings::batch_key(key, at));
-            for (sum, g) in sum.iter_mut().zip(&self.gradient) {
-                *sum += share * g;
-            }
+            vector::add_scaled(&mut sum, &self.gradient, share);
         }
         self.accumulated = std::mem::replace(&mut self.gradient, sum);
         loss
@@ -215,8 +214,7 @@ impl<'m> CpuRun<'m> {
                 for index in (0..last).rev() {
                     self.parameter_gradient(index, rows);
                 }
-                let mean = 1.0 / rows as f32;
-                self.gradient.iter_mut().for_each(|g| *g *= mean);
+                vector::scale(&mut self.gradient, 1.0 / rows as f32);
             }
         }
         loss
@@ -261,9 +259,8 @@ impl<'m> CpuRun<'m> {
                 (Flow::Written, Some(value)) => self.gradients.put_back(value, gradient),
                 (Flow::Added, Some(value)) => {
                     let mut target = self.gradients.take(value);
-                    for (sum, more) in target.iter_mut().zip(&gradient[..rows * lens[value]]) {
-                        *sum += more;
-                    }
+                    let len = rows * lens[value];
+                    vector::add_scaled(&mut target[..len], &gradient[..len], 1.0);
                     self.gradients.put_back(value, target);
                     self.gradients.added[which] = gradient;
                 }
