@@ -1,12 +1,13 @@
 //! The engine of Unsaid: small models, trained where the data is.
 //!
 //! A [`ModelSpec`] is checked and compiled to a [`Model`], whose parameters are one flat `f32` vector with named tensors.
-//! [`train`] moves that vector by stochastic gradient descent over local [`Examples`] on a [`Device`]: the CPU (SIMD, one
-//! thread) or a GPU (WebGPU in browsers, Vulkan natively). Both compute the same thing, to rounding; each is deterministic.
+//! [`train`] moves that vector by stochastic gradient descent over local [`Examples`] on a [`Device`]: the CPU (SIMD, and
+//! as many threads as the [`crew`] has) or a GPU (WebGPU in browsers, Vulkan natively). Both compute the same thing, to rounding; each is deterministic.
 //!
 //! This crate knows no browser, no network and no privacy mechanism.
 
 mod backend;
+pub mod crew;
 mod data;
 mod error;
 mod layout;

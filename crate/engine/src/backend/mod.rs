@@ -8,3 +8,4 @@ pub(crate) mod gpu;
     reason = "sources and epilogues wait for the operations that use them"
 )]
 pub(crate) mod matrix;
+pub(crate) mod vector;

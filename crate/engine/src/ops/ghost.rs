@@ -1,6 +1,9 @@
 //! Norms of per-example gradients that are products or sums, without the gradients ("ghost norms", Li et al. 2022, section 4).
 
-use crate::backend::matrix::{Matrix, multiply};
+use crate::backend::{
+    matrix::{Matrix, multiply},
+    vector::{add_rows, dot},
+};
 
 /// Adds `‖aᵀ·b‖²` for each example to `norms`: `a [rows, positions, m]`, `b [rows, positions, n]`.
 ///
@@ -22,12 +25,8 @@ pub(crate) fn product(a: &[f32], b: &[f32], [positions, m, n]: [usize; 3], norms
         if by_gram {
             multiply(&mut first, a, a.transposed(), false);
             multiply(&mut second, b, b.transposed(), false);
-            let terms = first.iter().zip(&second);
             // A sum of squares; rounding can make it a little less than nothing.
-            *norm += terms
-                .map(|(&a, &b)| f64::from(a) * f64::from(b))
-                .sum::<f64>()
-                .max(0.0);
+            *norm += dot(&first, &second).max(0.0);
         } else {
             multiply(&mut first, a.transposed(), b, false);
             *norm += squared(&first);
@@ -45,16 +44,12 @@ pub(crate) fn sum(b: &[f32], positions: usize, n: usize, norms: &mut [f64]) {
     let mut total = vec![0.0; n];
     for (b, norm) in b.chunks_exact(positions * n).zip(norms) {
         total.fill(0.0);
-        for row in b.chunks_exact(n) {
-            for (sum, value) in total.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
+        add_rows(&mut total, b);
         *norm += squared(&total);
     }
 }
 
 /// `‖v‖²`.
 pub(crate) fn squared(values: &[f32]) -> f64 {
-    values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
+    dot(values, values)
 }

@@ -20,7 +20,7 @@ pub mod dense;
 pub mod dropout;
 pub mod elementwise_loss;
 pub mod embedding;
-mod exponential;
+pub(crate) mod exponential;
 pub(crate) mod gather;
 pub(crate) mod ghost;
 pub mod lstm;
@@ -34,6 +34,7 @@ pub(crate) mod window;
 
 use std::fmt;
 
+use crate::backend::vector;
 #[cfg(feature = "gpu")]
 use crate::{
     EngineError,
@@ -230,6 +231,6 @@ pub(crate) trait LossOp: Send + Sync {
 pub(crate) fn scale_rows(factors: &[f32], values: &mut [f32]) {
     let len = values.len() / factors.len().max(1);
     for (row, factor) in values.chunks_exact_mut(len.max(1)).zip(factors) {
-        row.iter_mut().for_each(|value| *value *= factor);
+        vector::scale(row, *factor);
     }
 }

@@ -10,7 +10,14 @@ use std::ops::Range;
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::Planner;
-use crate::{SpecError, spec::OptimizerSpec};
+use crate::{
+    SpecError,
+    crew::{self, Parts},
+    spec::OptimizerSpec,
+};
+
+/// Parameters that are updated at once: threads begin at multiples of them.
+const LANE: usize = 4;
 
 /// What is different from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -117,22 +124,31 @@ impl Optimizer {
         state: &mut [f32],
     ) {
         let d = parameters.len();
-        let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
-        match self {
-            Self::Sgd(sgd) if sgd.momentum == 0.0 => sgd.update_plain_cpu(numbers, parameters, gradient),
-            Self::Sgd(sgd) => sgd.update_cpu(numbers, parameters, gradient, &mut state[range]),
-            Self::Adam(adam) => {
-                let (m, v) = state.split_at_mut(d);
-                adam.update_cpu(
-                    numbers,
-                    parameters,
-                    gradient,
-                    &mut m[range.clone()],
-                    &mut v[range],
-                );
+        let (all_parameters, all_state) = (Parts::of(parameters), Parts::of(state));
+        crew::split(range.len(), LANE, 1, |part| {
+            let part = range.start + part.start..range.start + part.end;
+            let gradient = &gradient[part.clone()];
+            let state = |which: usize| part.start + which * d..part.end + which * d;
+            // SAFETY: every thread has other parameters, and their state.
+            unsafe {
+                let parameters = all_parameters.part(part.clone());
+                match self {
+                    Self::Sgd(sgd) if sgd.momentum == 0.0 => {
+                        sgd.update_plain_cpu(numbers, parameters, gradient);
+                    }
+                    Self::Sgd(sgd) => {
+                        sgd.update_cpu(numbers, parameters, gradient, all_state.part(state(0)));
+                    }
+                    Self::Adam(adam) => {
+                        let (m, v) = (all_state.part(state(0)), all_state.part(state(1)));
+                        adam.update_cpu(numbers, parameters, gradient, m, v);
+                    }
+                    Self::Adagrad(adagrad) => {
+                        adagrad.update_cpu(numbers, parameters, gradient, all_state.part(state(0)));
+                    }
+                }
             }
-            Self::Adagrad(adagrad) => adagrad.update_cpu(numbers, parameters, gradient, &mut state[range]),
-        }
+        });
     }
 
     /// Adds the update of the parameters in `range` of `len` to a plan.

@@ -47,6 +47,11 @@ impl GpuRun {
         if settings.clip_examples_l2.is_some() {
             return Err(EngineError::NotOnGpu("clipping the gradient of each example"));
         }
+        if settings.accumulate > 1 {
+            return Err(EngineError::NotOnGpu(
+                "accumulating the gradients of several batches",
+            ));
+        }
         let rows = settings.batch.min(examples.len());
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);

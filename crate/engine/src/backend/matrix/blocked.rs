@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::{
     MatrixMut, Operand, Start,
     kernel::{TILE_COLUMNS, TILE_ROWS, Tile, compute},
-    lane::Lane,
+    lane::Block,
     pack::{Panel, Panels, Rows, ranges},
     with_workspace,
 };
@@ -24,8 +24,8 @@ const CONFLICT: usize = 1024;
 const COLUMNS: usize = 512;
 
 /// `out = start + a·b`, but at least 0 if `relu`. The sizes agree; that of the output is not 0.
-pub(super) fn product<L: Lane>(
-    mut out: MatrixMut<'_>,
+pub(super) fn product<L: Block>(
+    out: MatrixMut<'_>,
     a: Operand<'_>,
     b: Operand<'_>,
     start: Start<'_>,
@@ -66,7 +66,7 @@ pub(super) fn product<L: Lane>(
                         let floor = if relu && last { 0.0 } else { f32::NEG_INFINITY };
                         let panel = panels.get(column - columns.start);
                         panel_times::<L>(
-                            &mut out,
+                            &out,
                             rows.clone(),
                             column,
                             block,
@@ -83,7 +83,7 @@ pub(super) fn product<L: Lane>(
 }
 
 /// The rows of the next tile where so many are left: 6, or 4 where that leaves fewer of the tile's rows empty.
-const fn tile_rows<L: Lane>(left: usize) -> usize {
+const fn tile_rows<L: Block>(left: usize) -> usize {
     if L::FUSED && (left > 8 || left == 6 || left == 5) {
         6
     } else {
@@ -92,7 +92,7 @@ const fn tile_rows<L: Lane>(left: usize) -> usize {
 }
 
 /// Whether no tile of so many rows has rows to spare.
-const fn tiles_exactly<L: Lane>(rows: usize) -> bool {
+const fn tiles_exactly<L: Block>(rows: usize) -> bool {
     rows >= 4 && rows.is_multiple_of(if L::FUSED { 2 } else { 4 })
 }
 
@@ -101,8 +101,8 @@ const fn tiles_exactly<L: Lane>(rows: usize) -> bool {
     clippy::too_many_arguments,
     reason = "one loop of five, in a function of its own to be readable"
 )]
-fn panel_times<L: Lane>(
-    out: &mut MatrixMut<'_>,
+fn panel_times<L: Block>(
+    out: &MatrixMut<'_>,
     rows: Range<usize>,
     column: usize,
     a: Rows,
@@ -113,10 +113,7 @@ fn panel_times<L: Lane>(
 ) {
     static ZEROS: [f32; TILE_COLUMNS] = [0.0; TILE_COLUMNS];
     let width = Panel::width(panel.columns);
-    let mut out_at = out
-        .data
-        .as_mut_ptr()
-        .wrapping_add(rows.start * out.row_stride + column);
+    let mut out_at = out.data.wrapping_add(rows.start * out.row_stride + column);
     let mut a_at = a.data;
     let mut tile = Tile {
         depth,
@@ -168,7 +165,7 @@ fn panel_times<L: Lane>(
 /// # Safety
 /// As for [`compute`].
 #[inline(always)]
-unsafe fn compute_tile<L: Lane>(height: usize, width: usize, row_major: bool, tile: &Tile) {
+unsafe fn compute_tile<L: Block>(height: usize, width: usize, row_major: bool, tile: &Tile) {
     // SAFETY: the caller's promise.
     unsafe {
         // The compiler drops the tiles of 6 rows where `tile_rows` gives none.
@@ -190,7 +187,7 @@ unsafe fn compute_tile<L: Lane>(height: usize, width: usize, row_major: bool, ti
 /// # Safety
 /// As for [`compute`], with so many `rows` and `columns` at `start` and `out`.
 #[inline(never)]
-unsafe fn compute_edge<L: Lane>(
+unsafe fn compute_edge<L: Block>(
     height: usize,
     width: usize,
     row_major: bool,

@@ -6,7 +6,7 @@
 //!
 //! Written out by macros rather than in loops, so that the code is the same however the compiler is told to optimise.
 
-use super::lane::Lane;
+use super::lane::Block;
 
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 6;
@@ -39,7 +39,7 @@ pub(super) struct Tile {
 /// # Safety
 /// All that the tile's sizes and strides reach can be read, and written at `out`; `out` overlaps nothing but `start`.
 #[inline(never)]
-pub(super) unsafe fn compute<L: Lane, const ROWS: usize, const VECTORS: usize, const ROW_MAJOR: bool>(
+pub(super) unsafe fn compute<L: Block, const ROWS: usize, const VECTORS: usize, const ROW_MAJOR: bool>(
     tile: &Tile,
 ) {
     // SAFETY: the caller's promise covers every pointer below: each stays within its operand's rows and columns, except that

@@ -1,12 +1,12 @@
 //! Products of matrices on the CPU: natively by the `gemm` crate (AVX, chosen when the program runs), in wasm by the kernels
-//! here (SIMD128, and relaxed SIMD where the build has it). One thread; the order of every sum depends on sizes alone.
+//! here (SIMD128, and relaxed SIMD where the build has it). The threads of the crew share the output; the order of every sum
+//! depends on sizes alone.
 
 #[cfg(any(test, target_arch = "wasm32"))]
 mod blocked;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod kernel;
-#[cfg(any(test, target_arch = "wasm32"))]
-mod lane;
+pub(crate) mod lane;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
 #[cfg(any(test, target_arch = "wasm32"))]
@@ -16,12 +16,14 @@ mod tests;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 
-use std::{cell::Cell, ops::Range};
+use std::{cell::Cell, marker::PhantomData, ops::Range};
 
 #[cfg(not(target_arch = "wasm32"))]
 use native::product;
 #[cfg(target_arch = "wasm32")]
 use wasm::product;
+
+use crate::crew;
 
 /// A matrix inside a slice: element `(i, j)` is at `i × row_stride + j × column_stride`.
 #[derive(Clone, Copy)]
@@ -67,6 +69,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Some of its rows.
+    fn some_rows(self, rows: &Range<usize>) -> Self {
+        Self {
+            data: &self.data[(rows.start * self.row_stride).min(self.data.len())..],
+            rows: rows.len(),
+            ..self
+        }
+    }
+
     pub const fn transposed(self) -> Self {
         Self {
             data: self.data,
@@ -80,10 +91,12 @@ impl<'a> Matrix<'a> {
 
 /// A row-major matrix that is written.
 pub(crate) struct MatrixMut<'a> {
-    data: &'a mut [f32],
+    /// Not a slice: the parts of an output that is shared out lie between each other.
+    data: *mut f32,
     rows: usize,
     columns: usize,
     row_stride: usize,
+    of: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> MatrixMut<'a> {
@@ -107,10 +120,11 @@ impl<'a> MatrixMut<'a> {
             "matrix length"
         );
         Self {
-            data,
+            data: data.as_mut_ptr(),
             rows,
             columns,
             row_stride,
+            of: PhantomData,
         }
     }
 }
@@ -129,7 +143,7 @@ fn fits(len: usize, [rows, columns]: [usize; 2], [row_stride, column_stride]: [u
 
 /// A matrix that is nowhere in memory as such: products ask for it block by block, so that what is derived from other numbers,
 /// such as the patches of an image, is made in cache and never whole.
-pub(crate) trait Source {
+pub(crate) trait Source: Sync {
     fn rows(&self) -> usize;
     fn columns(&self) -> usize;
     /// Writes the elements of `rows` and `columns` (both inside the matrix) to `out`, row-major, `stride` from a row to the
@@ -202,6 +216,16 @@ pub(crate) enum Epilogue<'a> {
     BiasRelu(&'a [f32]),
 }
 
+impl<'a> Epilogue<'a> {
+    pub const fn bias(bias: &'a [f32], relu: bool) -> Self {
+        if relu {
+            Self::BiasRelu(bias)
+        } else {
+            Self::Bias(bias)
+        }
+    }
+}
+
 /// What sums start from.
 #[derive(Clone, Copy)]
 enum Start<'a> {
@@ -247,8 +271,51 @@ fn checked_product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: St
     if let Start::Row(row) = start {
         assert!(row.len() == out.columns, "bias length");
     }
-    if out.rows > 0 && out.columns > 0 {
-        product(out, a, b, start, relu);
+    let (m, n, depth) = (out.rows, out.columns, a.columns());
+    if m == 0 || n == 0 {
+        return;
+    }
+    // Whole tiles for each thread, along the longer side. What is nowhere in memory is packed by one.
+    let out = Shared(out);
+    match (a, b) {
+        (_, Operand::Matrix(b)) if n >= m => crew::split(n, COLUMNS_AT_ONCE, m * depth, |columns| {
+            let start = match start {
+                Start::Row(row) => Start::Row(&row[columns.clone()]),
+                start => start,
+            };
+            let b = Operand::Matrix(b.transposed().some_rows(&columns).transposed());
+            product(out.part(0..m, columns), a, b, start, relu);
+        }),
+        (Operand::Matrix(a), _) => crew::split(m, ROWS_AT_ONCE, n * depth, |rows| {
+            let a = Operand::Matrix(a.some_rows(&rows));
+            product(out.part(rows, 0..n), a, b, start, relu);
+        }),
+        _ => product(out.0, a, b, start, relu),
+    }
+}
+
+/// What threads take of a product's columns and rows: multiples of all tiles.
+const COLUMNS_AT_ONCE: usize = 8;
+const ROWS_AT_ONCE: usize = 12;
+
+/// An output of which every thread writes another part.
+struct Shared<'a>(MatrixMut<'a>);
+
+// SAFETY: it is a mutable borrow of which `part` gives out parts, and `checked_product` asks for no two that overlap.
+unsafe impl Sync for Shared<'_> {}
+
+impl Shared<'_> {
+    fn part(&self, rows: Range<usize>, columns: Range<usize>) -> MatrixMut<'_> {
+        let Self(MatrixMut {
+            data, row_stride, of, ..
+        }) = self;
+        MatrixMut {
+            data: data.wrapping_add(rows.start * row_stride + columns.start),
+            rows: rows.len(),
+            columns: columns.len(),
+            row_stride: *row_stride,
+            of: *of,
+        }
     }
 }
 

@@ -10,10 +10,12 @@ type Block = (*const f32, isize, isize);
 
 pub(super) fn product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: Start<'_>, relu: bool) {
     let (m, n, k) = (out.rows, out.columns, a.columns());
-    let rows = || (0..m).map(|row| row * out.row_stride..row * out.row_stride + n);
+    // SAFETY: the output holds every one of its rows, which do not overlap, and each is let go before it is asked for again.
+    let rows =
+        || (0..m).map(|row| unsafe { std::slice::from_raw_parts_mut(out.data.add(row * out.row_stride), n) });
     match start {
-        Start::Zero => rows().for_each(|row| out.data[row].fill(0.0)),
-        Start::Row(values) => rows().for_each(|row| out.data[row].copy_from_slice(values)),
+        Start::Zero => rows().for_each(|row| row.fill(0.0)),
+        Start::Row(values) => rows().for_each(|row| row.copy_from_slice(values)),
         Start::Output => {}
     }
     let whole = matches!((a, b), (Operand::Matrix(_), Operand::Matrix(_)));
@@ -29,7 +31,7 @@ pub(super) fn product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start:
                     // SAFETY: `block` gives what holds these sizes; the output was checked when it was made, and is borrowed
                     // mutably, so it overlaps neither block.
                     unsafe {
-                        let dst = out.data.as_mut_ptr().add(i * out.row_stride);
+                        let dst = out.data.add(i * out.row_stride);
                         multiply([height, n, depth], (dst, out.row_stride as isize), lhs, rhs);
                     }
                 }
@@ -37,10 +39,8 @@ pub(super) fn product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start:
         },
     );
     if relu {
-        for row in rows() {
-            for value in &mut out.data[row] {
-                *value = if *value < 0.0 { 0.0 } else { *value };
-            }
+        for value in rows().flatten() {
+            *value = if *value < 0.0 { 0.0 } else { *value };
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Matrix, Operand, Source, kernel::TILE_COLUMNS, lane::Lane};
+use super::{Matrix, Operand, Source, kernel::TILE_COLUMNS, lane::Block};
 
 /// Rows of `b` that are packed at a time: few enough to stay in the first cache while each panel takes its part of them.
 const ROWS_AT_ONCE: usize = 16;
@@ -96,7 +96,7 @@ pub(super) struct Panels {
 impl Panels {
     /// The block of `b` at `inner` and `columns`, packed into `packed`; `scratch` has room for a panel. Where
     /// `in_place`, full panels with contiguous rows are read where they lie.
-    pub fn new<L: Lane>(
+    pub fn new<L: Block>(
         b: Operand<'_>,
         inner: Range<usize>,
         columns: Range<usize>,
@@ -176,7 +176,7 @@ impl Panels {
 
 /// Packs `rows` of the panel that the `columns` of `block` are. Without closures or iterators in the loops: the browser build is
 /// optimised for size, and would call them.
-fn pack_panel<L: Lane>(block: Matrix<'_>, rows: Range<usize>, columns: Range<usize>, panel: &mut [f32]) {
+fn pack_panel<L: Block>(block: Matrix<'_>, rows: Range<usize>, columns: Range<usize>, panel: &mut [f32]) {
     let width = Panel::width(columns.len());
     assert!(panel.len() >= rows.end * width && rows.end <= block.rows && columns.end <= block.columns);
     let Matrix {

@@ -1,10 +1,13 @@
 //! The sum of two values of one shape, where a residual branch ends: `y = x + other`, `dx = dy`, `d_other = dy` (He et al. 2016).
 
-use crate::ops::{Forward, InputGradient, Op};
 #[cfg(feature = "gpu")]
 use crate::{
     EngineError,
     backend::gpu::{Access, Grid, OpBuffers, Planner},
+};
+use crate::{
+    backend::vector::add_scaled,
+    ops::{Forward, InputGradient, Op},
 };
 
 #[cfg(feature = "gpu")]
@@ -19,9 +22,8 @@ pub struct Add {
 
 impl Op for Add {
     fn forward_cpu(&self, pass: Forward<'_>) {
-        for ((y, x), other) in pass.y.iter_mut().zip(pass.x).zip(pass.other) {
-            *y = x + other;
-        }
+        pass.y.copy_from_slice(pass.x);
+        add_scaled(pass.y, pass.other, 1.0);
     }
 
     fn input_gradient_cpu(&self, pass: InputGradient<'_>) {

@@ -1,100 +1,152 @@
-//! From images to the matrix of their patches and back ("im2col", "col2im").
+//! From images to the matrix of their patches and back ("im2col", "col2im"), over images with their zeros around them, in which
+//! every window is inside.
 
 use std::ops::Range;
 
-use crate::ops::window::Window;
+use crate::{
+    backend::matrix::lane::{Four, Lane, each_lane},
+    ops::window::Window,
+};
 
-/// Up to so many numbers are moved by a loop rather than by a call.
-const SHORT: usize = 32;
+/// Numbers are copied four at a time: so many may be read and written beyond the last.
+pub(super) const SLACK: usize = 3;
 
-/// Writes the patches of windows `first..` of the batch of images `x` to the lines of `out`, `[windows, patch length]`.
-pub(super) fn extract(window: &Window, x: &[f32], first: usize, out: &mut [f32]) {
-    let run = window.size[1] * window.channels;
-    for (index, patch) in out.chunks_exact_mut(window.patch_len()).enumerate() {
-        let corner = Corner::of(window, first + index);
-        if let Some(from) = corner.inside(window) {
-            let lines = x[from..].chunks(window.line_len());
-            for (line, from) in patch.chunks_exact_mut(run).zip(lines) {
-                copy(line, &from[..run]);
-            }
-            continue;
-        }
-        for (u, line) in patch.chunks_exact_mut(run).enumerate() {
-            let (inside, from) = corner.line(window, u);
-            line[..inside.start].fill(0.0);
-            line[inside.end..].fill(0.0);
-            let to = &mut line[inside];
-            copy(to, &x[from..from + to.len()]);
-        }
-    }
+/// One image with its zeros; of the batch's, the one whose windows were asked for last.
+pub(super) struct Padded<'w> {
+    window: &'w Window,
+    /// Pixels of a line.
+    width: usize,
+    numbers: Vec<f32>,
+    /// Which image it is.
+    image: Option<usize>,
 }
 
-#[inline(always)]
-fn copy(to: &mut [f32], from: &[f32]) {
-    if to.len() > SHORT {
-        to.copy_from_slice(from);
-    } else {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
-    }
-}
-
-/// Adds the lines of `patches` to the images `dx` that the windows `first..` of the batch cover.
-pub(super) fn add_back(window: &Window, patches: &[f32], first: usize, dx: &mut [f32]) {
-    let run = window.size[1] * window.channels;
-    for (index, patch) in patches.chunks_exact(window.patch_len()).enumerate() {
-        let corner = Corner::of(window, first + index);
-        for (u, line) in patch.chunks_exact(run).enumerate() {
-            let (inside, to) = corner.line(window, u);
-            let from = &line[inside];
-            for (sum, more) in dx[to..to + from.len()].iter_mut().zip(from) {
-                *sum += more;
-            }
-        }
-    }
-}
-
-/// Where a window of the batch begins.
-struct Corner {
-    /// Where its image begins in the batch.
-    image: usize,
-    /// Its first line and column in the padded image.
-    at: [usize; 2],
-}
-
-impl Corner {
-    #[inline(always)]
-    const fn of(window: &Window, index: usize) -> Self {
-        let position = index % window.positions();
-        let (line, column) = (position / window.output[1], position % window.output[1]);
+impl<'w> Padded<'w> {
+    pub fn new(window: &'w Window) -> Self {
+        // No more than the windows reach.
+        let [height, width] =
+            [0, 1].map(|axis| (window.output[axis] - 1) * window.stride[axis] + window.size[axis]);
         Self {
-            image: index / window.positions() * window.image_len(),
-            at: [line * window.stride[0], column * window.stride[1]],
+            window,
+            width,
+            numbers: vec![0.0; height * width * window.channels + SLACK],
+            image: None,
         }
     }
 
-    /// Where the window begins in the batch, if all of it is inside its image.
-    #[inline(always)]
-    fn inside(&self, window: &Window) -> Option<usize> {
-        let line = self.at[0].checked_sub(window.before[0])?;
-        let column = self.at[1].checked_sub(window.before[1])?;
-        (line + window.size[0] <= window.input[0] && column + window.size[1] <= window.input[1])
-            .then(|| self.image + line * window.line_len() + column * window.channels)
+    /// For each line of an image: where what the windows reach of it begins in the image, and where it is in here.
+    fn lines(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let Window {
+            input: [height, width],
+            channels,
+            before: [above, left],
+            ..
+        } = *self.window;
+        let (line, own) = (width * channels, self.width * channels);
+        let lines = height.min((self.numbers.len() / own).saturating_sub(above));
+        let len = width.min(self.width.saturating_sub(left)) * channels;
+        (0..lines).map(move |y| {
+            let start = (above + y) * own + left * channels;
+            (y * line, start..start + len)
+        })
     }
 
-    /// What of line `u` of the window is inside the image, and where that begins in the batch.
-    #[inline(always)]
-    fn line(&self, window: &Window, u: usize) -> (Range<usize>, usize) {
-        let ([above, left], [height, width]) = (window.before, window.input);
-        let (y, x) = (self.at[0] + u, self.at[1]);
-        if y < above || y >= above + height {
-            return (0..0, 0);
+    /// Where the first window of line `line` of the batch's windows begins, and its image.
+    const fn begin(&self, line: usize) -> (usize, usize) {
+        let Window { output, stride, .. } = self.window;
+        let first = line % output[0] * stride[0] * self.width * self.window.channels;
+        (first, line / output[0])
+    }
+
+    /// Writes the patches of the windows in `lines` of the batch of images `x` to `out`, `[windows, patch length]` and [`SLACK`].
+    pub fn extract(&mut self, x: &[f32], lines: Range<usize>, out: &mut [f32]) {
+        let Window {
+            output,
+            size,
+            stride,
+            channels,
+            ..
+        } = *self.window;
+        let (run, line_len) = (size[1] * channels, self.width * channels);
+        assert!(
+            out.len() >= lines.len() * output[1] * size[0] * run + SLACK,
+            "patches"
+        );
+        let mut to = out.as_mut_ptr();
+        for line in lines {
+            let (first, image) = self.begin(line);
+            if self.image != Some(image) {
+                let image = &x[image * self.window.image_len()..][..self.window.image_len()];
+                for (from, here) in self.lines() {
+                    let len = here.len();
+                    self.numbers[here].copy_from_slice(&image[from..from + len]);
+                }
+                self.image = Some(line / output[0]);
+            }
+            let mut window = self.numbers[first..].as_ptr();
+            for _ in 0..output[1] {
+                let mut from = window;
+                for _ in 0..size[0] {
+                    // SAFETY: the window is inside the padded image and its patch inside `out`; either has the numbers to
+                    // spare that the last four may reach beyond. What they write there is written again, or is slack.
+                    unsafe {
+                        let mut at = 0;
+                        while at < run {
+                            Four::load(from.add(at)).store(to.add(at));
+                            at += 4;
+                        }
+                        to = to.add(run);
+                    }
+                    from = from.wrapping_add(line_len);
+                }
+                window = window.wrapping_add(stride[1] * channels);
+            }
         }
-        let begin = left.saturating_sub(x).min(window.size[1]);
-        let end = (left + width).saturating_sub(x).clamp(begin, window.size[1]);
-        let column = (x + begin).saturating_sub(left);
-        let from = self.image + (y - above) * window.line_len() + column * window.channels;
-        (begin * window.channels..end * window.channels, from)
+    }
+
+    /// Adds `patches`, those of the windows in `lines`, to where they came from, and writes every image that this completes to the
+    /// batch `dx`. Lines are given in their order.
+    pub fn add_back(&mut self, patches: &[f32], lines: Range<usize>, dx: &mut [f32]) {
+        let Window {
+            output,
+            size,
+            stride,
+            channels,
+            ..
+        } = *self.window;
+        let (run, line_len) = (size[1] * channels, self.width * channels);
+        assert!(
+            patches.len() >= lines.len() * output[1] * size[0] * run,
+            "patches"
+        );
+        let mut from = patches.as_ptr();
+        for line in lines {
+            let (first, image) = self.begin(line);
+            if line % output[0] == 0 {
+                self.numbers.fill(0.0);
+            }
+            let mut window = self.numbers[first..].as_mut_ptr();
+            for _ in 0..output[1] {
+                let mut to = window;
+                for _ in 0..size[0] {
+                    each_lane!(run, |at: L| {
+                        // SAFETY: the window is inside the padded image and its patch inside `patches`.
+                        unsafe {
+                            let to = to.add(at);
+                            L::load(to).add(L::load(from.add(at))).store(to);
+                        }
+                    });
+                    from = from.wrapping_add(run);
+                    to = to.wrapping_add(line_len);
+                }
+                window = window.wrapping_add(stride[1] * channels);
+            }
+            if line % output[0] == output[0] - 1 {
+                let image = &mut dx[image * self.window.image_len()..][..self.window.image_len()];
+                for (to, here) in self.lines() {
+                    image[to..to + here.len()].copy_from_slice(&self.numbers[here]);
+                }
+            }
+        }
     }
 }

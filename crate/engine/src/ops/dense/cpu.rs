@@ -7,7 +7,10 @@ use crate::{
     backend::gpu::{OpBuffers, Planner},
 };
 use crate::{
-    backend::matrix::{Matrix, multiply},
+    backend::{
+        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_then},
+        vector::add_rows,
+    },
     ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, relu},
 };
 
@@ -17,16 +20,11 @@ impl Op for Dense {
     }
 
     fn forward_cpu(&self, pass: Forward<'_>) {
-        let bias = &pass.parameters[self.bias()];
-        for row in pass.y.chunks_exact_mut(self.outputs) {
-            row.copy_from_slice(bias);
-        }
         let x = Matrix::new(pass.x, pass.rows * self.positions, self.inputs);
         let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
-        multiply(pass.y, x, kernel, true);
-        if self.relu {
-            relu::rectify(pass.y);
-        }
+        let y = MatrixMut::new(pass.y, pass.rows * self.positions, self.outputs);
+        let epilogue = Epilogue::bias(&pass.parameters[self.bias()], self.relu);
+        multiply_then(y, x, kernel, epilogue);
     }
 
     fn input_gradient_cpu(&self, pass: InputGradient<'_>) {
@@ -46,11 +44,7 @@ impl Op for Dense {
         multiply(&mut pass.d_parameters[self.kernel()], x.transposed(), dy, false);
         let d_bias = &mut pass.d_parameters[self.bias()];
         d_bias.fill(0.0);
-        for row in pass.dy.chunks_exact(self.outputs) {
-            for (sum, value) in d_bias.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
+        add_rows(d_bias, pass.dy);
     }
 
     fn squared_norms_cpu(&self, pass: SquaredNorms<'_>) {

@@ -1,11 +1,14 @@
 //! CPU kernels: copies and sums of rows.
 
 use super::Embedding;
-use crate::ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost};
 #[cfg(feature = "gpu")]
 use crate::{
     EngineError,
     backend::gpu::{OpBuffers, Planner},
+};
+use crate::{
+    backend::vector::add_scaled,
+    ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost},
 };
 
 impl Op for Embedding {
@@ -26,7 +29,11 @@ impl Op for Embedding {
             d_table.fill(0.0);
         }
         for (row, &token) in pass.dy.chunks_exact(self.units).zip(pass.x) {
-            add(&mut d_table[token as usize * self.units..][..self.units], row);
+            add_scaled(
+                &mut d_table[token as usize * self.units..][..self.units],
+                row,
+                1.0,
+            );
         }
     }
 
@@ -45,7 +52,7 @@ impl Op for Embedding {
                     .zip(dy[at * self.units..].chunks_exact(self.units))
                 {
                     if same == token {
-                        add(&mut sum, row);
+                        add_scaled(&mut sum, row, 1.0);
                     }
                 }
                 *norm += ghost::squared(&sum);
@@ -57,11 +64,5 @@ impl Op for Embedding {
     fn plan_gpu(&self, planner: &mut Planner<'_>, buffers: &OpBuffers<'_>) -> Result<(), EngineError> {
         self.plan(planner, buffers);
         Ok(())
-    }
-}
-
-fn add(sum: &mut [f32], row: &[f32]) {
-    for (sum, value) in sum.iter_mut().zip(row) {
-        *sum += value;
     }
 }

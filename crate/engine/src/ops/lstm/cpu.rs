@@ -7,13 +7,20 @@ use crate::{
     backend::gpu::{OpBuffers, Planner},
 };
 use crate::{
-    backend::matrix::{Matrix, MatrixMut, multiply, multiply_into},
-    ops::{
-        Forward, InputGradient, Op, ParameterGradient, SquaredNorms,
-        exponential::{logistic, tanh},
-        ghost, scale_rows,
+    backend::{
+        matrix::{
+            Matrix, MatrixMut,
+            lane::{Lane, each_lane},
+            multiply, multiply_into,
+        },
+        vector::{logistic, multiply as multiply_by, tanh},
     },
+    crew::{self, Parts},
+    ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, scale_rows},
 };
+
+/// What a cell costs in a step, beside the products, in the crew's measure.
+const CELL: usize = 20;
 
 /// What is kept of a batch: one part after the other, each `[rows, time, …]`.
 struct Kept<T> {
@@ -93,68 +100,80 @@ impl Lstm {
 
     /// One step of one example: turns pre-activations to gates, and writes `c` and `m`.
     fn cell_forward(&self, gates: &mut [f32], c_before: &[f32], c: &mut [f32], m: &mut [f32]) {
-        let [i, f, g, o] = gates_of(gates, self.units);
-        let (c_before, c, m) = (&c_before[..f.len()], &mut c[..f.len()], &mut m[..f.len()]);
-        for at in 0..f.len() {
-            f[at] = logistic(f[at]);
-            g[at] = tanh(g[at]);
-            o[at] = logistic(o[at]);
+        let units = self.units;
+        let (sigmoids, rest) = gates.split_at_mut(gates.len() - 2 * units);
+        let (g, o) = rest.split_at_mut(units);
+        logistic(sigmoids);
+        tanh(g);
+        logistic(o);
+        let (i, f) = sigmoids.split_at(sigmoids.len() - units);
+        assert!(c_before.len() == units && c.len() == units, "lengths");
+        {
+            let (i, f, g) = (i.as_ptr(), f.as_ptr(), g.as_ptr());
+            let (c_before, c) = (c_before.as_ptr(), c.as_mut_ptr());
+            each_lane!(units, |at: L| {
+                // SAFETY: all have as many numbers as there are units, `i` where the gates are not coupled.
+                unsafe {
+                    let f = L::load(f.add(at));
+                    let i = if self.coupled {
+                        L::splat(1.0).sub(f)
+                    } else {
+                        L::load(i.add(at))
+                    };
+                    let kept = f.mul(L::load(c_before.add(at)));
+                    kept.add_product(i, L::load(g.add(at))).store(c.add(at));
+                }
+            });
         }
-        if self.coupled {
-            for at in 0..f.len() {
-                c[at] = f[at] * c_before[at] + (1.0 - f[at]) * g[at];
-            }
-        } else {
-            let i = &mut i[..f.len()];
-            for at in 0..f.len() {
-                i[at] = logistic(i[at]);
-                c[at] = f[at] * c_before[at] + i[at] * g[at];
-            }
-        }
-        for at in 0..f.len() {
-            m[at] = o[at] * tanh(c[at]);
-        }
+        m.copy_from_slice(c);
+        tanh(m);
+        multiply_by(m, o);
     }
 
     /// The way back of one step of one example: gates become the gradients of their pre-activations, and `c` what is passed
-    /// down to the step before; `passed` is what the step after passes down.
-    fn cell_gradient(&self, gates: &mut [f32], c_before: &[f32], c: &mut [f32], passed: &[f32], dm: &[f32]) {
-        let [i, f, g, o] = gates_of(gates, self.units);
-        let (c_before, c) = (&c_before[..f.len()], &mut c[..f.len()]);
-        let (passed, dm) = (&passed[..f.len()], &dm[..f.len()]);
-        for at in 0..f.len() {
-            let squashed = tanh(c[at]);
-            c[at] = dm[at] * o[at] * (1.0 - squashed * squashed) + passed[at];
-            o[at] = dm[at] * squashed * o[at] * (1.0 - o[at]);
-        }
-        if self.coupled {
-            for at in 0..f.len() {
-                let (dc, forget, new) = (c[at], f[at], g[at]);
-                f[at] = dc * (c_before[at] - new) * forget * (1.0 - forget);
-                g[at] = dc * (1.0 - forget) * (1.0 - new * new);
-                c[at] = dc * forget;
+    /// down to the step before; `passed` is what the step after passes down. `squashed` is room for as many numbers.
+    fn cell_gradient(
+        &self,
+        gates: &mut [f32],
+        [c_before, passed, dm]: [&[f32]; 3],
+        c: &mut [f32],
+        squashed: &mut [f32],
+    ) {
+        let units = self.units;
+        assert!(gates.len() == self.gates() && c.len() == units, "lengths");
+        assert!(
+            c_before.len() == units && passed.len() == units && dm.len() == units,
+            "lengths"
+        );
+        squashed.copy_from_slice(c);
+        tanh(squashed);
+        let (c_before, passed, dm) = (c_before.as_ptr(), passed.as_ptr(), dm.as_ptr());
+        let (c, squashed) = (c.as_mut_ptr(), squashed.as_ptr());
+        let first = gates.as_mut_ptr();
+        let o = first.wrapping_add(gates.len() - units);
+        let (g, f) = (o.wrapping_sub(units), o.wrapping_sub(2 * units));
+        each_lane!(units, |at: L| {
+            // SAFETY: all have as many numbers as there are units, and there are three or, where they are not coupled, four gates.
+            unsafe {
+                let one = L::splat(1.0);
+                let (s, dm) = (L::load(squashed.add(at)), L::load(dm.add(at)));
+                let out = L::load(o.add(at));
+                let dc = dm.mul(out).mul(one.sub(s.mul(s))).add(L::load(passed.add(at)));
+                dm.mul(s).mul(out).mul(one.sub(out)).store(o.add(at));
+                let (forget, new) = (L::load(f.add(at)), L::load(g.add(at)));
+                let (mut before, mut input) = (L::load(c_before.add(at)), one.sub(forget));
+                if self.coupled {
+                    before = before.sub(new);
+                } else {
+                    input = L::load(first.add(at));
+                    dc.mul(new).mul(input).mul(one.sub(input)).store(first.add(at));
+                }
+                dc.mul(before).mul(forget).mul(one.sub(forget)).store(f.add(at));
+                dc.mul(input).mul(one.sub(new.mul(new))).store(g.add(at));
+                dc.mul(forget).store(c.add(at));
             }
-        } else {
-            let i = &mut i[..f.len()];
-            for at in 0..f.len() {
-                let (dc, input, forget, new) = (c[at], i[at], f[at], g[at]);
-                i[at] = dc * new * input * (1.0 - input);
-                f[at] = dc * c_before[at] * forget * (1.0 - forget);
-                g[at] = dc * input * (1.0 - new * new);
-                c[at] = dc * forget;
-            }
-        }
+        });
     }
-}
-
-/// `[i, f, g, o]`; without `i` where the gates are coupled.
-fn gates_of(gates: &mut [f32], units: usize) -> [&mut [f32]; 4] {
-    let (rest, o) = gates.split_at_mut(gates.len() - units);
-    let (rest, g) = rest.split_at_mut(rest.len() - units);
-    let (i, f) = rest.split_at_mut(rest.len() - units);
-    // Slices that are seen to have one length let the loops over them run without checks.
-    let (g, o) = (&mut g[..f.len()], &mut o[..f.len()]);
-    [i, f, g, o]
 }
 
 impl Op for Lstm {
@@ -183,21 +202,29 @@ impl Op for Lstm {
                 let out = self.at_step_mut(gates, rows, step, self.gates());
                 multiply_into(out, before, self.recurrent(pass.parameters), true);
             }
-            for row in 0..rows {
-                let at = row * time + step;
-                let (before, c) = cells.split_at_mut(at * units);
-                let c_before = if step > 0 {
-                    &before[(at - 1) * units..]
-                } else {
-                    &zeros
-                };
-                let gates = &mut gates[at * self.gates()..][..self.gates()];
+            {
                 let m = if projection.is_some() {
-                    &mut hidden[at * units..]
+                    &mut *hidden
                 } else {
-                    &mut pass.y[at * units..]
+                    &mut *pass.y
                 };
-                self.cell_forward(gates, c_before, c, m);
+                let (gates, cells, m) = (Parts::of(gates), Parts::of(cells), Parts::of(m));
+                crew::split(rows, 1, CELL * units, |rows| {
+                    for row in rows {
+                        let at = row * time + step;
+                        let of = |at: usize| at * units..(at + 1) * units;
+                        // SAFETY: every thread has other examples, and the cells of two steps are apart.
+                        unsafe {
+                            let c_before: &[f32] = if step > 0 { cells.part(of(at - 1)) } else { &zeros };
+                            self.cell_forward(
+                                gates.part(at * self.gates()..(at + 1) * self.gates()),
+                                c_before,
+                                cells.part(of(at)),
+                                m.part(of(at)),
+                            );
+                        }
+                    }
+                });
             }
             if let Some(projection) = projection {
                 let m = self.at_step(hidden, rows, step, units);
@@ -232,24 +259,35 @@ impl Op for Lstm {
                 let dh = self.at_step(pass.dy, rows, step, self.outputs);
                 multiply(&mut projected, dh, projection.transposed(), false);
             }
-            for row in 0..rows {
-                let at = row * time + step;
-                let (before, rest) = cells.split_at_mut(at * units);
-                let (c, after) = rest.split_at_mut(units);
-                let c_before = if step > 0 {
-                    &before[(at - 1) * units..]
-                } else {
-                    &zeros
-                };
-                let passed = if step + 1 < time { &*after } else { &zeros };
-                let dm = if projection.is_some() {
-                    &projected[row * units..]
-                } else {
-                    &pass.dy[at * units..]
-                };
-                let gates = &mut gates[at * self.gates()..][..self.gates()];
-                self.cell_gradient(gates, c_before, c, passed, dm);
-            }
+            let (gates, cells) = (Parts::of(gates), Parts::of(cells));
+            let (dy, projected) = (&*pass.dy, &*projected);
+            crew::split(rows, 1, CELL * units, |rows| {
+                let mut squashed = vec![0.0; units];
+                for row in rows {
+                    let at = row * time + step;
+                    let of = |at: usize| at * units..(at + 1) * units;
+                    let dm = if projection.is_some() {
+                        &projected[of(row)]
+                    } else {
+                        &dy[of(at)]
+                    };
+                    // SAFETY: every thread has other examples, and the cells of three steps are apart.
+                    unsafe {
+                        let c_before: &[f32] = if step > 0 { cells.part(of(at - 1)) } else { &zeros };
+                        let passed: &[f32] = if step + 1 < time {
+                            cells.part(of(at + 1))
+                        } else {
+                            &zeros
+                        };
+                        self.cell_gradient(
+                            gates.part(at * self.gates()..(at + 1) * self.gates()),
+                            [c_before, passed, dm],
+                            cells.part(of(at)),
+                            &mut squashed,
+                        );
+                    }
+                }
+            });
         }
         self.input.input_gradient_cpu(InputGradient {
             dy: gates,

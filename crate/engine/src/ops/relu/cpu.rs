@@ -1,25 +1,40 @@
-//! CPU kernels: plain loops that the compiler turns into SIMD.
+//! CPU kernels.
 
 use super::Relu;
-use crate::ops::{Forward, InputGradient, Op};
 #[cfg(feature = "gpu")]
 use crate::{
     EngineError,
     backend::gpu::{OpBuffers, Planner},
 };
+use crate::{
+    backend::matrix::lane::{Lane, each_lane},
+    ops::{Forward, InputGradient, Op},
+};
 
 /// Rectifies in place.
-pub(crate) fn rectify(values: &mut [f32]) {
-    for y in values {
-        *y = if *y < 0.0 { 0.0 } else { *y };
-    }
+fn rectify(values: &mut [f32]) {
+    let (values, len) = (values.as_mut_ptr(), values.len());
+    each_lane!(len, |at: L| {
+        // SAFETY: inside.
+        unsafe {
+            let to = values.add(at);
+            L::load(to).at_least(L::splat(0.0)).store(to);
+        }
+    });
 }
 
 /// Takes the gradient back through a rectifier whose output was `y`, in place.
 pub(crate) fn mask(dy: &mut [f32], y: &[f32]) {
-    for (dy, &y) in dy.iter_mut().zip(y) {
-        *dy = if y > 0.0 { *dy } else { 0.0 };
-    }
+    assert!(dy.len() == y.len(), "lengths");
+    let (dy, y, len) = (dy.as_mut_ptr(), y.as_ptr(), y.len());
+    each_lane!(len, |at: L| {
+        // SAFETY: both are as long.
+        unsafe {
+            let (to, zero) = (dy.add(at), L::splat(0.0));
+            let passes = L::load(y.add(at)).greater(zero);
+            passes.select(L::load(to), zero).store(to);
+        }
+    });
 }
 
 impl Op for Relu {

@@ -7,7 +7,7 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 
-pub(crate) use cpu::{mask, rectify};
+pub(crate) use cpu::mask;
 
 /// A rectifier: see the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

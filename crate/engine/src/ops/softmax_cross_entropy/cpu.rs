@@ -5,34 +5,18 @@ use super::SoftmaxCrossEntropy;
 use crate::{EngineError, backend::gpu::Planner};
 use crate::{
     PADDING,
-    ops::{LossInput, LossOp, Reduction, Tally, exponential::exp},
+    backend::vector::{exponential, largest, scale},
+    crew::{self, Parts},
+    ops::{LossInput, LossOp, Reduction, Tally},
 };
 
-/// The largest value; NaN where there is one, so that it reaches the loss.
-fn max(row: &[f32]) -> f32 {
-    row.iter().fold(
-        f32::NEG_INFINITY,
-        |max, &z| if z > max || z.is_nan() { z } else { max },
-    )
-}
+/// What a class costs, in the crew's measure.
+const COST: usize = 8;
 
-/// `log Σⱼ exp(rowⱼ)`, without overflow.
-fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = max(row);
-    max + row.iter().map(|&z| exp(z - max)).sum::<f32>().ln()
-}
-
-/// The sum, in eight parts side by side: the compiler may not reorder a sum of `f32` by itself.
-fn sum_of(values: &[f32]) -> f32 {
-    let mut parts = [0.0; 8];
-    let chunks = values.chunks_exact(8);
-    let rest = chunks.remainder().iter().sum::<f32>();
-    for chunk in chunks {
-        for (part, value) in parts.iter_mut().zip(chunk) {
-            *part += value;
-        }
-    }
-    parts.iter().sum::<f32>() + rest
+/// `log Σⱼ exp(rowⱼ)`, without overflow; `exponentials` is room for as many numbers. NaN where there is one.
+fn log_sum_exp(row: &[f32], exponentials: &mut [f32]) -> f32 {
+    let max = largest(row);
+    max + exponential(exponentials, row, max).ln()
 }
 
 impl LossOp for SoftmaxCrossEntropy {
@@ -51,35 +35,45 @@ impl LossOp for SoftmaxCrossEntropy {
             Reduction::Example => batch.rows,
         };
         let labels_of = batch.targets.len() / groups;
+        let shares: Vec<f32> = batch
+            .targets
+            .chunks_exact(labels_of)
+            .map(|labels| 1.0 / counted(labels))
+            .collect();
+        let mut losses = vec![0.0f32; batch.targets.len()];
+        {
+            let (losses, gradients) = (Parts::of(&mut losses), Parts::of(d_outputs));
+            let classes = self.classes;
+            crew::split(batch.targets.len(), 1, COST * classes, |rows| {
+                for at in rows {
+                    let row = &batch.outputs[at * classes..(at + 1) * classes];
+                    // SAFETY: every thread has other rows.
+                    let gradient = unsafe { gradients.part(at * classes..(at + 1) * classes) };
+                    let label = batch.targets[at];
+                    if label == PADDING {
+                        gradient.fill(0.0);
+                        continue;
+                    }
+                    let (max, share) = (largest(row), shares[at / labels_of]);
+                    let sum = exponential(gradient, row, max);
+                    scale(gradient, share / sum);
+                    gradient[label as usize] -= share;
+                    // SAFETY: likewise.
+                    let loss = unsafe { losses.part(at..at + 1) };
+                    loss[0] = max + sum.ln() - row[label as usize];
+                }
+            });
+        }
         // In f64: losses that are nearly equal would all be rounded the same way.
         let mut total = 0.0f64;
-        for (group, labels) in batch.targets.chunks_exact(labels_of).enumerate() {
-            let scale = 1.0 / counted(labels);
-            let start = group * labels_of * self.classes;
-            let rows = batch.outputs[start..].chunks_exact(self.classes);
-            let gradients = d_outputs[start..].chunks_exact_mut(self.classes);
-            let mut sum = 0.0f64;
-            for ((row, gradient), &label) in rows.zip(gradients).zip(labels) {
-                if label == PADDING {
-                    gradient.fill(0.0);
-                    continue;
-                }
-                let max = max(row);
-                for (d, &z) in gradient.iter_mut().zip(row) {
-                    *d = exp(z - max);
-                }
-                let exp_sum = sum_of(gradient);
-                let share = scale / exp_sum;
-                gradient.iter_mut().for_each(|d| *d *= share);
-                gradient[label as usize] -= scale;
-                sum += f64::from(max + exp_sum.ln() - row[label as usize]);
-            }
-            total += sum * f64::from(scale);
+        for (losses, &share) in losses.chunks_exact(labels_of).zip(&shares) {
+            total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() * f64::from(share);
         }
         (total / groups as f64) as f32
     }
 
     fn tally_cpu(&self, batch: LossInput<'_>, tally: &mut Tally) {
+        let mut exponentials = vec![0.0; self.classes];
         for (row, &label) in batch.outputs.chunks_exact(self.classes).zip(batch.targets) {
             if label == PADDING {
                 continue;
@@ -92,16 +86,18 @@ impl LossOp for SoftmaxCrossEntropy {
                 .filter(|&(index, &z)| z > own || (z == own && index < label as usize))
                 .count();
             tally.counted += 1;
-            tally.loss += f64::from(log_sum_exp(row) - own);
+            tally.loss += f64::from(log_sum_exp(row, &mut exponentials) - own);
             tally.right += usize::from(before == 0 && !own.is_nan());
             tally.in_top_3 += usize::from(before < 3 && !own.is_nan());
         }
     }
 
     fn predict_cpu(&self, outputs: &mut [f32]) {
+        let mut exponentials = vec![0.0; self.classes];
         for row in outputs.chunks_exact_mut(self.classes) {
-            let log_sum = log_sum_exp(row);
-            row.iter_mut().for_each(|z| *z = exp(*z - log_sum));
+            let sum = exponential(&mut exponentials, row, largest(row));
+            scale(&mut exponentials, 1.0 / sum);
+            row.copy_from_slice(&exponentials);
         }
     }
 

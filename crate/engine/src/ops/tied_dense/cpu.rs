@@ -7,7 +7,10 @@ use crate::{
     backend::gpu::{OpBuffers, Planner},
 };
 use crate::{
-    backend::matrix::{Matrix, multiply},
+    backend::{
+        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_then},
+        vector::{add_rows, add_scaled, dot},
+    },
     ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost},
 };
 
@@ -20,12 +23,10 @@ impl TiedDense {
 
 impl Op for TiedDense {
     fn forward_cpu(&self, pass: Forward<'_>) {
-        let bias = &pass.parameters[self.bias()];
-        for row in pass.y.chunks_exact_mut(bias.len()) {
-            row.copy_from_slice(bias);
-        }
         let x = Matrix::new(pass.x, pass.rows * self.positions, self.embedding.units);
-        multiply(pass.y, x, self.table(pass.parameters).transposed(), true);
+        let y = MatrixMut::new(pass.y, pass.rows * self.positions, self.embedding.vocabulary);
+        let epilogue = Epilogue::bias(&pass.parameters[self.bias()], false);
+        multiply_then(y, x, self.table(pass.parameters).transposed(), epilogue);
     }
 
     fn input_gradient_cpu(&self, pass: InputGradient<'_>) {
@@ -43,11 +44,7 @@ impl Op for TiedDense {
         multiply(d_table, dy.transposed(), x, false);
         let d_bias = &mut pass.d_parameters[self.bias()];
         d_bias.fill(0.0);
-        for row in pass.dy.chunks_exact(d_bias.len()) {
-            for (sum, value) in d_bias.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
+        add_rows(d_bias, pass.dy);
     }
 
     fn squared_norms_cpu(&self, pass: SquaredNorms<'_>) {
@@ -70,13 +67,9 @@ impl Op for TiedDense {
             for (&token, d_vector) in tokens.iter().zip(d_vectors.chunks_exact(units)) {
                 sum.fill(0.0);
                 for (x, dy) in x.chunks_exact(units).zip(dy.chunks_exact(vocabulary)) {
-                    let share = dy[token as usize];
-                    for (sum, x) in sum.iter_mut().zip(x) {
-                        *sum += share * x;
-                    }
+                    add_scaled(&mut sum, x, dy[token as usize]);
                 }
-                let terms = sum.iter().zip(d_vector);
-                *norm += 2.0 * terms.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+                *norm += 2.0 * dot(&sum, d_vector);
             }
         }
     }

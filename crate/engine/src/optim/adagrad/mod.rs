@@ -4,7 +4,10 @@
 mod gpu;
 
 use super::{StepNumbers, in_range, learning_rate};
-use crate::SpecError;
+use crate::{
+    SpecError,
+    backend::matrix::lane::{Lane, each_lane},
+};
 
 /// The optimiser: see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,10 +47,20 @@ impl Adagrad {
         gradient: &[f32],
         sums: &mut [f32],
     ) {
-        for ((w, &g), s) in parameters.iter_mut().zip(gradient).zip(sums) {
-            *s += g * g;
-            *w -= numbers.learning_rate * g / (s.sqrt() + self.epsilon);
-        }
+        let len = parameters.len();
+        assert!(gradient.len() == len && sums.len() == len, "lengths");
+        let (w, g, s) = (parameters.as_mut_ptr(), gradient.as_ptr(), sums.as_mut_ptr());
+        each_lane!(len, |at: L| {
+            // SAFETY: all are as long.
+            unsafe {
+                let g = L::load(g.add(at));
+                let sum = L::load(s.add(at)).add_product(g, g);
+                sum.store(s.add(at));
+                let step = g.mul(L::splat(numbers.learning_rate));
+                let step = step.div(sum.sqrt().add(L::splat(self.epsilon)));
+                L::load(w.add(at)).sub(step).store(w.add(at));
+            }
+        });
     }
 }
 

@@ -10,7 +10,10 @@
 mod gpu;
 
 use super::{StepNumbers, in_range, learning_rate};
-use crate::SpecError;
+use crate::{
+    SpecError,
+    backend::matrix::lane::{Lane, each_lane},
+};
 
 /// The smallest moment that is kept.
 pub const TINY: f32 = 1e-30;
@@ -82,13 +85,34 @@ impl Adam {
         } = numbers;
         let keep = 1.0 - rate * self.weight_decay;
         let rate = rate * correct1;
-        let flushed = |value: f32| if value.abs() < TINY { 0.0 } else { value };
-        for (((w, &g), m), v) in parameters.iter_mut().zip(gradient).zip(m).zip(v) {
-            *m = flushed(beta1 * *m + rest1 * g);
-            *v = flushed(beta2 * *v + rest2 * g * g);
-            *w = keep * *w - rate * *m / ((correct2 * *v).sqrt() + self.epsilon);
-        }
+        let len = parameters.len();
+        assert!(
+            gradient.len() == len && m.len() == len && v.len() == len,
+            "lengths"
+        );
+        let (w, g) = (parameters.as_mut_ptr(), gradient.as_ptr());
+        let (m, v) = (m.as_mut_ptr(), v.as_mut_ptr());
+        each_lane!(len, |at: L| {
+            // SAFETY: all are as long.
+            unsafe {
+                let g = L::load(g.add(at));
+                let mean = moment(L::load(m.add(at)), beta1, g.mul(L::splat(rest1)));
+                mean.store(m.add(at));
+                let square = moment(L::load(v.add(at)), beta2, g.mul(g).mul(L::splat(rest2)));
+                square.store(v.add(at));
+                let size = square.mul(L::splat(correct2)).sqrt().add(L::splat(self.epsilon));
+                let step = mean.mul(L::splat(rate)).div(size);
+                L::load(w.add(at)).mul(L::splat(keep)).sub(step).store(w.add(at));
+            }
+        });
     }
+}
+
+/// `decay · moment + more`, or 0 where that is less than [`TINY`].
+#[inline(always)]
+fn moment<L: Lane>(moment: L, decay: f32, more: L) -> L {
+    let moment = more.add_product(moment, L::splat(decay));
+    L::splat(TINY).greater(moment.abs()).select(L::splat(0.0), moment)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 mod gpu;
 
 use super::in_range;
-use crate::{SpecError, TrainSpec};
+use crate::{SpecError, TrainSpec, backend::vector::add_scaled};
 
 /// The terms: see the module.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -51,15 +51,12 @@ impl Adjust {
     pub fn add_cpu(&self, parameters: &[f32], gradient: &mut [f32]) {
         let of_weight = self.weight_decay + self.proximal;
         if of_weight != 0.0 {
-            for (g, w) in gradient.iter_mut().zip(parameters) {
-                *g += of_weight * w;
+            add_scaled(gradient, parameters, of_weight);
+        }
+        for (term, factor) in [(&self.start, -self.proximal), (&self.correction, 1.0)] {
+            if !term.is_empty() {
+                add_scaled(gradient, term, factor);
             }
-        }
-        for (g, start) in gradient.iter_mut().zip(&self.start) {
-            *g -= self.proximal * start;
-        }
-        for (g, correction) in gradient.iter_mut().zip(&self.correction) {
-            *g += correction;
         }
     }
 }

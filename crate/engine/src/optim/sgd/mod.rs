@@ -6,7 +6,13 @@
 mod gpu;
 
 use super::{StepNumbers, in_range, learning_rate};
-use crate::SpecError;
+use crate::{
+    SpecError,
+    backend::{
+        matrix::lane::{Lane, each_lane},
+        vector::add_scaled,
+    },
+};
 
 /// The optimiser: see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,9 +42,7 @@ impl Sgd {
 
     /// One update without momentum.
     pub(crate) fn update_plain_cpu(&self, numbers: StepNumbers, parameters: &mut [f32], gradient: &[f32]) {
-        for (w, g) in parameters.iter_mut().zip(gradient) {
-            *w -= numbers.learning_rate * g;
-        }
+        add_scaled(parameters, gradient, -numbers.learning_rate);
     }
 
     /// One update of `parameters` by `gradient`; all slices are as long.
@@ -55,10 +59,23 @@ impl Sgd {
         } else {
             (0.0, 1.0)
         };
-        for ((w, g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
-            *v = self.momentum * *v + g;
-            *w -= numbers.learning_rate * (of_gradient * g + of_velocity * *v);
-        }
+        let len = parameters.len();
+        assert!(gradient.len() == len && velocity.len() == len, "lengths");
+        let (w, g, v) = (parameters.as_mut_ptr(), gradient.as_ptr(), velocity.as_mut_ptr());
+        each_lane!(len, |at: L| {
+            // SAFETY: all are as long.
+            unsafe {
+                let g = L::load(g.add(at));
+                let velocity = g.add_product(L::load(v.add(at)), L::splat(self.momentum));
+                velocity.store(v.add(at));
+                let step = g
+                    .mul(L::splat(of_gradient))
+                    .add_product(velocity, L::splat(of_velocity));
+                L::load(w.add(at))
+                    .add_product(step, L::splat(-numbers.learning_rate))
+                    .store(w.add(at));
+            }
+        });
     }
 }
 
