@@ -165,7 +165,7 @@ pub(crate) const fn is_of_gpu(error: &EngineError) -> bool {
     matches!(
         error,
         EngineError::NoGpu(_)
-            | EngineError::NotOnGpu(_)
+            | EngineError::GpuMemory { .. }
             | EngineError::DeviceLost(_)
             | EngineError::Gpu(_)
             | EngineError::GpuLimit { .. }
@@ -211,7 +211,7 @@ mod tests {
     fn gpu_errors() -> [EngineError; 5] {
         [
             EngineError::NoGpu("no adapter".into()),
-            EngineError::NotOnGpu("clipping"),
+            EngineError::GpuMemory { bytes: 1 << 40 },
             EngineError::DeviceLost("unplugged".into()),
             EngineError::Gpu("out of memory".into()),
             EngineError::GpuLimit {

@@ -31,10 +31,11 @@ macro_rules! on_every_device {
 on_every_device! {
     agrees_with_the_cpu,
     every_layer_agrees_with_the_cpu,
+    every_layer_clips_like_the_cpu,
     a_language_model_learns_like_the_cpu,
     a_tied_table_learns_from_both_of_its_layers,
     learns_like_the_cpu,
-    clipping_bounds_the_step_or_is_refused,
+    clipping_bounds_the_step,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
     an_optimizer_can_be_resumed,

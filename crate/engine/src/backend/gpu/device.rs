@@ -32,6 +32,18 @@ pub(super) struct Pipeline {
 struct Faults {
     lost: Option<String>,
     refused: Option<EngineError>,
+    /// Bytes of the buffers of the training that was planned last.
+    asked: u64,
+}
+
+impl Faults {
+    fn refuse(&mut self, error: &wgpu::Error) {
+        let error = match error {
+            wgpu::Error::OutOfMemory { .. } => EngineError::GpuMemory { bytes: self.asked },
+            other => EngineError::Gpu(other.to_string()),
+        };
+        self.refused.get_or_insert(error);
+    }
 }
 
 /// Takes a lock. A panic elsewhere cannot leave these maps half-written, so poisoning is passed over.
@@ -84,9 +96,7 @@ impl GpuDevice {
         });
         let refused = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            lock(&refused)
-                .refused
-                .get_or_insert(EngineError::Gpu(error.to_string()));
+            lock(&refused).refuse(&error);
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu || is_software(&info.name, &info.driver);
         let name = if info.name.is_empty() {
@@ -120,6 +130,13 @@ impl GpuDevice {
         self.device.destroy();
     }
 
+    /// From here on buffers are counted for a training that is planned anew.
+    pub(super) fn begin_plan(&self) -> Result<(), EngineError> {
+        self.check()?;
+        lock(&self.faults).asked = 0;
+        Ok(())
+    }
+
     /// The fault that the device has reported, if any. A refusal is reported once, a loss from then on always.
     pub(super) fn check(&self) -> Result<(), EngineError> {
         let mut faults = lock(&self.faults);
@@ -146,6 +163,7 @@ impl GpuDevice {
                 limit,
             });
         }
+        lock(&self.faults).asked += size;
         let descriptor = wgpu::BufferDescriptor {
             label: Some(what),
             size,
@@ -236,4 +254,25 @@ fn is_software(name: &str, driver: &str) -> bool {
     ]
     .iter()
     .any(|n| text.contains(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_told_from_other_faults_with_the_bytes_asked_for() {
+        let source = || Box::new(std::io::Error::other("driver"));
+        let mut faults = Faults {
+            asked: 4096,
+            ..Faults::default()
+        };
+        faults.refuse(&wgpu::Error::OutOfMemory { source: source() });
+        // The first fault is the cause; what it brings about does not hide it.
+        faults.refuse(&wgpu::Error::Internal {
+            source: source(),
+            description: "invalid buffer".into(),
+        });
+        assert_eq!(faults.refused, Some(EngineError::GpuMemory { bytes: 4096 }));
+    }
 }

@@ -9,5 +9,5 @@ mod planner;
 mod run;
 
 pub use device::GpuDevice;
-pub(crate) use planner::{Access, Dispatch, Grid, OpBuffers, Planner};
+pub(crate) use planner::{Access, Dispatch, Grid, NormTerm, OpBuffers, Planner};
 pub(crate) use run::GpuRun;

@@ -4,7 +4,7 @@ use super::{
     GpuDevice,
     device::{Pipeline, lock},
 };
-use crate::EngineError;
+use crate::{EngineError, ops::clip};
 
 /// How a kernel uses a storage buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +105,26 @@ pub(crate) struct OpBuffers<'a> {
     pub d_other: Option<&'a wgpu::Buffer>,
     /// What the forward pass keeps for the gradients, `[rows, kept length]`.
     pub kept: &'a wgpu::Buffer,
+    /// Input and output's gradient of the operation that has a tensor which this one uses too.
+    pub shared: Option<[&'a wgpu::Buffer; 2]>,
     /// All parameters of the model.
     pub parameters: &'a wgpu::Buffer,
     /// Gradient of all parameters.
     pub d_parameters: &'a wgpu::Buffer,
+}
+
+/// What one operation adds to the squared norms of its examples' gradients: a dispatch that writes `parts` numbers for each row.
+/// The places of these are known when all operations are planned.
+pub(crate) struct NormTerm {
+    pub shader: (&'static str, &'static str),
+    pub entry: &'static str,
+    /// Of `bound`, and then of the numbers written.
+    pub access: &'static [Access],
+    pub bound: Vec<wgpu::Buffer>,
+    /// What the uniform begins with; the first of the parts and the parts of all operations follow.
+    pub numbers: Vec<u32>,
+    /// Workgroups for each row.
+    pub parts: usize,
 }
 
 /// The numbers of one step, read by every kernel as `batch` (32 bytes).
@@ -145,7 +161,11 @@ pub(crate) struct Planner<'a> {
     pub input_gradient: Vec<Dispatch>,
     /// Dispatches for the gradient of its parameters, which run after those.
     pub parameter_gradient: Vec<Dispatch>,
-    /// Both, of all operations, in the order in which they run.
+    /// What it adds to the norms of its examples' gradients, for clipping.
+    pub norms: Vec<NormTerm>,
+    /// What has to be scaled by the examples' factors before the gradient of its parameters: buffers and numbers per row.
+    pub scaled: Vec<(wgpu::Buffer, usize)>,
+    /// All of these, of all operations, in the order in which they run.
     pub(super) backward: Vec<Dispatch>,
     /// The optimiser's dispatches.
     pub update: Vec<Dispatch>,
@@ -169,6 +189,8 @@ impl<'a> Planner<'a> {
             forward: Vec::new(),
             input_gradient: Vec::new(),
             parameter_gradient: Vec::new(),
+            norms: Vec::new(),
+            scaled: Vec::new(),
             backward: Vec::new(),
             update: Vec::new(),
             failed: None,
@@ -263,6 +285,36 @@ impl<'a> Planner<'a> {
             bindings,
             grid,
         }
+    }
+
+    /// Plans the clipping of each example's gradient to `clip_l2`: the norms of all operations, the factors, and the scaling.
+    pub(super) fn clip(
+        &mut self,
+        clip_l2: f32,
+        norms: &[NormTerm],
+        scaled: &[(wgpu::Buffer, usize)],
+    ) -> Vec<Dispatch> {
+        let all: usize = norms.iter().map(|term| term.parts).sum();
+        let parts = self.per_row("squared norms", all);
+        let factors = self.per_row("clip factors", 1);
+        let mut dispatches = Vec::with_capacity(norms.len() + 1 + scaled.len());
+        let mut first = 0;
+        for term in norms {
+            let dims = self.uniform(&[&term.numbers[..], &[first as u32, all as u32]].concat());
+            let bound: Vec<_> = term.bound.iter().chain([&parts]).collect();
+            let grid = Grid::Rows {
+                x: term.parts as u32,
+                positions: 1,
+                tile: 1,
+            };
+            dispatches.push(self.dispatch(term.shader, term.entry, term.access, &bound, Some(&dims), grid));
+            first += term.parts;
+        }
+        dispatches.push(clip::factors(self, &parts, &factors, all, clip_l2));
+        for (values, len) in scaled {
+            dispatches.push(clip::scale(self, &factors, values, *len));
+        }
+        dispatches
     }
 
     /// The dispatches of a step: forward, backward, update.

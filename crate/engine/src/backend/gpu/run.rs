@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::{
     GpuDevice, OpBuffers, Planner,
-    planner::{BatchUniform, Dispatch, buffer_entry},
+    planner::{BatchUniform, Dispatch, NormTerm, buffer_entry},
 };
 use crate::{
     EngineError, Examples, Model,
     model::Flow,
-    ops::{accumulate, gather},
+    ops::{Reduction, accumulate, gather},
     optim::{StepNumbers, UpdateBuffers},
     train::Settings,
 };
@@ -33,6 +33,34 @@ pub(crate) struct GpuRun {
     dispatches: Vec<Dispatch>,
 }
 
+/// What one operation plans for the way back.
+#[derive(Default)]
+struct OpPlan {
+    input_gradient: Vec<Dispatch>,
+    parameter_gradient: Vec<Dispatch>,
+    norms: Vec<NormTerm>,
+    scaled: Vec<(wgpu::Buffer, usize)>,
+}
+
+/// The dispatches of the way back, in the order that `ops` describes.
+fn backward(planner: &mut Planner<'_>, planned: Vec<OpPlan>, clip_l2: Option<f32>) -> Vec<Dispatch> {
+    let mut first = Vec::new();
+    let mut last = Vec::new();
+    let (mut norms, mut scaled) = (Vec::new(), Vec::new());
+    for op in planned.into_iter().rev() {
+        first.extend(op.input_gradient);
+        let gradient = if clip_l2.is_some() { &mut last } else { &mut first };
+        gradient.extend(op.parameter_gradient);
+        norms.extend(op.norms);
+        scaled.extend(op.scaled);
+    }
+    if let Some(clip_l2) = clip_l2 {
+        first.extend(planner.clip(clip_l2, &norms, &scaled));
+    }
+    first.extend(last);
+    first
+}
+
 impl GpuRun {
     /// Moves everything to the device and plans a step. `state` is the optimiser's.
     pub fn new(
@@ -43,10 +71,7 @@ impl GpuRun {
         parameters: &[f32],
         state: &[f32],
     ) -> Result<Self, EngineError> {
-        gpu.check()?;
-        if settings.clip_examples_l2.is_some() {
-            return Err(EngineError::NotOnGpu("clipping the gradient of each example"));
-        }
+        gpu.begin_plan()?;
         let rows = settings.batch.min(examples.len());
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);
@@ -116,7 +141,8 @@ impl GpuRun {
         let last = model.nodes().len();
         // A model without parameters has nothing to learn, but still a loss.
         let unused = planner.per_row("value gradients", model.value_lens()[last]);
-        let mut backward = Vec::with_capacity(last);
+        // For each operation: gradients of inputs, of parameters, and what clipping needs.
+        let mut planned = Vec::with_capacity(last);
         for (index, node) in model.nodes().iter().enumerate() {
             let flows = plan.flows[index];
             let target = |which: usize, value: Option<usize>| match flows[which] {
@@ -133,6 +159,10 @@ impl GpuRun {
                 dx: target(0, Some(node.input)),
                 d_other: target(1, node.other),
                 kept: &kept,
+                shared: node.shares.and_then(|of| {
+                    let input = &values[model.nodes()[of].input];
+                    d_value(of + 1).map(|d_output| [input, d_output])
+                }),
                 parameters: &parameters,
                 d_parameters: &d_parameters,
             };
@@ -144,22 +174,29 @@ impl GpuRun {
                     accumulate::plan(&mut planner, &added[which], sum, model.value_lens()[value]);
                 }
             }
-            let mut own = std::mem::take(&mut planner.input_gradient);
-            let own_len = own.len();
-            own.append(&mut planner.parameter_gradient);
-            if !plan.learns[index] {
-                own.truncate(own_len);
-            }
-            backward.push(if plan.slot[index + 1].is_some() {
+            let own = OpPlan {
+                input_gradient: std::mem::take(&mut planner.input_gradient),
+                parameter_gradient: std::mem::take(&mut planner.parameter_gradient),
+                norms: std::mem::take(&mut planner.norms),
+                scaled: std::mem::take(&mut planner.scaled),
+            };
+            planned.push(if plan.slot[index + 1].is_none() {
+                OpPlan::default()
+            } else if plan.learns[index] {
                 own
             } else {
-                Vec::new()
+                OpPlan {
+                    input_gradient: own.input_gradient,
+                    ..OpPlan::default()
+                }
             });
         }
+        let reduction = Reduction::of(settings.clip_examples_l2);
+        let d_outputs = d_value(last).unwrap_or(&unused);
         model
             .loss()
-            .plan_gpu(&mut planner, &values[last], d_value(last).unwrap_or(&unused))?;
-        planner.backward = backward.into_iter().rev().flatten().collect();
+            .plan_gpu(&mut planner, &values[last], d_outputs, reduction)?;
+        planner.backward = backward(&mut planner, planned, settings.clip_examples_l2);
         let update = UpdateBuffers {
             gradient: &d_parameters,
             parameters: &parameters,

@@ -4,6 +4,7 @@ use super::Conv2d;
 use crate::{
     EngineError,
     backend::gpu::{Access, Grid, OpBuffers, Planner},
+    ops::ghost::{self, ProductTerm},
 };
 
 const SHADER: (&str, &str) = ("conv2d", include_str!(concat!(env!("OUT_DIR"), "/conv2d.wgsl")));
@@ -76,6 +77,17 @@ impl Conv2d {
         planner.input_gradient.extend(mask);
         planner.input_gradient.extend(input_gradient);
         planner.parameter_gradient.extend([gradient, sum]);
+        let term = ProductTerm {
+            a: x,
+            b: dy,
+            shape: [window.positions(), window.patch_len(), self.filters],
+            bias: true,
+            window: Some(window),
+        };
+        ghost::product_gpu(planner, &term);
+        planner
+            .scaled
+            .push((dy.clone(), window.positions() * self.filters));
         Ok(())
     }
 }

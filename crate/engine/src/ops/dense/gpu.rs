@@ -4,6 +4,7 @@ use super::Dense;
 use crate::{
     EngineError,
     backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner},
+    ops::ghost::{self, ProductTerm},
 };
 
 const SHADER: (&str, &str) = ("dense", include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl")));
@@ -47,6 +48,8 @@ impl Dense {
         }
         let gradient = self.gradient_gpu(planner, [x, dy, d_parameters], Some(bias));
         planner.parameter_gradient.extend(gradient);
+        self.norms_gpu(planner, [x, dy], true);
+        planner.scaled.push((dy.clone(), self.positions * self.outputs));
         Ok(())
     }
 
@@ -96,6 +99,27 @@ impl Dense {
         let bias = bias
             .map(|bias| bias_gradient_gpu(planner, [dy, d_parameters], [self.positions, self.outputs], bias));
         [gradient].into_iter().chain(bias).collect()
+    }
+
+    /// The norms of each example's `xᵀ·dy`, and of the bias's gradient where there is one: `[x, dy]`.
+    pub(in crate::ops) fn norms_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        [a, b]: [&wgpu::Buffer; 2],
+        bias: bool,
+    ) {
+        let shape = [self.positions, self.inputs, self.outputs];
+        let window = None;
+        ghost::product_gpu(
+            planner,
+            &ProductTerm {
+                a,
+                b,
+                shape,
+                bias,
+                window,
+            },
+        );
     }
 
     /// One product, by the wide kernels where they can do it.
