@@ -52,6 +52,42 @@ on_every_device! {
     the_observer_can_stop,
 }
 
+/// Every kind of kernel, whatever the device prefers.
+mod kernels {
+    use unsaid_engine::{Device, Kernel, Kernels};
+
+    fn with(kernel: Kernel) {
+        if let Some(gpu) = super::vulkan() {
+            gpu.use_kernels(Kernels::all(kernel));
+            let device = Device::Gpu(gpu);
+            super::block_on(super::body::agrees_with_the_cpu(&device));
+            super::block_on(super::body::every_layer_agrees_with_the_cpu(&device));
+            super::block_on(super::body::every_layer_clips_like_the_cpu(&device));
+            super::block_on(super::body::same_seed_same_bits(&device));
+        }
+    }
+
+    #[test]
+    fn direct() {
+        with(Kernel::Direct);
+    }
+
+    #[test]
+    fn tiles_of_32() {
+        with(Kernel::Tile32);
+    }
+
+    #[test]
+    fn tiles_of_64() {
+        with(Kernel::Tile64);
+    }
+
+    #[test]
+    fn tiles_of_128() {
+        with(Kernel::Tile128);
+    }
+}
+
 #[test]
 fn a_lost_gpu_goes_on_on_the_cpu() {
     if let Some(gpu) = vulkan() {

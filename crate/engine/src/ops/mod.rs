@@ -29,6 +29,8 @@ pub(crate) mod ghost;
 pub mod lstm;
 pub mod normalize;
 pub mod pool2d;
+#[cfg(feature = "gpu")]
+pub(crate) mod product;
 pub mod relu;
 pub mod softmax_cross_entropy;
 pub mod tied_dense;

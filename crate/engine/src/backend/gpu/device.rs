@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
+use super::Kernels;
 use crate::EngineError;
 
 /// A GPU device with its compiled pipelines. Cheap to clone; clones share everything.
@@ -11,15 +12,24 @@ use crate::EngineError;
 pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    /// By shader and entry point. A dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
+    /// Two dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
     pub(super) pipelines: Arc<Mutex<Vec<PipelineEntry>>>,
     faults: Arc<Mutex<Faults>>,
+    kernels: Arc<Mutex<Kernels>>,
     name: String,
     software: bool,
 }
 
-/// A pipeline under the names of its shader and entry point.
-pub(super) type PipelineEntry = ((&'static str, &'static str), Pipeline);
+/// The value of an `override` constant.
+pub(super) type Constant = (&'static str, f64);
+
+/// A pipeline under the names of its shader and entry point, and the shader's constants.
+pub(super) struct PipelineEntry {
+    pub shader: &'static str,
+    pub entry: &'static str,
+    pub constants: Vec<Constant>,
+    pub pipeline: Pipeline,
+}
 
 /// A compiled kernel and what it binds.
 #[derive(Clone)]
@@ -109,6 +119,7 @@ impl GpuDevice {
             queue,
             pipelines: Arc::default(),
             faults,
+            kernels: Arc::new(Mutex::new(Kernels::untimed(software))),
             name: name.trim().to_owned(),
             software,
         })
@@ -122,6 +133,16 @@ impl GpuDevice {
     /// Whether the "GPU" is emulated on the CPU, and so no faster than it.
     pub const fn is_software(&self) -> bool {
         self.software
+    }
+
+    /// Which kernels compute products of matrices.
+    pub fn kernels(&self) -> Kernels {
+        *lock(&self.kernels)
+    }
+
+    /// Uses these kernels from the next training on.
+    pub fn use_kernels(&self, kernels: Kernels) {
+        *lock(&self.kernels) = kernels;
     }
 
     /// Gives the device up: work that is under way on it fails with [`EngineError::DeviceLost`]. Also the way for a test to

@@ -5,9 +5,11 @@
 //! a dynamic offset. Nothing is read back before the epoch ends.
 
 mod device;
+mod kernels;
 mod planner;
 mod run;
 
 pub use device::GpuDevice;
+pub use kernels::{Kernel, KernelTime, Kernels, Work};
 pub(crate) use planner::{Access, Dispatch, Grid, NormTerm, OpBuffers, Planner};
 pub(crate) use run::GpuRun;

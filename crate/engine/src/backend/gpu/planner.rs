@@ -1,8 +1,8 @@
 //! Planning: from a model's operations to dispatches with their bindings in place.
 
 use super::{
-    GpuDevice,
-    device::{Pipeline, lock},
+    GpuDevice, Kernel, Work,
+    device::{Constant, Pipeline, PipelineEntry, lock},
 };
 use crate::{EngineError, ops::clip};
 
@@ -24,10 +24,10 @@ pub(crate) enum Grid {
     Fixed { x: u32, y: u32 },
 }
 
-/// Workgroups that one dispatch may have in one direction (WebGPU's default limit).
-const MAX_GROUPS: u32 = 65_535;
-
 impl Grid {
+    /// Workgroups that one dispatch may have in one direction (WebGPU's default limit).
+    pub const MAX_GROUPS: u32 = 65_535;
+
     /// Workgroups of `tile_rows × tile_columns` over `[rows, columns]`.
     pub fn rows(tile_rows: usize, columns: usize, tile_columns: usize) -> Self {
         Self::positions(tile_rows, 1, columns, tile_columns)
@@ -53,7 +53,7 @@ impl Grid {
     /// Workgroups of `group` over `len` numbers, folded into rows where there are too many for one.
     pub fn linear(len: usize, group: usize) -> Self {
         let groups = len.div_ceil(group) as u32;
-        let x = groups.clamp(1, MAX_GROUPS);
+        let x = groups.clamp(1, Self::MAX_GROUPS);
         Self::Fixed {
             x,
             y: groups.div_ceil(x).max(1),
@@ -63,7 +63,9 @@ impl Grid {
     /// Workgroups of `group` over `items` for each row of the batch, of which there are at most `max_rows`; folded into rows where
     /// there are too many for one.
     pub fn per_row(max_rows: usize, items: usize, group: usize) -> Self {
-        let fold = (max_rows * items).div_ceil(group).div_ceil(MAX_GROUPS as usize);
+        let fold = (max_rows * items)
+            .div_ceil(group)
+            .div_ceil(Self::MAX_GROUPS as usize);
         Self::positions(group, items.div_ceil(fold.max(1)), fold.max(1), 1)
     }
 
@@ -239,12 +241,30 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// The kernel for products of this kind.
+    pub fn kernel(&self, work: Work) -> Kernel {
+        self.gpu.kernels().of(work)
+    }
+
     /// A dispatch of `entry` of the shader `(name, source)`. Group 0 has the storage buffers in order and then the uniform;
     /// group 1 the batch.
     pub fn dispatch(
         &mut self,
-        (name, source): (&'static str, &'static str),
+        shader: (&'static str, &'static str),
         entry: &'static str,
+        access: &[Access],
+        buffers: &[&wgpu::Buffer],
+        uniform: Option<&wgpu::Buffer>,
+        grid: Grid,
+    ) -> Dispatch {
+        self.dispatch_with(shader, (entry, &[]), access, buffers, uniform, grid)
+    }
+
+    /// As [`Planner::dispatch`], with values for the shader's `override` constants beside the entry.
+    pub fn dispatch_with(
+        &mut self,
+        (name, source): (&'static str, &'static str),
+        (entry, constants): (&'static str, &[Constant]),
         access: &[Access],
         buffers: &[&wgpu::Buffer],
         uniform: Option<&wgpu::Buffer>,
@@ -254,19 +274,24 @@ impl<'a> Planner<'a> {
         let mut pipelines = lock(&self.gpu.pipelines);
         let known = pipelines
             .iter()
-            .find(|(key, _)| *key == (name, entry))
-            .map(|(_, known)| known.clone());
+            .find(|known| (known.shader, known.entry) == (name, entry) && known.constants == constants)
+            .map(|known| known.pipeline.clone());
         let Pipeline { pipeline, bindings } = known.unwrap_or_else(|| {
-            let fresh = compile(
+            let pipeline = compile(
                 device,
                 (name, source),
-                entry,
+                (entry, constants),
                 access,
                 uniform.is_some(),
                 self.batch_layout,
             );
-            pipelines.push(((name, entry), fresh.clone()));
-            fresh
+            pipelines.push(PipelineEntry {
+                shader: name,
+                entry,
+                constants: constants.to_vec(),
+                pipeline: pipeline.clone(),
+            });
+            pipeline
         });
         let entries: Vec<_> = (0..)
             .zip(buffers.iter().copied().chain(uniform))
@@ -334,7 +359,7 @@ impl<'a> Planner<'a> {
 fn compile(
     device: &wgpu::Device,
     (name, source): (&'static str, &'static str),
-    entry: &'static str,
+    (entry, constants): (&'static str, &[Constant]),
     access: &[Access],
     uniform: bool,
     batch_layout: &wgpu::BindGroupLayout,
@@ -364,7 +389,10 @@ fn compile(
         layout: Some(&layout),
         module: &module,
         entry_point: Some(entry),
-        compilation_options: Default::default(),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants,
+            ..Default::default()
+        },
         cache: None,
     });
     Pipeline { pipeline, bindings }
@@ -401,11 +429,11 @@ mod tests {
         assert_eq!(Grid::per_row(32, 100, 64).size(32), (1, 50));
         assert_eq!(Grid::per_row(32, 100, 64).size(7), (1, 11));
         let (x, y) = Grid::per_row(64, 65_536, 64).size(64);
-        assert!(x == 2 && y <= MAX_GROUPS && x * y * 64 >= 64 * 65_536);
+        assert!(x == 2 && y <= Grid::MAX_GROUPS && x * y * 64 >= 64 * 65_536);
         for len in [1, 255, 256, 65_535 * 256, 65_535 * 256 + 1, 200_000_000] {
             let (x, y) = Grid::linear(len, 256).size(1);
             assert!(
-                x <= MAX_GROUPS && y <= MAX_GROUPS && x as usize * y as usize * 256 >= len,
+                x <= Grid::MAX_GROUPS && y <= Grid::MAX_GROUPS && x as usize * y as usize * 256 >= len,
                 "{len}"
             );
         }

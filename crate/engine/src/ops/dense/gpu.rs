@@ -1,10 +1,14 @@
-//! GPU dispatches of `dense.wgsl`, and of `dense_wide.wgsl` where the lengths allow it.
+//! GPU dispatches: of `product.wgsl` where the device is better at it, else of `dense.wgsl`, and of `dense_wide.wgsl` where the
+//! lengths allow it.
 
 use super::Dense;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner},
-    ops::ghost::{self, ProductTerm},
+    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner, Work},
+    ops::{
+        ghost::{self, ProductTerm},
+        product::{Kind, Product, Tiles},
+    },
 };
 
 const SHADER: (&str, &str) = ("dense", include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl")));
@@ -35,7 +39,7 @@ impl Dense {
         } = buffers;
         let bias = self.bias().start;
         let forward = self.forward_gpu(planner, [x, parameters, y], Some(bias));
-        planner.forward.push(forward);
+        planner.forward.extend(forward);
         if self.relu {
             let dims = planner.uniform(&self.dims(1, None));
             let grid = Grid::rows(1, self.positions * self.outputs, 64);
@@ -44,7 +48,7 @@ impl Dense {
         }
         if let Some(dx) = dx {
             let input_gradient = self.input_gradient_gpu(planner, [dy, parameters, dx], None);
-            planner.input_gradient.push(input_gradient);
+            planner.input_gradient.extend(input_gradient);
         }
         let gradient = self.gradient_gpu(planner, [x, dy, d_parameters], Some(bias));
         planner.parameter_gradient.extend(gradient);
@@ -59,9 +63,19 @@ impl Dense {
         planner: &mut Planner<'_>,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-    ) -> Dispatch {
-        self.product(planner, "forward", bound, bias, |tile| {
-            Grid::positions(tile, self.positions, self.outputs, tile)
+    ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::Forward,
+            lines: self.positions,
+            depth: self.inputs,
+            columns: self.outputs,
+            bias,
+            relu: self.relu,
+            ..self.product()
+        };
+        self.tiled(planner, &product, bound).unwrap_or_else(|| {
+            let grid = |tile| Grid::positions(tile, self.positions, self.outputs, tile);
+            vec![self.direct(planner, "forward", bound, bias, grid)]
         })
     }
 
@@ -71,9 +85,18 @@ impl Dense {
         planner: &mut Planner<'_>,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-    ) -> Dispatch {
-        self.product(planner, "input_gradient", bound, bias, |tile| {
-            Grid::positions(tile, self.positions, self.inputs, tile)
+    ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::InputGradient,
+            lines: self.positions,
+            depth: self.outputs,
+            columns: self.inputs,
+            bias,
+            ..self.product()
+        };
+        self.tiled(planner, &product, bound).unwrap_or_else(|| {
+            let grid = |tile| Grid::positions(tile, self.positions, self.inputs, tile);
+            vec![self.direct(planner, "input_gradient", bound, bias, grid)]
         })
     }
 
@@ -84,6 +107,17 @@ impl Dense {
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
     ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::Gradient,
+            lines: self.inputs + usize::from(bias.is_some()),
+            depth: self.positions,
+            columns: self.outputs,
+            ones: bias.is_some(),
+            ..self.product()
+        };
+        if let Some(dispatches) = self.tiled(planner, &product, bound) {
+            return dispatches;
+        }
         // The narrow kernel makes the bias's gradient as one line more.
         let wide = self.is_wide(bias);
         let (lines, with_bias) = if wide {
@@ -91,7 +125,7 @@ impl Dense {
         } else {
             (self.inputs + usize::from(bias.is_some()), bias)
         };
-        let gradient = self.product(planner, "gradient", bound, with_bias, |tile| {
+        let gradient = self.direct(planner, "gradient", bound, with_bias, |tile| {
             Grid::fixed(lines, tile, self.outputs, tile)
         });
         let [_, dy, d_parameters] = bound;
@@ -122,8 +156,40 @@ impl Dense {
         );
     }
 
-    /// One product, by the wide kernels where they can do it.
-    fn product(
+    /// What all products of the layer share.
+    const fn product(&self) -> Product<'static> {
+        Product {
+            kind: Kind::Forward,
+            lines: 0,
+            depth: 0,
+            columns: 0,
+            offset: self.offset,
+            bias: None,
+            relu: false,
+            ones: false,
+            windows: None,
+        }
+    }
+
+    /// A product through workgroup memory, where the device is better at that.
+    fn tiled(
+        &self,
+        planner: &mut Planner<'_>,
+        product: &Product<'_>,
+        bound: [&wgpu::Buffer; 3],
+    ) -> Option<Vec<Dispatch>> {
+        let rows = if product.kind == Kind::Gradient {
+            1
+        } else {
+            planner.max_rows()
+        };
+        let work = Work::of(rows * product.lines, product.columns);
+        let tiles = Tiles::of(planner.kernel(work))?;
+        product.plan(planner, tiles, bound)
+    }
+
+    /// One product straight from storage, by the wide kernels where they can do it.
+    fn direct(
         &self,
         planner: &mut Planner<'_>,
         entry: &'static str,

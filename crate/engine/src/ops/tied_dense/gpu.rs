@@ -34,8 +34,10 @@ impl TiedDense {
         let gradient = table.gradient_gpu(planner, [dy, x, d_parameters], None);
         let shape = [self.positions, vocabulary];
         let bias_gradient = bias_gradient_gpu(planner, [dy, d_parameters], shape, self.bias);
-        planner.forward.push(forward);
-        planner.input_gradient.extend(input_gradient);
+        planner.forward.extend(forward);
+        planner
+            .input_gradient
+            .extend(input_gradient.into_iter().flatten());
         planner.parameter_gradient.extend(gradient);
         planner.parameter_gradient.push(bias_gradient);
         let shape = [self.positions, self.embedding.units, vocabulary];
