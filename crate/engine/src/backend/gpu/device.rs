@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
-use super::Kernels;
+use super::{KernelTime, Kernels};
 use crate::EngineError;
 
 /// A GPU device with its compiled pipelines. Cheap to clone; clones share everything.
@@ -15,7 +15,7 @@ pub struct GpuDevice {
     /// Two dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
     pub(super) pipelines: Arc<Mutex<Vec<PipelineEntry>>>,
     faults: Arc<Mutex<Faults>>,
-    kernels: Arc<Mutex<Kernels>>,
+    kernels: Arc<Mutex<(Kernels, Vec<KernelTime>)>>,
     name: String,
     software: bool,
 }
@@ -119,7 +119,7 @@ impl GpuDevice {
             queue,
             pipelines: Arc::default(),
             faults,
-            kernels: Arc::new(Mutex::new(Kernels::untimed(software))),
+            kernels: Arc::new(Mutex::new((Kernels::untimed(software), Vec::new()))),
             name: name.trim().to_owned(),
             software,
         })
@@ -137,12 +137,21 @@ impl GpuDevice {
 
     /// Which kernels compute products of matrices.
     pub fn kernels(&self) -> Kernels {
-        *lock(&self.kernels)
+        lock(&self.kernels).0
+    }
+
+    /// The times by which they were chosen; none where they were not.
+    pub fn kernel_times(&self) -> Vec<KernelTime> {
+        lock(&self.kernels).1.clone()
+    }
+
+    pub(super) fn keep_times(&self, times: &[KernelTime]) {
+        lock(&self.kernels).1 = times.to_vec();
     }
 
     /// Uses these kernels from the next training on.
     pub fn use_kernels(&self, kernels: Kernels) {
-        *lock(&self.kernels) = kernels;
+        lock(&self.kernels).0 = kernels;
     }
 
     /// Gives the device up: work that is under way on it fails with [`EngineError::DeviceLost`]. Also the way for a test to

@@ -4,12 +4,15 @@
 //! once into a list of dispatches; an epoch is that list recorded once a step, with the step's numbers read from a uniform at
 //! a dynamic offset. Nothing is read back before the epoch ends.
 
+mod batches;
 mod device;
 mod kernels;
 mod planner;
 mod run;
+mod timing;
 
 pub use device::GpuDevice;
 pub use kernels::{Kernel, KernelTime, Kernels, Work};
 pub(crate) use planner::{Access, Dispatch, Grid, NormTerm, OpBuffers, Planner};
 pub(crate) use run::GpuRun;
+pub use timing::OpTime;

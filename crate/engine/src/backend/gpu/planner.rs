@@ -1,7 +1,7 @@
 //! Planning: from a model's operations to dispatches with their bindings in place.
 
 use super::{
-    GpuDevice, Kernel, Work,
+    GpuDevice, Kernel, Kernels, Work,
     device::{Constant, Pipeline, PipelineEntry, lock},
 };
 use crate::{EngineError, ops::clip};
@@ -129,30 +129,12 @@ pub(crate) struct NormTerm {
     pub parts: usize,
 }
 
-/// The numbers of one step, read by every kernel as `batch` (32 bytes).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct BatchUniform {
-    /// Examples in the batch.
-    pub rows: u32,
-    /// Where the batch begins in the epoch's order.
-    pub first: u32,
-    /// Where the step's loss goes.
-    pub index: u32,
-    /// What dropout draws from.
-    pub key: u32,
-    /// Step size.
-    pub learning_rate: f32,
-    /// Two numbers of the optimiser's own.
-    pub own: [f32; 2],
-    pub padding: u32,
-}
-
 /// Collects the dispatches of one training step.
 pub(crate) struct Planner<'a> {
     pub(super) gpu: &'a GpuDevice,
     batch_layout: &'a wgpu::BindGroupLayout,
     max_rows: usize,
+    pub(super) kernels: Kernels,
     /// The batch's labels, `[rows]`.
     pub labels: wgpu::Buffer,
     /// The loss of each step of the epoch.
@@ -186,6 +168,7 @@ impl<'a> Planner<'a> {
             gpu,
             batch_layout,
             max_rows,
+            kernels: gpu.kernels(),
             labels,
             losses,
             forward: Vec::new(),
@@ -242,8 +225,8 @@ impl<'a> Planner<'a> {
     }
 
     /// The kernel for products of this kind.
-    pub fn kernel(&self, work: Work) -> Kernel {
-        self.gpu.kernels().of(work)
+    pub const fn kernel(&self, work: Work) -> Kernel {
+        self.kernels.of(work)
     }
 
     /// A dispatch of `entry` of the shader `(name, source)`. Group 0 has the storage buffers in order and then the uniform;

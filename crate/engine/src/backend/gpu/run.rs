@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{
     GpuDevice, OpBuffers, Planner,
-    planner::{BatchUniform, Dispatch, NormTerm, buffer_entry},
+    batches::{BatchUniform, Batches},
+    planner::{Dispatch, NormTerm},
 };
 use crate::{
     EngineError, Examples, Model,
@@ -27,9 +28,7 @@ pub(crate) struct GpuRun {
     lens: [usize; 2],
     order: wgpu::Buffer,
     losses: wgpu::Buffer,
-    batches: wgpu::Buffer,
-    batch_bindings: wgpu::BindGroup,
-    stride: u32,
+    batches: Batches,
     dispatches: Vec<Dispatch>,
 }
 
@@ -94,30 +93,8 @@ impl GpuRun {
         let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
         let labels = gpu.upload("batch labels", &vec![0u32; rows * examples.targets_per_example()])?;
 
-        let stride =
-            (size_of::<BatchUniform>() as u32).max(gpu.device.limits().min_uniform_buffer_offset_alignment);
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let batches = gpu.buffer("batches", u64::from(stride) * steps as u64, usage)?;
-        let batch_layout = gpu
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some("batch"),
-                entries: &[buffer_entry(0, wgpu::BufferBindingType::Uniform, true)],
-            });
-        let batch_bindings = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("batch"),
-            layout: &batch_layout,
-            entries: &[wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &batches,
-                    offset: 0,
-                    size: wgpu::BufferSize::new(size_of::<BatchUniform>() as u64),
-                }),
-            }],
-        });
-
-        let mut planner = Planner::new(gpu, &batch_layout, rows, labels, losses.clone());
+        let batches = Batches::new(gpu, steps)?;
+        let mut planner = Planner::new(gpu, &batches.layout, rows, labels, losses.clone());
         let values: Vec<_> = model
             .value_lens()
             .iter()
@@ -219,8 +196,6 @@ impl GpuRun {
             order,
             losses,
             batches,
-            batch_bindings,
-            stride,
             dispatches,
         })
     }
@@ -236,24 +211,25 @@ impl GpuRun {
             .queue
             .write_buffer(&self.order, 0, bytemuck::cast_slice(order));
         let steps = self.examples.div_ceil(self.rows);
-        let mut bytes = vec![0u8; self.stride as usize * steps];
-        for (index, slot) in bytes.chunks_exact_mut(self.stride as usize).enumerate() {
-            let first = index * self.rows;
-            let rows = self.rows.min(self.examples - first);
+        let uniforms = (0..steps).map(|index| {
             let numbers = numbers(index);
-            let batch = BatchUniform {
-                rows: rows as u32,
-                first: first as u32,
+            BatchUniform {
+                rows: self.rows_of(index) as u32,
+                first: (index * self.rows) as u32,
                 index: index as u32,
                 key: numbers.key,
                 learning_rate: numbers.learning_rate,
                 own: numbers.own,
                 padding: 0,
-            };
-            slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&batch));
-        }
-        self.gpu.queue.write_buffer(&self.batches, 0, &bytes);
+            }
+        });
+        self.batches.write(&self.gpu, uniforms);
         Ok(())
+    }
+
+    /// Examples in the batch of `step`.
+    fn rows_of(&self, step: usize) -> usize {
+        self.rows.min(self.examples - step * self.rows)
     }
 
     /// Records and submits `steps` of the epoch, and waits until they are done.
@@ -262,19 +238,8 @@ impl GpuRun {
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for step in steps {
-                let rows = self.rows.min(self.examples - step * self.rows) as u32;
-                pass.set_bind_group(1, &self.batch_bindings, &[step as u32 * self.stride]);
-                for Dispatch {
-                    pipeline,
-                    bindings,
-                    grid,
-                } in &self.dispatches
-                {
-                    let (x, y) = grid.size(rows);
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bindings, &[]);
-                    pass.dispatch_workgroups(x, y, 1);
-                }
+                self.batches
+                    .record(&mut pass, step, self.rows_of(step), &self.dispatches);
             }
         }
         self.gpu.queue.submit([encoder.finish()]);
