@@ -6,6 +6,7 @@
 pub mod layers;
 pub mod reference;
 mod training;
+pub mod workloads;
 
 pub use layers::{
     a_tied_table_learns_from_both_of_its_layers, every_layer_agrees_with_the_cpu,
