@@ -446,6 +446,8 @@ export interface FitOptions extends TrainingData {
     readonly epochs?: number | undefined;
     /** Examples per step. Default 32. */
     readonly batchSize?: number | undefined;
+    /** Batches per step: the optimiser moves once for so many, by their mean, in the memory of one. Default 1. */
+    readonly accumulate?: number | undefined;
     /** Whether every epoch visits the examples in an order of its own. Default true; false keeps the order given. */
     readonly shuffle?: boolean | undefined;
     readonly schedule?: Schedule | undefined;

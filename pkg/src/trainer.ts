@@ -57,6 +57,8 @@ export interface FitOptions extends TrainingData {
   readonly epochs?: number | undefined;
   /** Examples per step. Default 32. */
   readonly batchSize?: number | undefined;
+  /** Batches per step: the optimiser moves once for so many, by their mean, in the memory of one. Default 1. */
+  readonly accumulate?: number | undefined;
   /** Whether every epoch visits the examples in an order of its own. Default true; false keeps the order given. */
   readonly shuffle?: boolean | undefined;
   readonly schedule?: Schedule | undefined;
@@ -171,9 +173,11 @@ export class Trainer {
     whole("seed", seed, 0, 2 ** 32 - 1);
     whole("epochs", epochs, 1, 2 ** 32 - 1);
     whole("batchSize", batchSize, 1, 2 ** 32 - 1);
+    if (options.accumulate !== undefined) whole("accumulate", options.accumulate, 1, 2 ** 32 - 1);
     const spec = {
       epochs,
       batch_size: batchSize,
+      ...(options.accumulate === undefined ? {} : { accumulate: options.accumulate }),
       optimizer: snakeCase(optimizer),
       shuffle,
       ...(options.schedule ? { schedule: options.schedule } : {}),

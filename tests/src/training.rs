@@ -2,7 +2,7 @@
 
 use crate::noise;
 use unsaid_engine::{
-    Control, Device, EngineError, Examples, Model, Observer, Progress, TrainSpec, Trained, Training,
+    Control, Device, EngineError, Examples, Model, Observer, PADDING, Progress, TrainSpec, Trained, Training,
     Unobserved, train,
 };
 
@@ -234,6 +234,76 @@ pub async fn an_optimizer_can_be_resumed(device: &Device) {
         .unwrap();
     assert_eq!(second.parameters, whole.parameters);
     assert_eq!((second.steps, whole.steps), (12, 12));
+}
+
+/// Steps over several batches are steps over one batch of all their examples: the same losses and parameters but for the order of
+/// the sums, also where batches have unequal numbers of targets that count, where the last step has fewer batches and the last
+/// batch fewer examples, and where each example is clipped.
+pub async fn accumulated_batches_are_one_large_batch(device: &Device) {
+    let (classes, time) = (4, 3);
+    let spec_of = serde_json::json!({
+        "input": [time, 2], "layers": [{"type": "dense", "units": 8}, {"type": "relu"}, {"type": "dense", "units": classes}],
+        "loss": "softmax-cross-entropy"
+    });
+    let model = Model::new(&serde_json::from_value(spec_of).unwrap()).unwrap();
+    let rows = 23;
+    // The first examples are mostly padding.
+    let label = |at: usize| {
+        if at < 25 && at % 5 > 0 {
+            PADDING
+        } else {
+            (at % classes) as u32
+        }
+    };
+    let examples = Examples::sequences(
+        noise(31, rows * time * 2),
+        (0..rows * time).map(label).collect(),
+        time * 2,
+        time,
+        classes,
+    )
+    .unwrap();
+    let how = |batch: u32, accumulate: u32, clip: Option<f32>| -> TrainSpec {
+        let how = serde_json::json!({
+            "epochs": 2, "batch_size": batch, "accumulate": accumulate, "clip_examples_l2": clip, "shuffle": false,
+            "optimizer": {"type": "sgd", "learning_rate": 0.5, "momentum": 0.9}
+        });
+        serde_json::from_value(how).unwrap()
+    };
+    let start = model.initial_parameters(5);
+    for clip in [None, Some(0.1)] {
+        let mut results = Vec::new();
+        for (batch, accumulate) in [(12, 1), (4, 3), (4, 1)] {
+            let spec = how(batch, accumulate, clip);
+            let result = train(&model, &start, &examples, &spec, 3, device, &mut Unobserved).await;
+            let refused = matches!(result, Err(EngineError::NotOnGpu(_)));
+            if refused && !matches!(device, Device::Cpu) {
+                return;
+            }
+            results.push(result.unwrap());
+        }
+        let [whole, parts, other]: [Trained; 3] = results.try_into().unwrap();
+        assert_eq!((whole.losses.len(), parts.losses.len(), parts.steps), (4, 4, 4));
+        // Four steps. A sum of `terms` numbers is off by at most terms · 2⁻²⁴ of the sum of magnitudes in either order (Higham
+        // 2002, section 3.1); 8 stands for that sum over the largest move of a weight, and the drift of the later steps.
+        let terms = (rows * time + 8) as f32;
+        let tolerance = 8.0 * terms * 2f32.powi(-24);
+        for (a, b) in whole.parameters.iter().zip(&parts.parameters) {
+            assert!((a - b).abs() <= tolerance, "{clip:?}: {a} {b}");
+        }
+        for (a, b) in whole.losses.iter().zip(&parts.losses) {
+            assert!((a - b).abs() <= tolerance * b, "{clip:?}: {a} {b}");
+        }
+        let apart = |other: &Trained| {
+            let pairs = whole.parameters.iter().zip(&other.parameters);
+            pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()))
+        };
+        assert!(
+            apart(&other) > 100.0 * tolerance,
+            "smaller steps go elsewhere: {}",
+            apart(&other)
+        );
+    }
 }
 
 /// A language model over batches of which the last is not full: the losses follow the CPU's, and what can be known of the next

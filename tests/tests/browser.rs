@@ -36,6 +36,7 @@ on_every_device! {
     a_tied_table_learns_from_both_of_its_layers,
     learns_like_the_cpu,
     clipping_bounds_the_step,
+    accumulated_batches_are_one_large_batch,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
     an_optimizer_can_be_resumed,

@@ -103,6 +103,8 @@ pub(crate) struct CpuRun<'m> {
     parameters: Vec<f32>,
     state: Vec<f32>,
     gradient: Vec<f32>,
+    /// The sum over the batches of a step, where it has more than one.
+    accumulated: Vec<f32>,
     pass: CpuPass,
     gradients: CpuGradients,
     /// The squared norm of each example's gradient, where they are clipped.
@@ -123,6 +125,7 @@ impl<'m> CpuRun<'m> {
         let rows = settings.batch.min(examples.len());
         Self {
             gradient: vec![0.0; parameters.len()],
+            accumulated: Vec::new(),
             pass: CpuPass::new(model, rows),
             gradients: CpuGradients::new(model, rows, settings),
             norms: Vec::new(),
@@ -136,10 +139,14 @@ impl<'m> CpuRun<'m> {
         }
     }
 
-    /// One step on the examples at `indices`; the mean loss before it.
+    /// One step on the examples at `indices`, a batch at a time; the mean loss before it.
     pub fn step(&mut self, indices: &[u32], numbers: StepNumbers) -> f32 {
-        let loss = self.gradient(indices, numbers.key);
         let settings = self.settings;
+        let loss = if indices.len() <= settings.batch {
+            self.gradient(indices, numbers.key)
+        } else {
+            self.accumulated_gradient(indices, numbers.key)
+        };
         settings.adjust.add_cpu(&self.parameters, &mut self.gradient);
         for range in &settings.trainable {
             let (parameters, state) = (&mut self.parameters, &mut self.state);
@@ -147,6 +154,24 @@ impl<'m> CpuRun<'m> {
                 .optimizer
                 .update_cpu(numbers, range.clone(), parameters, &self.gradient, state);
         }
+        loss
+    }
+
+    /// As [`CpuRun::gradient`], a batch at a time; `key` is that of the first.
+    fn accumulated_gradient(&mut self, indices: &[u32], key: u32) -> f32 {
+        let settings = self.settings;
+        let mut sum = std::mem::take(&mut self.accumulated);
+        sum.clear();
+        sum.resize(self.gradient.len(), 0.0);
+        let mut loss = 0.0;
+        let shares = settings.shares(self.examples, indices);
+        for (at, (batch, share)) in indices.chunks(settings.batch).zip(shares).enumerate() {
+            loss += share * self.gradient(batch, Settings::batch_key(key, at));
+            for (sum, g) in sum.iter_mut().zip(&self.gradient) {
+                *sum += share * g;
+            }
+        }
+        self.accumulated = std::mem::replace(&mut self.gradient, sum);
         loss
     }
 

@@ -27,6 +27,10 @@ pub struct TrainSpec {
     pub epochs: NonZeroU32,
     /// Examples per step. The last step of an epoch has what is left.
     pub batch_size: NonZeroU32,
+    /// Batches per step, 1 where left out: the optimiser moves once for so many, by the mean over all of their examples, so that
+    /// memory is that of one of them. The last step of an epoch has what is left.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulate: NonZeroU32,
     /// The optimiser.
     pub optimizer: OptimizerSpec,
     /// How the step size changes over the steps.
@@ -60,6 +64,12 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 const fn is_yes(value: &bool) -> bool {
     *value
+}
+
+// As above.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(value: &NonZeroU32) -> bool {
+    value.get() == 1
 }
 
 /// The optimiser.
@@ -113,6 +123,7 @@ impl Document for TrainSpec {
         let spec = Self {
             epochs: f.required("epochs"),
             batch_size: f.required("batch_size"),
+            accumulate: f.optional("accumulate").unwrap_or(NonZeroU32::MIN),
             optimizer,
             schedule,
             weight_decay: f.optional("weight_decay").unwrap_or_default(),
@@ -227,7 +238,7 @@ mod tests {
         let json =
             r#"{"epochs":1,"batch_size":8,"optimizer":{"type":"sgd","learning_rate":0.5,"momentum":0.0}}"#;
         let spec: TrainSpec = serde_json::from_str(json).unwrap();
-        assert!(spec.shuffle);
+        assert!(spec.shuffle && spec.accumulate.get() == 1);
         assert_eq!(serde_json::to_string(&spec).unwrap(), json);
     }
 }

@@ -353,7 +353,7 @@ impl<'m> Job<'m> {
         observer: &mut impl Observer,
     ) -> Result<Vec<f32>, EngineError> {
         let order = self.order(epoch);
-        let steps = order.len().div_ceil(self.settings.batch);
+        let steps = order.len().div_ceil(self.settings.step_len());
         let report = |step: usize, loss: Option<f32>| Progress::Step {
             epoch,
             epochs: self.settings.epochs,
@@ -368,7 +368,7 @@ impl<'m> Job<'m> {
         match run {
             Run::Cpu(run) => {
                 let mut losses = Vec::with_capacity(steps);
-                for (step, batch) in order.chunks(self.settings.batch).enumerate() {
+                for (step, batch) in order.chunks(self.settings.step_len()).enumerate() {
                     let loss = run.step(batch, self.settings.numbers(epoch, steps, step));
                     if !loss.is_finite() {
                         return Err(non_finite(step));
@@ -429,7 +429,7 @@ pub async fn time_steps(
         settings: &settings,
     };
     let order = job.order(1);
-    let batches: Vec<&[u32]> = order.chunks(settings.batch).collect();
+    let batches: Vec<&[u32]> = order.chunks(settings.step_len()).collect();
     let from = Checkpoint {
         parameters: parameters.to_vec(),
         state: settings.optimizer.fresh_state(parameters.len()),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    Model, ScheduleSpec, SpecError, TrainSpec,
+    Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
     optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, schedule},
     order::step_key,
 };
@@ -13,6 +13,8 @@ use crate::{
 pub(crate) struct Settings {
     pub epochs: u32,
     pub batch: usize,
+    /// Batches whose gradients make one step.
+    pub accumulate: usize,
     pub shuffle: bool,
     pub optimizer: Optimizer,
     pub schedule: ScheduleSpec,
@@ -50,6 +52,7 @@ impl Settings {
         Ok(Self {
             epochs: spec.epochs.get(),
             batch: spec.batch_size.get() as usize,
+            accumulate: spec.accumulate.get() as usize,
             shuffle: spec.shuffle,
             optimizer: Optimizer::new(&spec.optimizer)?,
             schedule: schedule::check(spec.schedule)?,
@@ -66,6 +69,7 @@ impl Settings {
         Self {
             epochs: 1,
             batch: usize::MAX,
+            accumulate: 1,
             shuffle: false,
             optimizer: Optimizer::default(),
             schedule: ScheduleSpec::Constant,
@@ -83,13 +87,44 @@ impl Settings {
         self.trainable.iter().any(overlaps)
     }
 
-    /// The numbers of `step` (from 0) of `epoch` (from 1), where an epoch has `steps`.
+    /// Examples of a step.
+    pub const fn step_len(&self) -> usize {
+        self.batch.saturating_mul(self.accumulate)
+    }
+
+    /// The numbers of `step` (from 0) of `epoch` (from 1), where an epoch has `steps`. The key is that of its first batch.
     pub fn numbers(&self, epoch: u32, steps: usize, step: usize) -> StepNumbers {
         let index = (epoch - 1) * steps as u32 + step as u32;
         let factor = schedule::factor(self.schedule, index + 1, self.epochs * steps as u32);
-        let key = step_key(self.seed, index);
+        let key = step_key(self.seed, index.wrapping_mul(self.accumulate as u32));
         self.optimizer
             .numbers(self.steps_before.saturating_add(index + 1), factor, key)
+    }
+
+    /// What dropout draws from in batch `batch` (from 0) of the step whose first batch has `key`.
+    pub const fn batch_key(key: u32, batch: usize) -> u32 {
+        match batch {
+            0 => key,
+            _ => step_key(key as u64, batch as u32),
+        }
+    }
+
+    /// The share that each batch of a step has in the step's mean loss and gradient: of the targets that count, or of the
+    /// examples, where each is clipped by itself. `indices` are the examples of the step.
+    pub fn shares(&self, examples: &Examples, indices: &[u32]) -> Vec<f32> {
+        let targets = examples.targets_per_example();
+        let counted = |&index: &u32| match self.clip_examples_l2 {
+            Some(_) => 1,
+            None => {
+                let targets = &examples.y()[index as usize * targets..][..targets];
+                targets.iter().filter(|&&target| target != PADDING).count()
+            }
+        };
+        let counts = indices
+            .chunks(self.batch)
+            .map(|batch| batch.iter().map(counted).sum::<usize>());
+        let all = counts.clone().sum::<usize>().max(1) as f64;
+        counts.map(|count| (count as f64 / all) as f32).collect()
     }
 }
 
