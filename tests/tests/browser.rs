@@ -48,7 +48,7 @@ on_every_device! {
 
 #[wasm_bindgen_test]
 async fn a_lost_gpu_goes_on_on_the_cpu() {
-    body::a_lost_gpu_goes_on_on_the_cpu(webgpu().await).await;
+    body::a_lost_gpu_goes_on_on_the_cpu(webgpu).await;
 }
 
 /// These tests mean what they say only in a worker: a window has a document.

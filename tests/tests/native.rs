@@ -91,7 +91,8 @@ mod kernels {
 
 #[test]
 fn a_lost_gpu_goes_on_on_the_cpu() {
-    if let Some(gpu) = vulkan() {
+    if vulkan().is_some() {
+        let gpu = async || GpuDevice::request().await.unwrap();
         block_on(body::a_lost_gpu_goes_on_on_the_cpu(gpu));
     }
 }

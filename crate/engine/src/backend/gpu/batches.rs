@@ -22,7 +22,8 @@ pub(super) struct BatchUniform {
     pub learning_rate: f32,
     /// Two numbers of the optimiser's own.
     pub own: [f32; 2],
-    pub padding: u32,
+    /// The batch's share in the gradient of its step.
+    pub share: f32,
 }
 
 /// The numbers of many steps, and what binds them.

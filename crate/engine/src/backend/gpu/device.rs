@@ -228,11 +228,8 @@ impl GpuDevice {
         ended.map_err(|_| EngineError::DeviceLost("the queue was dropped".into()))
     }
 
-    /// Reads the first `len` numbers of each buffer.
-    pub(super) async fn read(
-        &self,
-        sources: &[(&wgpu::Buffer, usize)],
-    ) -> Result<Vec<Vec<f32>>, EngineError> {
+    /// Reads the first `len` numbers of each buffer, one behind the other.
+    pub(super) async fn read(&self, sources: &[(&wgpu::Buffer, usize)]) -> Result<Vec<f32>, EngineError> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let total: usize = sources.iter().map(|&(_, len)| 4 * len).sum();
         let staging = self.buffer("read-back", total as u64, usage)?;
@@ -252,15 +249,8 @@ impl GpuDevice {
         self.check()?;
         let lost = || EngineError::DeviceLost("reading back failed".into());
         mapped.map_err(|_| lost())?.map_err(|_| lost())?;
-        let view = staging.get_mapped_range(..).map_err(|_| lost())?;
-        let mut rest: &[u8] = &view;
-        let mut out = Vec::with_capacity(sources.len());
-        for &(_, len) in sources {
-            let (taken, left) = rest.split_at(4 * len);
-            out.push(bytemuck::pod_collect_to_vec(taken));
-            rest = left;
-        }
-        Ok(out)
+        let view = staging.get_mapped_range(..total as u64).map_err(|_| lost())?;
+        Ok(bytemuck::pod_collect_to_vec(&view))
     }
 
     /// Lets callbacks run. Browsers do so by themselves; natively this waits for the work.

@@ -325,17 +325,14 @@ impl<'a> Planner<'a> {
         dispatches
     }
 
-    /// The dispatches of a step: forward, backward, update.
-    pub(super) fn finish(self) -> Result<Vec<Dispatch>, EngineError> {
+    /// The dispatches of a batch, forward and backward, and those of the update.
+    pub(super) fn finish(self) -> Result<(Vec<Dispatch>, Vec<Dispatch>), EngineError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        Ok(self
-            .forward
-            .into_iter()
-            .chain(self.backward)
-            .chain(self.update)
-            .collect())
+        let mut batch = self.forward;
+        batch.extend(self.backward);
+        Ok((batch, self.update))
     }
 }
 

@@ -6,13 +6,14 @@ use super::{
     GpuDevice, OpBuffers, Planner,
     batches::{BatchUniform, Batches},
     planner::{Dispatch, NormTerm},
+    snapshot::Snapshot,
 };
 use crate::{
     EngineError, Examples, Model,
     model::Flow,
     ops::{Reduction, accumulate, gather},
-    optim::{StepNumbers, UpdateBuffers},
-    train::Settings,
+    optim::UpdateBuffers,
+    train::{Checkpoint, Settings},
 };
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
@@ -23,6 +24,8 @@ pub(crate) struct GpuRun {
     gpu: GpuDevice,
     examples: usize,
     rows: usize,
+    /// Batches of a step.
+    accumulate: usize,
     parameters: wgpu::Buffer,
     state: wgpu::Buffer,
     lens: [usize; 2],
@@ -30,6 +33,12 @@ pub(crate) struct GpuRun {
     losses: wgpu::Buffer,
     batches: Batches,
     dispatches: Vec<Dispatch>,
+    /// What adds the gradient of the first batch of a step, and of the others, to that of the step, where there are others.
+    add: Option<[Dispatch; 2]>,
+    update: Vec<Dispatch>,
+    /// The share of each batch of the epoch in its step's loss.
+    shares: Vec<f32>,
+    snapshot: Option<Snapshot>,
 }
 
 /// What one operation plans for the way back.
@@ -80,20 +89,21 @@ impl GpuRun {
                 limit,
             });
         }
-        let steps = examples.len().div_ceil(rows);
+        let batch_count = examples.len().div_ceil(rows);
+        let accumulate = settings.accumulate.min(batch_count);
         let d = model.parameter_count();
         let state_len = state.len();
 
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
         let order = gpu.upload("order", &vec![0u32; examples.len()])?;
-        let losses = gpu.upload("losses", &vec![0f32; steps])?;
+        let losses = gpu.upload("losses", &vec![0f32; batch_count])?;
         let parameters = gpu.upload("parameters", parameters)?;
         let state_buffer = gpu.upload("optimiser state", state)?;
         let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
         let labels = gpu.upload("batch labels", &vec![0u32; rows * examples.targets_per_example()])?;
 
-        let batches = Batches::new(gpu, steps)?;
+        let batches = Batches::new(gpu, batch_count)?;
         let mut planner = Planner::new(gpu, &batches.layout, rows, labels, losses.clone());
         let values: Vec<_> = model
             .value_lens()
@@ -174,8 +184,12 @@ impl GpuRun {
             .loss()
             .plan_gpu(&mut planner, &values[last], d_outputs, reduction)?;
         planner.backward = backward(&mut planner, planned, settings.clip_examples_l2);
+        let sum = (accumulate > 1).then(|| planner.fixed("gradient of a step", d));
+        let add = sum
+            .as_ref()
+            .map(|sum| accumulate::shares(&mut planner, &d_parameters, sum, d));
         let update = UpdateBuffers {
-            gradient: &d_parameters,
+            gradient: sum.as_ref().unwrap_or(&d_parameters),
             parameters: &parameters,
             state: &state_buffer,
         };
@@ -183,13 +197,16 @@ impl GpuRun {
         for range in &settings.trainable {
             settings.optimizer.plan(&mut planner, d, range, &update);
         }
-        let dispatches = planner.finish()?;
+        let (dispatches, update) = planner.finish()?;
+        // Without room for it a loss of the device costs the epoch, no more.
+        let snapshot = Snapshot::new(gpu, batch_count + d + state_len).ok();
         gpu.check()?;
         let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
         Ok(Self {
             gpu,
             examples,
             rows,
+            accumulate,
             parameters,
             state: state_buffer,
             lens,
@@ -197,62 +214,132 @@ impl GpuRun {
             losses,
             batches,
             dispatches,
+            add,
+            update,
+            shares: Vec::new(),
+            snapshot,
         })
     }
 
-    /// Sends an epoch's order, and the numbers of its steps, which `numbers` gives for each step from 0.
+    /// Sends the order of `epoch`, from 1, and the numbers of its batches.
     pub fn begin_epoch(
-        &self,
+        &mut self,
         order: &[u32],
-        numbers: impl Fn(usize) -> StepNumbers,
+        epoch: u32,
+        settings: &Settings,
+        examples: &Examples,
     ) -> Result<(), EngineError> {
         self.gpu.check()?;
         self.gpu
             .queue
             .write_buffer(&self.order, 0, bytemuck::cast_slice(order));
-        let steps = self.examples.div_ceil(self.rows);
-        let uniforms = (0..steps).map(|index| {
-            let numbers = numbers(index);
+        let steps = order.chunks(settings.step_len());
+        self.shares = if self.accumulate > 1 {
+            steps
+                .clone()
+                .flat_map(|step| settings.shares(examples, step))
+                .collect()
+        } else {
+            vec![1.0; self.batch_count()]
+        };
+        let uniforms = (0..self.batch_count()).map(|index| {
+            let numbers = settings.numbers(epoch, steps.len(), index / self.accumulate);
             BatchUniform {
                 rows: self.rows_of(index) as u32,
                 first: (index * self.rows) as u32,
                 index: index as u32,
-                key: numbers.key,
+                key: Settings::batch_key(numbers.key, index % self.accumulate),
                 learning_rate: numbers.learning_rate,
                 own: numbers.own,
-                padding: 0,
+                share: self.shares[index],
             }
         });
         self.batches.write(&self.gpu, uniforms);
         Ok(())
     }
 
-    /// Examples in the batch of `step`.
-    fn rows_of(&self, step: usize) -> usize {
-        self.rows.min(self.examples - step * self.rows)
+    fn batch_count(&self) -> usize {
+        self.examples.div_ceil(self.rows)
     }
 
-    /// Records and submits `steps` of the epoch, and waits until they are done.
-    pub async fn steps(&self, steps: Range<usize>) -> Result<(), EngineError> {
+    /// Examples in batch `index` of the epoch.
+    fn rows_of(&self, index: usize) -> usize {
+        self.rows.min(self.examples - index * self.rows)
+    }
+
+    /// The batches of `step`.
+    fn batches_of(&self, step: usize) -> Range<usize> {
+        let first = step * self.accumulate;
+        first..(first + self.accumulate).min(self.batch_count())
+    }
+
+    /// Records and submits `steps` of the epoch, and waits until they are done. Moves `checkpoint` to the newest state that is
+    /// known by then.
+    pub async fn steps(&self, steps: Range<usize>, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in steps {
-                self.batches
-                    .record(&mut pass, step, self.rows_of(step), &self.dispatches);
+            for step in steps.clone() {
+                for (at, batch) in self.batches_of(step).enumerate() {
+                    let rows = self.rows_of(batch);
+                    let mut record =
+                        |dispatches: &[Dispatch]| self.batches.record(&mut pass, batch, rows, dispatches);
+                    record(&self.dispatches);
+                    if let Some(add) = &self.add {
+                        record(std::slice::from_ref(&add[at.min(1)]));
+                    }
+                    if batch + 1 == self.batches_of(step).end {
+                        record(&self.update);
+                    }
+                }
             }
         }
+        let snapshot = self.snapshot.as_ref();
+        let snapshot = snapshot.filter(|snapshot| snapshot.record(&mut encoder, &self.sources()));
         self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.finished().await
+        if let Some(snapshot) = snapshot {
+            snapshot.ask();
+        }
+        self.gpu.finished().await?;
+        if let Some(snapshot) = snapshot {
+            snapshot.take(|bytes| self.keep(bytes, steps.end, checkpoint));
+        }
+        Ok(())
     }
 
-    /// The loss of each step of the epoch, the parameters, and the optimiser's state: the epoch's one read-back.
-    pub async fn end_epoch(&self) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), EngineError> {
-        let steps = self.examples.div_ceil(self.rows);
+    /// The losses of the batches, the parameters and the optimiser's state, with their lengths.
+    fn sources(&self) -> [(&wgpu::Buffer, usize); 3] {
         let [d, state] = self.lens;
-        let sources = [(&self.losses, steps), (&self.parameters, d), (&self.state, state)];
-        let mut read = self.gpu.read(&sources).await?.into_iter();
-        let mut next = || read.next().unwrap_or_default();
-        Ok((next(), next(), next()))
+        [
+            (&self.losses, self.batch_count()),
+            (&self.parameters, d),
+            (&self.state, state),
+        ]
+    }
+
+    /// Moves `checkpoint` to what the sources were after `steps` of the epoch.
+    fn keep(&self, bytes: &[u8], steps: usize, checkpoint: &mut Checkpoint) {
+        let numbers = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(bytes);
+        let (losses, rest) = bytes.split_at(4 * self.batch_count());
+        let (parameters, state) = rest.split_at(4 * self.lens[0]);
+        let losses = numbers(losses);
+        let loss = |step| {
+            let batches = self.batches_of(step);
+            batches
+                .map(|batch| self.shares[batch] * losses[batch])
+                .sum::<f32>()
+        };
+        checkpoint.losses = (0..steps).map(loss).collect();
+        bytemuck::cast_slice_mut(&mut checkpoint.parameters).copy_from_slice(parameters);
+        bytemuck::cast_slice_mut(&mut checkpoint.state).copy_from_slice(&state[..4 * self.lens[1]]);
+    }
+
+    /// Moves `checkpoint` to the end of the epoch of so many steps: where the newest snapshot is not from there, by a read-back.
+    pub async fn end_epoch(&self, steps: usize, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
+        if checkpoint.losses.len() < steps {
+            let read = self.gpu.read(&self.sources()).await?;
+            self.keep(bytemuck::cast_slice(&read), steps, checkpoint);
+        }
+        Ok(())
     }
 }
