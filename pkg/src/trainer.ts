@@ -85,6 +85,19 @@ export interface TrainerBackend {
   /** Milliseconds per step, where both back ends were measured. */
   readonly cpuMsPerStep: number | null;
   readonly gpuMsPerStep: number | null;
+  /** The GPU's kernels for products of matrices: those that were timed on this device, or on a software adapter those used. */
+  readonly kernels: readonly TrainerKernel[];
+}
+
+/** A kernel of the GPU for products of matrices. */
+export interface TrainerKernel {
+  /** What the product is like: few results, many, or a convolution. */
+  readonly work: "small" | "large" | "convolution";
+  readonly name: string;
+  /** Milliseconds for one product, where it was timed. */
+  readonly ms: number | null;
+  /** Whether it is the one that is used. */
+  readonly chosen: boolean;
 }
 
 /** How well a model does. */
@@ -334,8 +347,9 @@ class Link {
   }
 }
 
-function backendOf([name, reason, adapter, cpuMsPerStep, gpuMsPerStep]: BackendRow): TrainerBackend {
-  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep };
+function backendOf([name, reason, adapter, cpuMsPerStep, gpuMsPerStep, rows]: BackendRow): TrainerBackend {
+  const kernels = rows.map(([work, name, ms, chosen]) => ({ work, name, ms, chosen }));
+  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep, kernels };
 }
 
 function floats(values: ArrayLike<number>): Float32Array {

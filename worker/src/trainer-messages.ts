@@ -12,7 +12,14 @@ export type BackendRow = readonly [
   adapter: string | null,
   cpuMsPerStep: number | null,
   gpuMsPerStep: number | null,
+  kernels: readonly KernelRow[],
 ];
+
+/** A kernel for products of matrices: for what, its name, milliseconds where it was timed, and whether it is used. */
+export type KernelRow = readonly [work: KernelWork, kernel: string, ms: number | null, chosen: boolean];
+
+/** What a product of matrices is like. */
+export type KernelWork = "small" | "large" | "convolution";
 
 /** Every call: what it takes and what it gives. */
 export interface TrainerCalls {

@@ -8,7 +8,7 @@ use std::future::Future;
 pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{GpuDevice, GpuRun};
+use crate::backend::gpu::{GpuDevice, GpuRun, SUBMISSIONS};
 use crate::{EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, order::epoch_order};
 
 /// Where to train.
@@ -49,7 +49,7 @@ pub enum Progress<'a> {
         loss: f32,
     },
     /// The GPU was lost; the CPU goes on from the last step whose result is known, in the same order. What was reported of
-    /// later steps, at most those of one submission, is done again.
+    /// later steps, none so far, is done again.
     Fallback {
         /// What the GPU reported.
         reason: &'a str,
@@ -96,9 +96,13 @@ pub struct Trained {
     pub steps: u32,
 }
 
-/// Steps in one submission to the GPU: enough to hide the cost of submitting, few enough to report and stop between them.
+/// Steps that the GPU is given before it is heard of: enough to hide the cost of submitting, few enough to report and stop
+/// between them, and to be done again when the device is lost.
 #[cfg(feature = "gpu")]
-const STEPS_PER_SUBMISSION: usize = 8;
+const STEPS_UNDER_WAY: usize = 8;
+/// Steps in one submission.
+#[cfg(feature = "gpu")]
+const STEPS_PER_SUBMISSION: usize = STEPS_UNDER_WAY / SUBMISSIONS;
 
 /// A back end in the middle of training.
 enum Run<'m> {
@@ -398,9 +402,16 @@ impl<'m> Job<'m> {
                     bad.map_or(Ok(()), |step| Err(non_finite(step)))
                 };
                 let piece = (STEPS_PER_SUBMISSION / self.settings.accumulate).max(1);
-                for first in (0..steps).step_by(piece) {
-                    let end = steps.min(first + piece);
-                    run.steps(first..end, checkpoint).await?;
+                // One submission is waited for while the next is under way.
+                let mut pending = None;
+                let pieces = (0..steps).step_by(piece).map(Some);
+                for first in pieces.chain([None]) {
+                    let next = first.map(|first| run.submit(first..steps.min(first + piece)));
+                    let Some(submission) = std::mem::replace(&mut pending, next) else {
+                        continue;
+                    };
+                    let end = submission.steps;
+                    run.wait(submission, checkpoint).await?;
                     finite(checkpoint)?;
                     proceed(observer.progress(report(end, None)).await)?;
                 }
@@ -465,8 +476,13 @@ pub async fn time_steps(
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
                 run.begin_epoch(&order, 1, &settings, examples)?;
-                let steps = batches.len().min(STEPS_PER_SUBMISSION);
-                run.steps(0..steps, &mut newest).await?;
+                let steps = batches.len().min(STEPS_UNDER_WAY);
+                let first = run.submit(0..steps.min(STEPS_PER_SUBMISSION));
+                let rest = (steps > first.steps).then(|| run.submit(first.steps..steps));
+                run.wait(first, &mut newest).await?;
+                if let Some(rest) = rest {
+                    run.wait(rest, &mut newest).await?;
+                }
                 steps
             }
         };

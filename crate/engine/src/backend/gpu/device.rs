@@ -215,15 +215,16 @@ impl GpuDevice {
         Ok(buffer)
     }
 
-    /// Waits until all submitted work is done.
-    pub(super) async fn finished(&self) -> Result<(), EngineError> {
-        let (done, waiting) = oneshot::channel();
-        self.queue.on_submitted_work_done(move || {
-            let _ = done.send(()); // nobody waits where training was stopped
-        });
-        self.drive()?;
+    /// Submits what was recorded.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> Submitted {
+        Submitted(self.queue.submit([encoder.finish()]))
+    }
+
+    /// Waits until work is done.
+    pub(super) async fn wait(&self, pending: Pending) -> Result<(), EngineError> {
+        self.drive(Some(pending.index))?;
         // A dropped sender means that the device went away; `check` knows why.
-        let ended = waiting.await;
+        let ended = pending.waiting.await;
         self.check()?;
         ended.map_err(|_| EngineError::DeviceLost("the queue was dropped".into()))
     }
@@ -239,12 +240,12 @@ impl GpuDevice {
             encoder.copy_buffer_to_buffer(source, 0, &staging, offset, 4 * len as u64);
             offset += 4 * len as u64;
         }
-        self.queue.submit([encoder.finish()]);
+        let Submitted(index) = self.submit(encoder);
         let (done, waiting) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
             let _ = done.send(result);
         });
-        self.drive()?;
+        self.drive(Some(index))?;
         let mapped = waiting.await;
         self.check()?;
         let lost = || EngineError::DeviceLost("reading back failed".into());
@@ -254,12 +255,39 @@ impl GpuDevice {
     }
 
     /// Lets callbacks run. Browsers do so by themselves; natively this waits for the work.
-    fn drive(&self) -> Result<(), EngineError> {
-        match self.device.poll(wgpu::PollType::wait_indefinitely()) {
+    fn drive(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
+        let wait = wgpu::PollType::Wait {
+            submission_index,
+            timeout: None,
+        };
+        match self.device.poll(wait) {
             Ok(_) => Ok(()),
             Err(error) => self.check().and(Err(EngineError::Gpu(error.to_string()))),
         }
     }
+}
+
+/// Pending that the device has been given.
+pub(super) struct Submitted(wgpu::SubmissionIndex);
+
+impl Submitted {
+    /// Asks to be told when all work up to here is done.
+    pub fn done(self, gpu: &GpuDevice) -> Pending {
+        let (done, waiting) = oneshot::channel();
+        gpu.queue.on_submitted_work_done(move || {
+            let _ = done.send(()); // nobody waits where training was stopped
+        });
+        Pending {
+            index: self.0,
+            waiting,
+        }
+    }
+}
+
+/// Pending that can be waited for.
+pub(super) struct Pending {
+    index: wgpu::SubmissionIndex,
+    waiting: oneshot::Receiver<()>,
 }
 
 /// Names under which software adapters are known: browsers do not always say that an adapter is a fallback.

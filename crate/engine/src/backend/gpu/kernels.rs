@@ -45,6 +45,20 @@ pub enum Work {
     Convolution,
 }
 
+impl Work {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Large, Self::Convolution];
+
+    /// Its name, as in figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Large => "large",
+            Self::Convolution => "convolution",
+        }
+    }
+}
+
 /// Results from which on a product is large.
 const LARGE: usize = 1 << 18;
 

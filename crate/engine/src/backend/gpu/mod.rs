@@ -15,5 +15,5 @@ mod timing;
 pub use device::GpuDevice;
 pub use kernels::{Kernel, KernelTime, Kernels, Work};
 pub(crate) use planner::{Access, Dispatch, Grid, NormTerm, OpBuffers, Planner};
-pub(crate) use run::GpuRun;
+pub(crate) use run::{GpuRun, SUBMISSIONS};
 pub use timing::OpTime;

@@ -371,7 +371,8 @@ fn compile(
         entry_point: Some(entry),
         compilation_options: wgpu::PipelineCompilationOptions {
             constants,
-            ..Default::default()
+            // Every kernel writes workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
         },
         cache: None,
     });

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     GpuDevice, OpBuffers, Planner,
     batches::{BatchUniform, Batches},
+    device::Pending,
     planner::{Dispatch, NormTerm},
     snapshot::Snapshot,
 };
@@ -18,6 +19,9 @@ use crate::{
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
 const MAX_ROWS: usize = 65_535;
+
+/// Submissions that may be under way at a time: while the CPU hears of one, the GPU works on the next.
+pub(crate) const SUBMISSIONS: usize = 2;
 
 /// Training on the GPU: all buffers, and the dispatches of a step.
 pub(crate) struct GpuRun {
@@ -38,6 +42,15 @@ pub(crate) struct GpuRun {
     update: Vec<Dispatch>,
     /// The share of each batch of the epoch in its step's loss.
     shares: Vec<f32>,
+    /// One for each submission that may be under way; none where there is no room for them.
+    snapshots: Vec<Snapshot>,
+}
+
+/// Steps that the GPU has been given.
+pub(crate) struct Submission {
+    /// Steps of the epoch that are done when it is.
+    pub steps: usize,
+    pending: Pending,
     snapshot: Option<Snapshot>,
 }
 
@@ -199,7 +212,8 @@ impl GpuRun {
         }
         let (dispatches, update) = planner.finish()?;
         // Without room for it a loss of the device costs the epoch, no more.
-        let snapshot = Snapshot::new(gpu, batch_count + d + state_len).ok();
+        let snapshots = (0..SUBMISSIONS).map(|_| Snapshot::new(gpu, batch_count + d + state_len));
+        let snapshots = snapshots.collect::<Result<_, _>>().unwrap_or_default();
         gpu.check()?;
         let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
         Ok(Self {
@@ -217,7 +231,7 @@ impl GpuRun {
             add,
             update,
             shares: Vec::new(),
-            snapshot,
+            snapshots,
         })
     }
 
@@ -273,9 +287,8 @@ impl GpuRun {
         first..(first + self.accumulate).min(self.batch_count())
     }
 
-    /// Records and submits `steps` of the epoch, and waits until they are done. Moves `checkpoint` to the newest state that is
-    /// known by then.
-    pub async fn steps(&self, steps: Range<usize>, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
+    /// Records and submits `steps` of the epoch.
+    pub fn submit(&mut self, steps: Range<usize>) -> Submission {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -294,15 +307,25 @@ impl GpuRun {
                 }
             }
         }
-        let snapshot = self.snapshot.as_ref();
+        self.snapshots.rotate_left(1);
+        let snapshot = self.snapshots.first().cloned();
         let snapshot = snapshot.filter(|snapshot| snapshot.record(&mut encoder, &self.sources()));
-        self.gpu.queue.submit([encoder.finish()]);
-        if let Some(snapshot) = snapshot {
+        let submitted = self.gpu.submit(encoder);
+        if let Some(snapshot) = &snapshot {
             snapshot.ask();
         }
-        self.gpu.finished().await?;
-        if let Some(snapshot) = snapshot {
-            snapshot.take(|bytes| self.keep(bytes, steps.end, checkpoint));
+        Submission {
+            steps: steps.end,
+            pending: submitted.done(&self.gpu),
+            snapshot,
+        }
+    }
+
+    /// Waits until a submission is done. Moves `checkpoint` to the newest state that is known by then.
+    pub async fn wait(&self, submission: Submission, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
+        self.gpu.wait(submission.pending).await?;
+        if let Some(snapshot) = submission.snapshot {
+            snapshot.take(|bytes| self.keep(bytes, submission.steps, checkpoint));
         }
         Ok(())
     }

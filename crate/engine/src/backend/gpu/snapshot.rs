@@ -1,8 +1,7 @@
 //! The newest state of a training that the CPU has, for when the device is lost.
 //!
-//! Each submission ends with a copy of parameters, optimiser state and losses into a buffer that the CPU can map. It is mapped
-//! while the next thing happens anyway, the wait for the submission, and never waited for: where it is not ready by then, the
-//! older snapshot stays.
+//! Each submission ends with a copy of parameters, optimiser state and losses into a buffer that the CPU can map. The mapping is
+//! never waited for: it is done when the submission is, and where it is not, the older snapshot stays.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +18,8 @@ enum Mapping {
     Mapped,
 }
 
-/// A buffer that holds copies of others for the CPU.
+/// A buffer that holds copies of others for the CPU. Clones are the same.
+#[derive(Clone)]
 pub(super) struct Snapshot {
     staging: wgpu::Buffer,
     bytes: u64,

@@ -231,7 +231,7 @@ impl Planned {
                 self.batches.record(&mut pass, 0, self.rows, dispatches);
             }
         }
-        gpu.queue.submit([encoder.finish()]);
-        gpu.finished().await
+        let pending = gpu.submit(encoder).done(gpu);
+        gpu.wait(pending).await
     }
 }
