@@ -262,7 +262,11 @@ impl GpuDevice {
         };
         match self.device.poll(wait) {
             Ok(_) => Ok(()),
-            Err(error) => self.check().and(Err(EngineError::Gpu(error.to_string()))),
+            Err(error) => {
+                // A lost device refuses what it is given, and says that it is lost once it is asked about the rest.
+                let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+                self.check().and(Err(EngineError::Gpu(error.to_string())))
+            }
         }
     }
 }
