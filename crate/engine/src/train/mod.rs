@@ -48,8 +48,8 @@ pub enum Progress<'a> {
         /// Mean of the loss of its steps, each taken before the step.
         loss: f32,
     },
-    /// The GPU was lost; the CPU goes on from the last step whose result is known, in the same order. What was reported of
-    /// later steps, none so far, is done again.
+    /// The GPU was lost; the CPU goes on from the last step whose result is known, in the same order. That is the last one
+    /// reported, or for models of more than a megabyte one that may lie some submissions back.
     Fallback {
         /// What the GPU reported.
         reason: &'a str,

@@ -23,6 +23,10 @@ const MAX_ROWS: usize = 65_535;
 /// Submissions that may be under way at a time: while the CPU hears of one, the GPU works on the next.
 pub(crate) const SUBMISSIONS: usize = 2;
 
+/// Bytes of a snapshot up to which there is one for every submission; larger ones are as much rarer, so that what they cost
+/// stays a small part of a step.
+const SNAPSHOT_BYTES: usize = 1 << 20;
+
 /// Training on the GPU: all buffers, and the dispatches of a step.
 pub(crate) struct GpuRun {
     gpu: GpuDevice,
@@ -44,6 +48,9 @@ pub(crate) struct GpuRun {
     shares: Vec<f32>,
     /// One for each submission that may be under way; none where there is no room for them.
     snapshots: Vec<Snapshot>,
+    /// Submissions from one snapshot to the next.
+    snapshot_every: usize,
+    submitted: usize,
 }
 
 /// Steps that the GPU has been given.
@@ -232,6 +239,8 @@ impl GpuRun {
             update,
             shares: Vec::new(),
             snapshots,
+            snapshot_every: (4 * (d + state_len)).div_ceil(SNAPSHOT_BYTES).max(1),
+            submitted: 0,
         })
     }
 
@@ -307,9 +316,14 @@ impl GpuRun {
                 }
             }
         }
-        self.snapshots.rotate_left(1);
-        let snapshot = self.snapshots.first().cloned();
-        let snapshot = snapshot.filter(|snapshot| snapshot.record(&mut encoder, &self.sources()));
+        self.submitted += 1;
+        let is_last = self.batches_of(steps.end - 1).end == self.batch_count();
+        let snapshot = self
+            .snapshots
+            .get(self.submitted % SUBMISSIONS)
+            .filter(|_| is_last || self.submitted.is_multiple_of(self.snapshot_every))
+            .filter(|snapshot| snapshot.record(&mut encoder, &self.sources()))
+            .cloned();
         let submitted = self.gpu.submit(encoder);
         if let Some(snapshot) = &snapshot {
             snapshot.ask();

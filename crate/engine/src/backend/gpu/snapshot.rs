@@ -1,6 +1,6 @@
 //! The newest state of a training that the CPU has, for when the device is lost.
 //!
-//! Each submission ends with a copy of parameters, optimiser state and losses into a buffer that the CPU can map. The mapping is
+//! Some submissions, for small models every one, end with a copy of parameters, optimiser state and losses into a buffer that the CPU can map. The mapping is
 //! never waited for: it is done when the submission is, and where it is not, the older snapshot stays.
 
 use std::sync::{Arc, Mutex};

@@ -79,72 +79,114 @@ fn depth() -> u32 {
     return select(dims.depth, dims.depth * batch.rows, is_gradient());
 }
 
-// Number `tap` of the patch for output pixel `pixel` of the batch. What is above or on the left of an image wraps to large
-// numbers, so one comparison finds it on either side.
-fn patch_at(pixel: u32, tap: u32) -> f32 {
-    let line = pixel / dims.out_width;
-    let y = line % dims.out_height * dims.stride_y + tap / dims.channels / dims.kernel_width - dims.above;
-    let x = pixel % dims.out_width * dims.stride_x + tap / dims.channels % dims.kernel_width - dims.left;
+// Number `n` of a block [anything, lines, columns] as its three indices, and the one behind it. Divisions are slow.
+fn place(n: u32, lines: u32, columns: u32) -> vec3<u32> {
+    let line = n / columns;
+    return vec3<u32>(line / lines, line % lines, n % columns);
+}
+
+fn next(at: vec3<u32>, lines: u32, columns: u32) -> vec3<u32> {
+    var p = vec3<u32>(at.xy, at.z + 1u);
+    if (p.z == columns) { p = vec3<u32>(p.x, p.y + 1u, 0u); }
+    if (p.y == lines) { p = vec3<u32>(p.x + 1u, 0u, p.z); }
+    return p;
+}
+
+// What the image has at (u, v, channel) `tap` of the window for output pixel `at`, (image, line, column). What is above or on the
+// left of an image wraps to large numbers, so one comparison finds it on either side.
+fn in_patch(at: vec3<u32>, tap: vec3<u32>) -> f32 {
+    let y = at.y * dims.stride_y + tap.x - dims.above;
+    let x = at.z * dims.stride_x + tap.y - dims.left;
     if (y >= dims.height || x >= dims.width) { return 0.0; }
-    return a[((line / dims.out_height * dims.height + y) * dims.width + x) * dims.channels + tap % dims.channels];
+    return a[((at.x * dims.height + y) * dims.width + x) * dims.channels + tap.z];
 }
 
-// What output pixel and filter say to input pixel `pixel` of the batch through `tap`, (u, v, filter).
-fn window_at(pixel: u32, tap: u32) -> f32 {
-    let line = pixel / dims.width;
-    let y = line % dims.height + dims.above - tap / dims.filters / dims.kernel_width;
-    let x = pixel % dims.width + dims.left - tap / dims.filters % dims.kernel_width;
-    let i = y / dims.stride_y;
-    let j = x / dims.stride_x;
-    if (i * dims.stride_y != y || j * dims.stride_x != x || i >= dims.out_height || j >= dims.out_width) { return 0.0; }
-    return a[((line / dims.height * dims.out_height + i) * dims.out_width + j) * dims.filters + tap % dims.filters];
+// What an output pixel says to input pixel `at` through `tap`, (u, v, filter).
+fn from_window(at: vec3<u32>, tap: vec3<u32>) -> f32 {
+    var i = at.y + dims.above - tap.x;
+    var j = at.z + dims.left - tap.y;
+    if (dims.stride_y > 1u || dims.stride_x > 1u) {
+        if (i % dims.stride_y != 0u || j % dims.stride_x != 0u) { return 0.0; }
+        i /= dims.stride_y;
+        j /= dims.stride_x;
+    }
+    if (i >= dims.out_height || j >= dims.out_width) { return 0.0; }
+    return a[((at.x * dims.out_height + i) * dims.out_width + j) * dims.filters + tap.z];
 }
 
-fn a_at(line: u32, k: u32, end: u32) -> f32 {
-    if (line >= lines() || k >= end) { return 0.0; }
-    if (KIND == 3u) { return patch_at(line, k); }
-    if (KIND == 4u) { return window_at(line, k); }
-    if (is_gradient()) {
+// Whether this line and the next three are there.
+fn present(line: u32, lines: u32) -> vec4<bool> {
+    return vec4<u32>(line, line + 1u, line + 2u, line + 3u) < vec4<u32>(lines);
+}
+
+// Four lines of A at one step of the depth.
+fn a_quad(line: u32, k: u32, end: u32) -> vec4<f32> {
+    var quad = vec4<f32>();
+    if (k >= end || line >= lines()) { return quad; }
+    if (KIND == 3u) {
+        let tap = place(k, dims.kernel_width, dims.channels);
+        let p0 = place(line, dims.out_height, dims.out_width);
+        let p1 = next(p0, dims.out_height, dims.out_width);
+        let p2 = next(p1, dims.out_height, dims.out_width);
+        let p3 = next(p2, dims.out_height, dims.out_width);
+        quad = vec4<f32>(in_patch(p0, tap), in_patch(p1, tap), in_patch(p2, tap), in_patch(p3, tap));
+    } else if (KIND == 4u) {
+        let tap = place(k, dims.kernel_width, dims.filters);
+        let p0 = place(line, dims.height, dims.width);
+        let p1 = next(p0, dims.height, dims.width);
+        let p2 = next(p1, dims.height, dims.width);
+        let p3 = next(p2, dims.height, dims.width);
+        quad = vec4<f32>(from_window(p0, tap), from_window(p1, tap), from_window(p2, tap), from_window(p3, tap));
+    } else if (is_gradient()) {
         let len = dims.lines - dims.ones;
-        if (line == len) { return 1.0; }
-        if (KIND == 5u) { return patch_at(k, line); }
-        return a[k * len + line];
+        if (KIND == 5u) {
+            let pixel = place(k, dims.out_height, dims.out_width);
+            let t0 = place(line, dims.kernel_width, dims.channels);
+            let t1 = next(t0, dims.kernel_width, dims.channels);
+            let t2 = next(t1, dims.kernel_width, dims.channels);
+            let t3 = next(t2, dims.kernel_width, dims.channels);
+            quad = vec4<f32>(in_patch(pixel, t0), in_patch(pixel, t1), in_patch(pixel, t2), in_patch(pixel, t3));
+        } else {
+            let at = k * len + line;
+            quad = vec4<f32>(a[at], a[at + 1u], a[at + 2u], a[at + 3u]);
+        }
+        if (dims.ones == 1u) { quad = select(vec4<f32>(1.0), quad, present(line, len)); }
+    } else {
+        let at = line * dims.depth + k;
+        let step = dims.depth;
+        quad = vec4<f32>(a[at], a[at + step], a[at + 2u * step], a[at + 3u * step]);
     }
-    return a[line * dims.depth + k];
+    return select(vec4<f32>(), quad, present(line, lines()));
 }
 
-fn b_at(k: u32, column: u32, end: u32) -> f32 {
-    if (column >= dims.columns || k >= end) { return 0.0; }
-    if (is_gradient()) { return b[k * dims.columns + column]; }
-    if (KIND == 1u) { return b[dims.offset + column * dims.depth + k]; }
-    if (KIND == 4u) {
-        return b[dims.offset + (k / dims.filters * dims.columns + column) * dims.filters + k % dims.filters];
+// Four columns of B at one step of the depth.
+fn b_quad(k: u32, column: u32, end: u32) -> vec4<f32> {
+    if (k >= end) { return vec4<f32>(); }
+    var at = k * dims.columns + column;
+    var step = 1u;
+    if (KIND == 1u) {
+        at = column * dims.depth + k;
+        step = dims.depth;
     }
-    return b[dims.offset + k * dims.columns + column];
+    if (KIND == 4u) {
+        at = (k / dims.filters * dims.columns + column) * dims.filters + k % dims.filters;
+        step = dims.filters;
+    }
+    if (!is_gradient()) { at += dims.offset; }
+    let quad = vec4<f32>(b[at], b[at + step], b[at + 2u * step], b[at + 3u * step]);
+    return select(vec4<f32>(), quad, present(column, dims.columns));
 }
 
 // Loads the tiles for the depth from `k` on. Invocations side by side read numbers side by side: along the depth where these lie
-// in a line of the matrix, across it elsewhere.
+// in a line of the matrix, across it elsewhere. What is read past the end of a buffer is not used.
 fn load(line: u32, column: u32, k: u32, end: u32, lane: u32) {
     for (var i = lane; i < DEPTH * QUADS; i += SIDE * SIDE) {
         let along = vec2<u32>(i % DEPTH, i / DEPTH);
         let across = vec2<u32>(i / QUADS, i % QUADS);
         let p = select(along, across, is_gradient());
-        let m = line + 4u * p.y;
-        tile_a[p.x * PITCH + p.y] = vec4<f32>(
-            a_at(m, k + p.x, end),
-            a_at(m + 1u, k + p.x, end),
-            a_at(m + 2u, k + p.x, end),
-            a_at(m + 3u, k + p.x, end),
-        );
+        tile_a[p.x * PITCH + p.y] = a_quad(line + 4u * p.y, k + p.x, end);
         let q = select(across, along, KIND == 1u || KIND == 4u);
-        let n = column + 4u * q.y;
-        tile_b[q.x * PITCH + q.y] = vec4<f32>(
-            b_at(k + q.x, n, end),
-            b_at(k + q.x, n + 1u, end),
-            b_at(k + q.x, n + 2u, end),
-            b_at(k + q.x, n + 3u, end),
-        );
+        tile_b[q.x * PITCH + q.y] = b_quad(k + q.x, column + 4u * q.y, end);
     }
 }
 
