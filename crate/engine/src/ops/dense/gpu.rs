@@ -12,14 +12,16 @@ use crate::{
 };
 
 const SHADER: (&str, &str) = ("dense", include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl")));
-/// Elements that one workgroup covers in each direction: 8 invocations of 4.
-const TILE: usize = 32;
+/// Lines and columns that one workgroup covers: 8 invocations of 4 in each direction.
+const TILE: [usize; 2] = [32, 32];
+/// As above, 4 invocations of 8 lines and 4 columns.
+const HALF_TILE: [usize; 2] = [32, 16];
 const WIDE: (&str, &str) = (
     "dense_wide",
     include_str!(concat!(env!("OUT_DIR"), "/dense_wide.wgsl")),
 );
-/// As above, 8 invocations of 8.
-const WIDE_TILE: usize = 64;
+/// As above, 4 and 8 invocations of 8: enough workgroups for several cores where a batch is small.
+const WIDE_TILE: [usize; 2] = [32, 64];
 /// Numbers in one load of the wide kernels.
 const LANES: usize = 4;
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
@@ -74,7 +76,8 @@ impl Dense {
             ..self.product()
         };
         self.tiled(planner, &product, bound).unwrap_or_else(|| {
-            let grid = |tile| Grid::positions(tile, self.positions, self.outputs, tile);
+            let grid =
+                |[lines, columns]: [usize; 2]| Grid::positions(lines, self.positions, self.outputs, columns);
             vec![self.direct(planner, "forward", bound, bias, grid)]
         })
     }
@@ -95,7 +98,8 @@ impl Dense {
             ..self.product()
         };
         self.tiled(planner, &product, bound).unwrap_or_else(|| {
-            let grid = |tile| Grid::positions(tile, self.positions, self.inputs, tile);
+            let grid =
+                |[lines, columns]: [usize; 2]| Grid::positions(lines, self.positions, self.inputs, columns);
             vec![self.direct(planner, "input_gradient", bound, bias, grid)]
         })
     }
@@ -125,8 +129,8 @@ impl Dense {
         } else {
             (self.inputs + usize::from(bias.is_some()), bias)
         };
-        let gradient = self.direct(planner, "gradient", bound, with_bias, |tile| {
-            Grid::fixed(lines, tile, self.outputs, tile)
+        let gradient = self.direct(planner, "gradient", bound, with_bias, |[tile, columns]| {
+            Grid::fixed(lines, tile, self.outputs, columns)
         });
         let [_, dy, d_parameters] = bound;
         let bias = bias.filter(|_| wide);
@@ -195,12 +199,16 @@ impl Dense {
         entry: &'static str,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-        grid: impl FnOnce(usize) -> Grid,
+        grid: impl FnOnce([usize; 2]) -> Grid,
     ) -> Dispatch {
-        let (shader, unit, tile) = if self.is_wide(bias) {
-            (WIDE, LANES, WIDE_TILE)
+        let (shader, entry, unit, tile) = if self.is_wide(bias) {
+            (WIDE, entry, LANES, WIDE_TILE)
         } else {
-            (SHADER, 1, TILE)
+            match entry {
+                "forward" if self.inputs.is_multiple_of(LANES) => (SHADER, "forward4", 1, HALF_TILE),
+                "gradient" if self.inputs.is_multiple_of(LANES) => (SHADER, "gradient4", 1, HALF_TILE),
+                _ => (SHADER, entry, 1, TILE),
+            }
         };
         let dims = planner.uniform(&self.dims(unit, bias));
         planner.dispatch(shader, entry, &ACCESS, &bound, Some(&dims), grid(tile))

@@ -17,6 +17,8 @@ const ACCESS: [Access; 5] = [
     Access::Write,
     Access::Write,
 ];
+/// Up to so many positions of a batch, one workgroup does all of them: fewer dispatches, and fewer kernels to compile.
+const FEW_POSITIONS: usize = 256;
 /// Up to so many classes, one invocation looks at all of a position's.
 const FEW_CLASSES: usize = 64;
 
@@ -38,18 +40,24 @@ impl SoftmaxCrossEntropy {
         ]);
         let shares = planner.max_rows();
         let position_losses = planner.fixed("position losses", positions + shares);
-        let count = match reduction {
-            Reduction::Batch => ("count", Grid::one()),
-            Reduction::Example => ("count_each", Grid::fixed(1, 1, shares, 64)),
-        };
-        let gradient = if self.classes > FEW_CLASSES {
-            ("gradient_wide", Grid::rows(1, self.positions, 1))
+        let wide = self.classes > FEW_CLASSES;
+        let entries = if reduction == Reduction::Batch && !wide && positions <= FEW_POSITIONS {
+            vec![("small", Grid::one())]
         } else {
-            ("gradient", Grid::rows(1, self.positions, 64))
+            let count = match reduction {
+                Reduction::Batch => ("count", Grid::one()),
+                Reduction::Example => ("count_each", Grid::fixed(1, 1, shares, 64)),
+            };
+            let gradient = if wide {
+                ("gradient_wide", Grid::rows(1, self.positions, 1))
+            } else {
+                ("gradient", Grid::rows(1, self.positions, 64))
+            };
+            vec![count, gradient, ("reduce", Grid::one())]
         };
         let (labels, losses) = (planner.labels.clone(), planner.losses.clone());
         let bound = [outputs, &labels, d_outputs, &position_losses, &losses];
-        for (entry, grid) in [count, gradient, ("reduce", Grid::one())] {
+        for (entry, grid) in entries {
             let dispatch = planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&dims), grid);
             planner.forward.push(dispatch);
         }

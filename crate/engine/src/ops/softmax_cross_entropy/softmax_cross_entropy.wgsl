@@ -5,6 +5,7 @@
 //   count_each    labels                                                 the shares of the rows: 1 / labels of the row that count
 //   gradient      outputs [rows, positions, classes], labels, shares     d_outputs [rows, positions, classes], position_losses
 //   gradient_wide the same, a workgroup a position
+//   small         outputs, labels                                        d_outputs, losses[batch.index]: count, gradient and reduce
 //   reduce        position_losses [rows, positions], labels              losses[batch.index]
 //
 // A label of 0xffffffff is padding and does not count. Behind the losses of the positions, at `share_at`, position_losses has the
@@ -12,7 +13,7 @@
 // mean loss; the batch's loss is the mean of the rows' then.
 //
 // Dispatch: count (1); count_each ceil(rows / 64), one invocation a row; gradient (ceil(positions / 64), rows), one invocation a
-// position; gradient_wide (positions, rows); reduce (1). The sums' order is fixed, so the same batch always gives the same bits.
+// position; gradient_wide (positions, rows); reduce and small (1). The sums' order is fixed, so the same batch always gives the same bits.
 
 struct Dims {
     classes: u32,
@@ -39,13 +40,18 @@ const PADDING: u32 = 0xffffffffu;
 
 var<workgroup> partial: array<f32, 64>;
 
-@compute @workgroup_size(64)
-fn count(@builtin(local_invocation_index) lane: u32) {
+// How many labels of the batch count.
+fn count_all(lane: u32) -> f32 {
     var counted = 0.0;
     for (var at = lane; at < batch.rows * dims.positions; at += 64u) {
         counted += select(1.0, 0.0, labels[at] == PADDING);
     }
-    let all = total(lane, counted);
+    return total(lane, counted);
+}
+
+@compute @workgroup_size(64)
+fn count(@builtin(local_invocation_index) lane: u32) {
+    let all = count_all(lane);
     if (lane == 0u) { position_losses[dims.share_at] = 1.0 / max(all, 1.0); }
 }
 
@@ -75,16 +81,13 @@ fn share_of(row: u32) -> f32 {
     return position_losses[dims.share_at + row * dims.per_example];
 }
 
-@compute @workgroup_size(64)
-fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.x >= dims.positions || id.y >= batch.rows) { return; }
-    let position = id.y * dims.positions + id.x;
+// Writes the gradient of a position with this share in its mean; its part of the loss.
+fn of_position(position: u32, share: f32) -> f32 {
     let base = position * dims.classes;
     let label = labels[position];
     if (label == PADDING) {
         for (var j = 0u; j < dims.classes; j++) { d_outputs[base + j] = 0.0; }
-        position_losses[position] = 0.0;
-        return;
+        return 0.0;
     }
     var largest = outputs[base];
     for (var j = 1u; j < dims.classes; j++) {
@@ -95,12 +98,29 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         sum += exp(outputs[base + j] - largest);
     }
     let log_sum = largest + log(sum);
-    let share = share_of(id.y);
     for (var j = 0u; j < dims.classes; j++) {
         let hit = select(0.0, 1.0, j == label);
         d_outputs[base + j] = (exp(outputs[base + j] - log_sum) - hit) * share;
     }
-    position_losses[position] = (log_sum - outputs[base + label]) * share;
+    return (log_sum - outputs[base + label]) * share;
+}
+
+@compute @workgroup_size(64)
+fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x >= dims.positions || id.y >= batch.rows) { return; }
+    let position = id.y * dims.positions + id.x;
+    position_losses[position] = of_position(position, share_of(id.y));
+}
+
+@compute @workgroup_size(64)
+fn small(@builtin(local_invocation_index) lane: u32) {
+    let share = 1.0 / max(count_all(lane), 1.0);
+    var sum = 0.0;
+    for (var at = lane; at < batch.rows * dims.positions; at += 64u) {
+        sum += of_position(at, share);
+    }
+    let all = total(lane, sum);
+    if (lane == 0u) { losses[batch.index] = all; }
 }
 
 @compute @workgroup_size(64)
