@@ -99,11 +99,7 @@ impl Kernels {
         if software {
             return Self::all(Kernel::Direct);
         }
-        Self {
-            small: Kernel::Tile32,
-            large: Kernel::Tile64,
-            convolution: Kernel::Tile32,
-        }
+        Self::all(Kernel::Tile64)
     }
 
     /// The kernel for this work.

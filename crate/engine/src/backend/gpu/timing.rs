@@ -20,8 +20,12 @@ pub struct OpTime {
 
 /// Repetitions in one submission: enough to see more than the cost of submitting.
 const REPEATS: usize = 16;
-/// Milliseconds after which no more kernels are timed for a device.
-const BUDGET_MS: f64 = 80.0;
+/// How often each kernel is timed.
+const ROUNDS: usize = 4;
+/// Milliseconds, compiling included, after which each kernel of a work is timed only once.
+const BUDGET_MS: f64 = 150.0;
+/// Milliseconds of work before an operation is timed: a device that was idle takes as long to run at full speed.
+const WAKE_MS: f64 = 30.0;
 
 /// What is timed: a layer over a batch, and the kernels that could be the fastest for it.
 fn trials() -> [(Work, Vec<usize>, LayerSpec, usize, &'static [Kernel]); 3] {
@@ -65,7 +69,7 @@ impl GpuDevice {
     /// Times the kernels for products of matrices, once for the device, and uses the fastest from then on; the times, or none
     /// for a software adapter, where it is known. `now_ms` is the caller's clock.
     ///
-    /// It takes some tens of milliseconds, and as much again to compile what is timed.
+    /// It takes some tens of milliseconds beside the time to compile what is timed.
     ///
     /// # Errors
     /// [`EngineError::DeviceLost`] and other faults of the device.
@@ -78,19 +82,31 @@ impl GpuDevice {
             return Ok(known);
         }
         let mut times = Vec::new();
-        let mut spent = 0.0;
+        let start = now_ms();
         for (work, input, layer, rows, kernels) in trials() {
             let model = model_of(input, layer)?;
+            let mut candidates = Vec::with_capacity(kernels.len());
             for &kernel in kernels {
-                if spent > BUDGET_MS {
+                let planned = self.plan_ops(&model, rows, Kernels::all(kernel))?;
+                planned.submit(self, &planned.ops[0].forward, 1).await?; // compiles
+                candidates.push((kernel, planned, Timing::default()));
+            }
+            // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
+            for _ in 0..ROUNDS {
+                for (_, planned, timing) in &mut candidates {
+                    planned
+                        .sample(self, &planned.ops[0].forward, &now_ms, timing)
+                        .await?;
+                }
+                if now_ms() - start > BUDGET_MS {
                     break;
                 }
-                let ops = self.plan_ops(&model, rows, Kernels::all(kernel))?;
-                let ms = ops
-                    .time(self, &ops.ops[0].forward, REPEATS, &now_ms, &mut spent)
-                    .await?;
-                times.push(KernelTime { work, kernel, ms });
             }
+            times.extend(candidates.iter().map(|(kernel, _, timing)| KernelTime {
+                work,
+                kernel: *kernel,
+                ms: timing.ms(),
+            }));
         }
         self.use_kernels(self.kernels().fastest(&times));
         self.keep_times(&times);
@@ -111,14 +127,22 @@ impl GpuDevice {
     ) -> Result<Vec<OpTime>, EngineError> {
         let planned = self.plan_ops(model, rows, kernels)?;
         let mut times = Vec::with_capacity(planned.ops.len());
-        let mut spent = 0.0;
         for op in &planned.ops {
             let mut parts = [0.0; 3];
             let dispatches = [&op.forward, &op.input_gradient, &op.parameter_gradient];
             for (part, dispatches) in parts.iter_mut().zip(dispatches) {
-                *part = planned
-                    .time(self, dispatches, REPEATS, &now_ms, &mut spent)
-                    .await?;
+                if dispatches.is_empty() {
+                    continue;
+                }
+                let start = now_ms();
+                while now_ms() - start < WAKE_MS {
+                    planned.submit(self, dispatches, REPEATS).await?;
+                }
+                let mut timing = Timing::default();
+                for _ in 0..ROUNDS {
+                    planned.sample(self, dispatches, &now_ms, &mut timing).await?;
+                }
+                *part = timing.ms();
             }
             let [forward_ms, input_gradient_ms, parameter_gradient_ms] = parts;
             times.push(OpTime {
@@ -176,6 +200,28 @@ impl GpuDevice {
     }
 }
 
+/// The shortest times of a submission of dispatches, and of one with [`REPEATS`] of them.
+struct Timing {
+    best_ms: [f64; 2],
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            best_ms: [f64::INFINITY; 2],
+        }
+    }
+}
+
+impl Timing {
+    /// Milliseconds for the dispatches once: by how much the longer submission is longer. Clocks of browsers are coarse: a
+    /// difference that is too small to be seen is less than one of their ticks.
+    fn ms(&self) -> f64 {
+        let [one, many] = self.best_ms;
+        (many - one).max(0.0) / (REPEATS - 1) as f64
+    }
+}
+
 struct Planned {
     batches: Batches,
     rows: usize,
@@ -189,33 +235,20 @@ struct PlannedOp {
 }
 
 impl Planned {
-    /// Milliseconds for `dispatches`: how much longer a submission with `repeats` of them takes than one with a single one. The
-    /// milliseconds that this took, without compiling, are added to `spent`.
-    async fn time(
+    /// Times a submission of `dispatches`, and one with [`REPEATS`] of them.
+    async fn sample(
         &self,
         gpu: &GpuDevice,
         dispatches: &[Dispatch],
-        repeats: usize,
         now_ms: &impl Fn() -> f64,
-        spent: &mut f64,
-    ) -> Result<f64, EngineError> {
-        if dispatches.is_empty() {
-            return Ok(0.0);
+        timing: &mut Timing,
+    ) -> Result<(), EngineError> {
+        for (best, count) in timing.best_ms.iter_mut().zip([1, REPEATS]) {
+            let start = now_ms();
+            self.submit(gpu, dispatches, count).await?;
+            *best = best.min(now_ms() - start);
         }
-        self.submit(gpu, dispatches, 1).await?; // compiles, and wakes the device
-        let mut best = [f64::INFINITY; 2];
-        for _ in 0..2 {
-            for (best, count) in best.iter_mut().zip([1, repeats]) {
-                let start = now_ms();
-                self.submit(gpu, dispatches, count).await?;
-                let took = now_ms() - start;
-                *best = best.min(took);
-                *spent += took;
-            }
-        }
-        let [one, many] = best;
-        // Clocks of browsers are coarse: a difference that is too small to be seen is less than one of their ticks.
-        Ok((many - one).max(0.0) / (repeats - 1) as f64)
+        Ok(())
     }
 
     async fn submit(

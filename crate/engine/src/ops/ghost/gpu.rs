@@ -15,7 +15,7 @@ const ACCESS: [Access; 5] = [
     Access::Write,
 ];
 /// Lines and columns of a workgroup.
-const TILE: usize = 32;
+const TILE: usize = 16;
 /// How many numbers describe the windows of a convolution.
 const WINDOW_NUMBERS: usize = 11;
 

@@ -15,6 +15,8 @@ const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
 const NO_BIAS: u32 = u32::MAX;
 /// Workgroups that keep a large GPU busy.
 const BUSY: usize = 256;
+/// Loads of tiles from which on a depth is cut at all: for fewer a second dispatch would take longer than it saves.
+const LONG_STEPS: usize = 16;
 /// Loads of tiles that a part of the depth has at least.
 const MIN_STEPS: usize = 4;
 /// Invocations of a workgroup of `sum`.
@@ -71,6 +73,9 @@ impl Tiles {
 
     /// Parts of the depth for a product of this shape.
     const fn splits(&self, lines: usize, columns: usize, depth: usize) -> usize {
+        if depth < self.depth * LONG_STEPS {
+            return 1;
+        }
         let tiles = lines.div_ceil(self.tile) * columns.div_ceil(self.tile);
         let wanted = BUSY / tiles;
         let most = depth / (self.depth * MIN_STEPS);
@@ -185,6 +190,7 @@ mod tests {
         assert_eq!(tiles.splits(64, 128, 784), 12); // as many as the depth allows
         assert_eq!(tiles.splits(64, 128, 1 << 20), 128); // as many as there is use for
         assert_eq!(tiles.splits(1024, 1024, 1024), 1);
+        assert_eq!(tiles.splits(64, 64, 255), 1); // a second dispatch would take longer
         assert_eq!(tiles.splits(1, 1, 1), 1);
         assert_eq!(tiles.splits(1 << 20, 1 << 10, 1 << 10), 1);
         assert_eq!(Tiles::of(Kernel::Direct), None);
