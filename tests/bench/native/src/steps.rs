@@ -52,6 +52,9 @@ pub(crate) fn measure(cpu: &Device, gpu: Option<&GpuDevice>) -> Result<Value> {
         let device = Device::Gpu(gpu.clone());
         let chosen = gpu.kernels();
         row("gpu".into(), &device)?;
+        if !gpu.is_software() {
+            ops(&workload, gpu)?;
+        }
         for kernel in Kernel::ALL.into_iter().filter(|_| !gpu.is_software()) {
             gpu.use_kernels(Kernels::all(kernel));
             row(kernel.name().into(), &device)?;
@@ -59,6 +62,20 @@ pub(crate) fn measure(cpu: &Device, gpu: Option<&GpuDevice>) -> Result<Value> {
         gpu.use_kernels(chosen);
     }
     Ok(found.into())
+}
+
+/// Prints where the time of a step goes: for each operation forward, gradient of the input, gradient of the parameters.
+fn ops(workload: &Workload, gpu: &GpuDevice) -> Result<()> {
+    let model = Model::new(&serde_json::from_value(workload.model.clone())?)?;
+    let times = pollster::block_on(gpu.time_ops(&model, workload.batch, gpu.kernels(), now_ms))?;
+    let us = |ms: f64| format!("{:.0}", 1e3 * ms);
+    let row = |op: &unsaid_engine::OpTime| {
+        let parts = [op.forward_ms, op.input_gradient_ms, op.parameter_gradient_ms];
+        parts.map(us).join("+")
+    };
+    let row: Vec<_> = times.iter().map(row).collect();
+    println!("           µs by operation: {}", row.join(", "));
+    Ok(())
 }
 
 /// Milliseconds per step for each way of training, and the largest relative error of the first losses.

@@ -17,7 +17,7 @@
 // Dispatch: workgroups (ceil(columns / 32), ceil(lines / 32)) with 8 x 8 invocations of 4 x 4 elements, kept in registers and
 // read straight from storage; forward4 and gradient4, for lengths `in` that are multiples of 4, (ceil(columns / 16),
 // ceil(lines / 32)) with 4 x 4 of 8 x 4; mask: (ceil(positions * out / 64), batch rows);
-// bias_gradient: ceil(out / 64), folded into rows. Loads past an edge are clamped, stores past it are left out.
+// bias_gradient: ceil(out / 16), folded into rows, with 16 x 4 that share out the rows. Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     inputs: u32,
@@ -282,15 +282,23 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row + 3u < rows) { store((row + 3u) * dims.inputs, column, dims.inputs, x3); }
 }
 
-@compute @workgroup_size(64)
-fn bias_gradient(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let column = id.y * groups.x * 64u + id.x;
-    if (column >= dims.outputs) { return; }
+var<workgroup> parts: array<array<f32, 16>, 4>;
+
+@compute @workgroup_size(16, 4)
+fn bias_gradient(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let column = (group.y * groups.x + group.x) * 16u + local.x;
     var sum = 0.0;
-    for (var row = 0u; row < batch.rows * dims.positions; row++) {
-        sum += b[row * dims.outputs + column];
+    for (var row = local.y; row < batch.rows * dims.positions; row += 4u) {
+        sum += b[row * dims.outputs + min(column, dims.outputs - 1u)];
     }
-    out[dims.bias + column] = sum;
+    parts[local.y][local.x] = sum;
+    workgroupBarrier();
+    if (local.y > 0u || column >= dims.outputs) { return; }
+    out[dims.bias + column] = parts[0][local.x] + parts[1][local.x] + parts[2][local.x] + parts[3][local.x];
 }
 
 @compute @workgroup_size(64)

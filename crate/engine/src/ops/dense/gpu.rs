@@ -241,6 +241,6 @@ pub(in crate::ops) fn bias_gradient_gpu(
     bias: usize,
 ) -> Dispatch {
     let dims = planner.uniform(&[0, columns as u32, 0, positions as u32, 0, bias as u32]);
-    let (bound, grid) = ([dy, dy, d_parameters], Grid::linear(columns, 64));
+    let (bound, grid) = ([dy, dy, d_parameters], Grid::linear(columns, 16));
     planner.dispatch(SHADER, "bias_gradient", &ACCESS, &bound, Some(&dims), grid)
 }
