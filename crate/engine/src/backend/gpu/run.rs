@@ -296,25 +296,38 @@ impl GpuRun {
         first..(first + self.accumulate).min(self.batch_count())
     }
 
+    /// Records a step of the epoch.
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, step: usize) {
+        for (at, batch) in self.batches_of(step).enumerate() {
+            let rows = self.rows_of(batch);
+            let mut record = |dispatches: &[Dispatch]| self.batches.record(pass, batch, rows, dispatches);
+            record(&self.dispatches);
+            if let Some(add) = &self.add {
+                record(std::slice::from_ref(&add[at.min(1)]));
+            }
+            if batch + 1 == self.batches_of(step).end {
+                record(&self.update);
+            }
+        }
+    }
+
+    /// Does the first step of the epoch `count` times, for the time that it takes.
+    pub async fn repeat(&self, count: usize) -> Result<(), EngineError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            (0..count).for_each(|_| self.record(&mut pass, 0));
+        }
+        let pending = self.gpu.submit(encoder).done(&self.gpu);
+        self.gpu.wait(pending).await
+    }
+
     /// Records and submits `steps` of the epoch.
     pub fn submit(&mut self, steps: Range<usize>) -> Submission {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in steps.clone() {
-                for (at, batch) in self.batches_of(step).enumerate() {
-                    let rows = self.rows_of(batch);
-                    let mut record =
-                        |dispatches: &[Dispatch]| self.batches.record(&mut pass, batch, rows, dispatches);
-                    record(&self.dispatches);
-                    if let Some(add) = &self.add {
-                        record(std::slice::from_ref(&add[at.min(1)]));
-                    }
-                    if batch + 1 == self.batches_of(step).end {
-                        record(&self.update);
-                    }
-                }
-            }
+            steps.clone().for_each(|step| self.record(&mut pass, step));
         }
         self.submitted += 1;
         let is_last = self.batches_of(steps.end - 1).end == self.batch_count();

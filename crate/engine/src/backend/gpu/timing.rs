@@ -1,11 +1,11 @@
 //! How fast a device's kernels are, and so which of them to use.
 
 use super::{
-    GpuDevice, Kernel, KernelTime, Kernels, OpBuffers, Planner, Work,
+    GpuDevice, GpuRun, Kernel, KernelTime, Kernels, OpBuffers, Planner, Work,
     batches::{BatchUniform, Batches},
     planner::Dispatch,
 };
-use crate::{EngineError, LayerSpec, LossSpec, Model, ModelSpec, SpecError, spec::Padding};
+use crate::{EngineError, Examples, LayerSpec, LossSpec, Model, ModelSpec, spec::Padding, train::Settings};
 
 /// Milliseconds for each part of an operation, over one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,7 +19,7 @@ pub struct OpTime {
 }
 
 /// Repetitions in one submission: enough to see more than the cost of submitting.
-const REPEATS: usize = 16;
+const REPEATS: usize = 8;
 /// How often each kernel is timed.
 const ROUNDS: usize = 4;
 /// Milliseconds, compiling included, after which each kernel of a work is timed only once.
@@ -27,49 +27,27 @@ const BUDGET_MS: f64 = 150.0;
 /// Milliseconds of work before an operation is timed: a device that was idle takes as long to run at full speed.
 const WAKE_MS: f64 = 30.0;
 
-/// What is timed: a layer over a batch, and the kernels that could be the fastest for it.
-fn trials() -> [(Work, Vec<usize>, LayerSpec, usize, &'static [Kernel]); 3] {
-    use Kernel::{Direct, Tile32, Tile64, Tile128};
+/// What is timed: a layer, the shape of its input, and the examples of a batch.
+fn trials() -> [(Work, Vec<usize>, LayerSpec, usize); 3] {
     let convolution = LayerSpec::Conv2d {
-        filters: 64,
-        kernel: [5, 5],
+        filters: 32,
+        kernel: [3, 3],
         stride: [1, 1],
         padding: Padding::Same,
     };
     let dense = |units| LayerSpec::Dense { units };
     [
-        (Work::Small, vec![784], dense(128), 64, &[Tile32, Tile64, Direct]),
-        (
-            Work::Large,
-            vec![512],
-            dense(1024),
-            512,
-            &[Tile64, Tile128, Direct],
-        ),
-        (
-            Work::Convolution,
-            vec![14, 14, 32],
-            convolution,
-            32,
-            &[Tile32, Tile64, Direct],
-        ),
+        (Work::Small, vec![784], dense(128), 64),
+        (Work::Large, vec![512], dense(1024), 256),
+        (Work::Convolution, vec![14, 14, 32], convolution, 16),
     ]
-}
-
-/// A model of one layer.
-fn model_of(input: Vec<usize>, layer: LayerSpec) -> Result<Model, SpecError> {
-    Model::new(&ModelSpec {
-        input,
-        layers: vec![layer],
-        loss: LossSpec::MeanSquaredError,
-    })
 }
 
 impl GpuDevice {
     /// Times the kernels for products of matrices, once for the device, and uses the fastest from then on; the times, or none
     /// for a software adapter, where it is known. `now_ms` is the caller's clock.
     ///
-    /// It takes some tens of milliseconds beside the time to compile what is timed.
+    /// What is timed is a step of training of one layer. It takes some tens of milliseconds beside the time to compile it.
     ///
     /// # Errors
     /// [`EngineError::DeviceLost`] and other faults of the device.
@@ -81,35 +59,58 @@ impl GpuDevice {
         if !known.is_empty() {
             return Ok(known);
         }
+        let before = self.kernels();
+        let times = self.time_kernels(&now_ms).await;
+        self.use_kernels(before.fastest(times.as_deref().unwrap_or_default()));
+        let times = times?;
+        self.keep_times(&times);
+        Ok(times)
+    }
+
+    async fn time_kernels(&self, now_ms: &impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         let mut times = Vec::new();
         let start = now_ms();
-        for (work, input, layer, rows, kernels) in trials() {
-            let model = model_of(input, layer)?;
-            let mut candidates = Vec::with_capacity(kernels.len());
-            for &kernel in kernels {
-                let planned = self.plan_ops(&model, rows, Kernels::all(kernel))?;
-                planned.submit(self, &planned.ops[0].forward, 1).await?; // compiles
-                candidates.push((kernel, planned, Timing::default()));
+        for (work, input, layer, rows) in trials() {
+            let model = Model::new(&ModelSpec {
+                input,
+                layers: vec![layer],
+                loss: LossSpec::MeanSquaredError,
+            })?;
+            let outputs = model.output_shape().iter().product();
+            let examples = Examples::with_values(
+                vec![0.0; rows * model.features()],
+                &vec![0.0; rows * outputs],
+                model.features(),
+                outputs,
+            )?;
+            let settings = Settings::gradient_only(&model, None);
+            let parameters = vec![0.0; model.parameter_count()];
+            let mut runs = Vec::with_capacity(Kernel::ALL.len());
+            for kernel in Kernel::ALL {
+                self.use_kernels(Kernels::all(kernel));
+                let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
+                run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
+                run.repeat(1).await?; // compiles
+                runs.push((run, [f64::INFINITY; 2]));
             }
             // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
             for _ in 0..ROUNDS {
-                for (_, planned, timing) in &mut candidates {
-                    planned
-                        .sample(self, &planned.ops[0].forward, &now_ms, timing)
-                        .await?;
+                for (run, best) in &mut runs {
+                    for (best, count) in best.iter_mut().zip([1, REPEATS]) {
+                        let start = now_ms();
+                        run.repeat(count).await?;
+                        *best = best.min(now_ms() - start);
+                    }
                 }
                 if now_ms() - start > BUDGET_MS {
                     break;
                 }
             }
-            times.extend(candidates.iter().map(|(kernel, _, timing)| KernelTime {
-                work,
-                kernel: *kernel,
-                ms: timing.ms(),
+            times.extend(Kernel::ALL.into_iter().zip(&runs).map(|(kernel, (_, best))| {
+                let ms = once(*best);
+                KernelTime { work, kernel, ms }
             }));
         }
-        self.use_kernels(self.kernels().fastest(&times));
-        self.keep_times(&times);
         Ok(times)
     }
 
@@ -138,11 +139,15 @@ impl GpuDevice {
                 while now_ms() - start < WAKE_MS {
                     planned.submit(self, dispatches, REPEATS).await?;
                 }
-                let mut timing = Timing::default();
+                let mut best = [f64::INFINITY; 2];
                 for _ in 0..ROUNDS {
-                    planned.sample(self, dispatches, &now_ms, &mut timing).await?;
+                    for (best, count) in best.iter_mut().zip([1, REPEATS]) {
+                        let start = now_ms();
+                        planned.submit(self, dispatches, count).await?;
+                        *best = best.min(now_ms() - start);
+                    }
                 }
-                *part = timing.ms();
+                *part = once(best);
             }
             let [forward_ms, input_gradient_ms, parameter_gradient_ms] = parts;
             times.push(OpTime {
@@ -200,26 +205,11 @@ impl GpuDevice {
     }
 }
 
-/// The shortest times of a submission of dispatches, and of one with [`REPEATS`] of them.
-struct Timing {
-    best_ms: [f64; 2],
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            best_ms: [f64::INFINITY; 2],
-        }
-    }
-}
-
-impl Timing {
-    /// Milliseconds for the dispatches once: by how much the longer submission is longer. Clocks of browsers are coarse: a
-    /// difference that is too small to be seen is less than one of their ticks.
-    fn ms(&self) -> f64 {
-        let [one, many] = self.best_ms;
-        (many - one).max(0.0) / (REPEATS - 1) as f64
-    }
+/// Milliseconds for something once, from the shortest times of a submission with it and of one with [`REPEATS`] of it: by how
+/// much the longer one is longer. Clocks of browsers are coarse: a difference that is too small to be seen is less than one of
+/// their ticks.
+fn once([one, many]: [f64; 2]) -> f64 {
+    (many - one).max(0.0) / (REPEATS - 1) as f64
 }
 
 struct Planned {
@@ -235,22 +225,6 @@ struct PlannedOp {
 }
 
 impl Planned {
-    /// Times a submission of `dispatches`, and one with [`REPEATS`] of them.
-    async fn sample(
-        &self,
-        gpu: &GpuDevice,
-        dispatches: &[Dispatch],
-        now_ms: &impl Fn() -> f64,
-        timing: &mut Timing,
-    ) -> Result<(), EngineError> {
-        for (best, count) in timing.best_ms.iter_mut().zip([1, REPEATS]) {
-            let start = now_ms();
-            self.submit(gpu, dispatches, count).await?;
-            *best = best.min(now_ms() - start);
-        }
-        Ok(())
-    }
-
     async fn submit(
         &self,
         gpu: &GpuDevice,
