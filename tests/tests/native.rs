@@ -74,11 +74,6 @@ mod kernels {
     }
 
     #[test]
-    fn tiles_of_32() {
-        with(Kernel::Tile32);
-    }
-
-    #[test]
     fn tiles_of_64() {
         with(Kernel::Tile64);
     }

@@ -58,7 +58,6 @@ impl Tiles {
     pub const fn of(kernel: Kernel) -> Option<Self> {
         let (entry, tile, side, depth) = match kernel {
             Kernel::Direct => return None,
-            Kernel::Tile32 => ("block4", 32, 8, 16),
             Kernel::Tile64 => ("block4", 64, 16, 16),
             // A depth of 16 would need more workgroup memory than WebGPU promises.
             Kernel::Tile128 => ("block8", 128, 16, 8),

@@ -20,8 +20,8 @@
 // Dispatch: block4, block8 (ceil(columns / TILE) * splits, ceil(lines / TILE)); sum: workgroups of 64 over lines * columns, folded.
 
 override KIND: u32 = 0u;
-override TILE: u32 = 32u;
-override SIDE: u32 = 8u;
+override TILE: u32 = 64u;
+override SIDE: u32 = 16u;
 override DEPTH: u32 = 16u;
 // Groups of four numbers in a line of a tile; one more lies between lines, so that invocations side by side use other banks.
 override QUADS: u32 = TILE / 4u;
