@@ -51,6 +51,11 @@ async fn a_lost_gpu_goes_on_on_the_cpu() {
     body::a_lost_gpu_goes_on_on_the_cpu(webgpu).await;
 }
 
+#[wasm_bindgen_test]
+async fn a_lost_gpu_with_a_large_model_does_few_steps_again() {
+    body::a_lost_gpu_with_a_large_model_does_few_steps_again(webgpu().await).await;
+}
+
 /// The kernels for real GPUs, which a browser's software adapter does not choose.
 #[wasm_bindgen_test]
 async fn kernels_through_workgroup_memory_agree_with_the_cpu() {

@@ -91,3 +91,10 @@ fn a_lost_gpu_goes_on_on_the_cpu() {
         block_on(body::a_lost_gpu_goes_on_on_the_cpu(gpu));
     }
 }
+
+#[test]
+fn a_lost_gpu_with_a_large_model_does_few_steps_again() {
+    if let Some(gpu) = vulkan() {
+        block_on(body::a_lost_gpu_with_a_large_model_does_few_steps_again(gpu));
+    }
+}
