@@ -1,4 +1,4 @@
-//! Takes the comments and the indentation out of the shaders: they are for readers, and would be downloaded by every browser.
+//! Takes the comments and the spaces out of the shaders: they are for readers, and would be downloaded by every browser.
 
 use std::{
     env, fs, io,
@@ -31,6 +31,21 @@ fn strip_folder(folder: &Path, out: &Path) -> io::Result<()> {
 fn strip(source: &str) -> String {
     source
         .lines()
-        .map(|line| line.split("//").next().unwrap_or("").trim().to_owned() + "\n")
+        .map(|line| squeeze(line.split("//").next().unwrap_or("").trim()) + "\n")
         .collect()
+}
+
+/// Leaves spaces out beside what cannot become part of another token.
+fn squeeze(line: &str) -> String {
+    let is_alone = |c: char| "{}();,:+*/|&".contains(c);
+    let mut out = String::new();
+    for c in line.chars() {
+        if is_alone(c) && out.ends_with(' ') {
+            out.pop();
+        }
+        if c != ' ' || !out.ends_with(is_alone) {
+            out.push(c);
+        }
+    }
+    out
 }

@@ -71,7 +71,13 @@ pub async fn choose<P: Ports>(
     let (gpu, trial) = if choice == BackendChoice::Cpu {
         (None, Trial::Asked { webgpu: false })
     } else {
-        match abort.guard(ports.gpu()).await? {
+        let now = || ports.clock().now_ms();
+        let gpu = abort.guard(ports.gpu()).await?;
+        if let Ok(gpu) = &gpu {
+            // A device that fails here fails in its trial or in training, too, and it is told there.
+            let _ = abort.guard(gpu.choose_kernels(now)).await?;
+        }
+        match gpu {
             Err(error) if choice == BackendChoice::WebGpu => {
                 return Err(ClientError::WebGpuUnavailable(error.to_string()));
             }
@@ -80,7 +86,6 @@ pub async fn choose<P: Ports>(
             Ok(gpu) if gpu.is_software() => (Some(gpu), Trial::Emulated),
             Ok(gpu) => {
                 let time = async |device: &Device| -> Result<f64, EngineError> {
-                    let now = || ports.clock().now_ms();
                     let (model, spec) = (&task.model, &task.training);
                     time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
                 };
@@ -165,7 +170,7 @@ pub(crate) const fn is_of_gpu(error: &EngineError) -> bool {
     matches!(
         error,
         EngineError::NoGpu(_)
-            | EngineError::NotOnGpu(_)
+            | EngineError::GpuMemory { .. }
             | EngineError::DeviceLost(_)
             | EngineError::Gpu(_)
             | EngineError::GpuLimit { .. }
@@ -211,7 +216,7 @@ mod tests {
     fn gpu_errors() -> [EngineError; 5] {
         [
             EngineError::NoGpu("no adapter".into()),
-            EngineError::NotOnGpu("clipping"),
+            EngineError::GpuMemory { bytes: 1 << 40 },
             EngineError::DeviceLost("unplugged".into()),
             EngineError::Gpu("out of memory".into()),
             EngineError::GpuLimit {

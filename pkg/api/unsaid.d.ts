@@ -520,6 +520,18 @@ export interface TrainerBackend {
     /** Milliseconds per step, where both back ends were measured. */
     readonly cpuMsPerStep: number | null;
     readonly gpuMsPerStep: number | null;
+    /** The GPU's kernels for products of matrices: those that were timed on this device, or on a software adapter those used. */
+    readonly kernels: readonly TrainerKernel[];
+}
+/** A kernel of the GPU for products of matrices. */
+export interface TrainerKernel {
+    /** What the product is like: few results, many, or a convolution. */
+    readonly work: "small" | "large" | "convolution";
+    readonly name: string;
+    /** Milliseconds for one product, where it was timed. */
+    readonly ms: number | null;
+    /** Whether it is the one that is used. */
+    readonly chosen: boolean;
 }
 /** How well a model does. */
 export interface Evaluation {

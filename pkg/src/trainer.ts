@@ -106,6 +106,19 @@ export interface TrainerBackend {
   readonly threads: number;
   /** Why so many. */
   readonly threadsReason: string;
+  /** The GPU's kernels for products of matrices: those that were timed on this device, or on a software adapter those used. */
+  readonly kernels: readonly TrainerKernel[];
+}
+
+/** A kernel of the GPU for products of matrices. */
+export interface TrainerKernel {
+  /** What the product is like: few results, many, or a convolution. */
+  readonly work: "small" | "large" | "convolution";
+  readonly name: string;
+  /** Milliseconds for one product, where it was timed. */
+  readonly ms: number | null;
+  /** Whether it is the one that is used. */
+  readonly chosen: boolean;
 }
 
 /** How well a model does. */
@@ -370,10 +383,11 @@ class Link {
 }
 
 function backendOf(
-  [name, reason, adapter, cpuMsPerStep, gpuMsPerStep]: BackendRow,
+  [name, reason, adapter, cpuMsPerStep, gpuMsPerStep, rows]: BackendRow,
   { threads, reason: threadsReason }: ThreadsGot,
 ): TrainerBackend {
-  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep, threads, threadsReason };
+  const kernels = rows.map(([work, name, ms, chosen]) => ({ work, name, ms, chosen }));
+  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep, threads, threadsReason, kernels };
 }
 
 function floats(values: ArrayLike<number>): Float32Array {

@@ -83,6 +83,9 @@ for (const backend of ["cpu", "webgpu"]) {
     for (const name of names) {
       const { losses, backend: used } = await tab.evaluate(goldenLosses, { name, backend });
       assert.equal(used.name, backend);
+      // The browser's adapter is emulated: its kernels are known without timing them.
+      const kernel = (work) => ({ work, name: "direct", ms: null, chosen: true });
+      assert.deepEqual(used.kernels, backend === "cpu" ? [] : ["small", "large", "convolution"].map(kernel));
       assert.equal(losses.length, 3 * BATCHES);
       for (let step = 0; step < GOLDEN_STEPS; step++) {
         const expected = golden[name].sgd[step];

@@ -195,42 +195,61 @@ pub fn tolerance(model: &Model, rows: usize) -> f64 {
 
 /// One step of every case on `device` moves every parameter as it does on the CPU.
 pub async fn every_layer_agrees_with_the_cpu(device: &Device) {
-    let rate = 0.5;
+    for case in cases() {
+        moves_like_the_cpu(&case, device, None).await;
+    }
+}
+
+/// The same with the gradient of each example clipped, to a norm that half of them reach.
+pub async fn every_layer_clips_like_the_cpu(device: &Device) {
     for case in cases() {
         let (model, start, examples) = case.problem();
-        let how = serde_json::json!({
-            "epochs": 1, "batch_size": case.rows, "optimizer": {"type": "sgd", "learning_rate": rate}
-        });
-        let how: TrainSpec = serde_json::from_value(how).unwrap();
-        let mut moved = Vec::new();
-        for device in [device, &Device::Cpu] {
-            let trained = train(&model, &start, &examples, &how, 3, device, &mut Unobserved).await;
-            moved.push(trained.unwrap_or_else(|error| panic!("{}: {error}", case.name)));
-        }
-        let [here, there] = &moved[..] else { unreachable!() };
-        let largest = start
-            .iter()
-            .zip(&there.parameters)
-            .fold(0.0f32, |max, (before, after)| max.max((before - after).abs()));
-        assert!(largest > 0.0, "{}: nothing was learned", case.name);
-        let largest_weight = there.parameters.iter().fold(0.0f32, |max, w| max.max(w.abs()));
-        // The weight itself is rounded once.
-        let tolerance = tolerance(&model, case.rows) as f32 * largest + 2f32.powi(-23) * largest_weight;
-        for (index, (a, b)) in here.parameters.iter().zip(&there.parameters).enumerate() {
-            let error = (a - b).abs();
-            assert!(
-                error <= tolerance,
-                "{}: weight {index}: {a} {b}: {error:e} > {tolerance:e}",
-                case.name
-            );
-        }
-        let (a, b) = (here.losses[0], there.losses[0]);
+        let (_, _, mut norms) = model
+            .loss_and_clipped_gradient(&start, &examples, f32::MAX)
+            .unwrap();
+        norms.sort_by(f64::total_cmp);
+        moves_like_the_cpu(&case, device, Some(norms[norms.len() / 2] as f32)).await;
+    }
+}
+
+/// One step on `device` and one on the CPU. A clipped example is scaled by its norm, whose square is a sum of products and rounds
+/// as one: with clipping the tolerance is twice that without.
+async fn moves_like_the_cpu(case: &Case, device: &Device, clip: Option<f32>) {
+    let rate = 0.5;
+    let (model, start, examples) = case.problem();
+    let how = serde_json::json!({
+        "epochs": 1, "batch_size": case.rows, "clip_examples_l2": clip, "optimizer": {"type": "sgd", "learning_rate": rate}
+    });
+    let how: TrainSpec = serde_json::from_value(how).unwrap();
+    let mut moved = Vec::new();
+    for device in [device, &Device::Cpu] {
+        let trained = train(&model, &start, &examples, &how, 3, device, &mut Unobserved).await;
+        moved.push(trained.unwrap_or_else(|error| panic!("{}: {error}", case.name)));
+    }
+    let [here, there] = &moved[..] else { unreachable!() };
+    let largest = start
+        .iter()
+        .zip(&there.parameters)
+        .fold(0.0f32, |max, (before, after)| max.max((before - after).abs()));
+    assert!(largest > 0.0, "{}: nothing was learned", case.name);
+    let largest_weight = there.parameters.iter().fold(0.0f32, |max, w| max.max(w.abs()));
+    let share = tolerance(&model, case.rows) as f32 * if clip.is_some() { 2.0 } else { 1.0 };
+    // The weight itself is rounded once.
+    let tolerance = share * largest + 2f32.powi(-23) * largest_weight;
+    for (index, (a, b)) in here.parameters.iter().zip(&there.parameters).enumerate() {
+        let error = (a - b).abs();
         assert!(
-            (a - b).abs() <= 1e-5 * b.abs().max(1.0),
-            "{}: loss {a} {b}",
+            error <= tolerance,
+            "{}, clipped to {clip:?}: weight {index}: {a} {b}: {error:e} > {tolerance:e}",
             case.name
         );
     }
+    let (a, b) = (here.losses[0], there.losses[0]);
+    assert!(
+        (a - b).abs() <= 1e-5 * b.abs().max(1.0),
+        "{}: loss {a} {b}",
+        case.name
+    );
 }
 
 /// Two layers share a table: freezing what one of them has besides changes nothing about the step that the table takes.

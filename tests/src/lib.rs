@@ -6,8 +6,12 @@
 pub mod layers;
 pub mod reference;
 mod training;
+pub mod workloads;
 
-pub use layers::{a_tied_table_learns_from_both_of_its_layers, every_layer_agrees_with_the_cpu};
+pub use layers::{
+    a_tied_table_learns_from_both_of_its_layers, every_layer_agrees_with_the_cpu,
+    every_layer_clips_like_the_cpu,
+};
 pub use training::*;
 
 /// Numbers that look random but are the same everywhere, in [−1, 1).

@@ -186,64 +186,30 @@ pub async fn dropout_agrees_with_the_cpu(device: &Device) {
     assert!(accuracy > 0.9, "{accuracy}");
 }
 
-/// Per-example clipping bounds every step by the learning rate times the clip norm, and the GPU, which cannot do it, says so
-/// instead of training without it.
-pub async fn clipping_bounds_the_step_or_is_refused(device: &Device) {
+/// Per-example clipping bounds every step by the learning rate times the clip norm, and a norm that none reaches changes nothing.
+pub async fn clipping_bounds_the_step(device: &Device) {
     let (model, examples) = problem(40, 9, 8, 4);
     let start = model.initial_parameters(5);
-    let clipped = |clip: f32| -> TrainSpec {
+    let clipped = async |clip: f32| {
         let how = serde_json::json!({
             "epochs": 1, "batch_size": 40, "clip_examples_l2": clip, "optimizer": {"type": "sgd", "learning_rate": 1.0}
         });
-        serde_json::from_value(how).unwrap()
+        let how: TrainSpec = serde_json::from_value(how).unwrap();
+        train(&model, &start, &examples, &how, 3, device, &mut Unobserved).await
     };
-    let result = train(
-        &model,
-        &start,
-        &examples,
-        &clipped(0.01),
-        3,
-        device,
-        &mut Unobserved,
-    )
-    .await;
-    if matches!(device, Device::Cpu) {
-        let squares = result.unwrap().parameters.into_iter().zip(&start);
-        let norm = squares
-            .map(|(after, before)| (after - before).powi(2))
-            .sum::<f32>()
-            .sqrt();
-        assert!(norm > 0.0 && norm <= 0.01 * 1.0001, "{norm}");
-        let free = train(
-            &model,
-            &start,
-            &examples,
-            &clipped(1e6),
-            3,
-            device,
-            &mut Unobserved,
-        )
-        .await;
-        let plain = run(&model, &examples, &spec(1, 40, 1.0, 0.0), device).await;
-        for (a, b) in free.unwrap().parameters.iter().zip(&plain.parameters) {
-            assert!(
-                (a - b).abs() <= 1e-5,
-                "a clip norm that none reaches changes nothing: {a} {b}"
-            );
-        }
-    } else {
-        assert!(matches!(result, Err(EngineError::NotOnGpu(_))), "{result:?}");
+    let result = clipped(0.01).await.unwrap().parameters;
+    let squares = result
+        .iter()
+        .zip(&start)
+        .map(|(after, before)| (after - before).powi(2));
+    let norm = squares.sum::<f32>().sqrt();
+    assert!(norm > 0.0 && norm <= 0.01 * 1.0001, "{norm}");
+    let free = clipped(1e6).await.unwrap().parameters;
+    let plain = run(&model, &examples, &spec(1, 40, 1.0, 0.0), device).await;
+    for (a, b) in free.iter().zip(&plain.parameters) {
+        assert!((a - b).abs() <= 1e-5, "{a} {b}");
     }
-    let senseless = train(
-        &model,
-        &start,
-        &examples,
-        &clipped(0.0),
-        3,
-        device,
-        &mut Unobserved,
-    )
-    .await;
+    let senseless = clipped(0.0).await;
     assert!(matches!(senseless, Err(EngineError::Spec(_))), "{senseless:?}");
 }
 
@@ -310,10 +276,6 @@ pub async fn accumulated_batches_are_one_large_batch(device: &Device) {
         for (batch, accumulate) in [(12, 1), (4, 3), (4, 1)] {
             let spec = how(batch, accumulate, clip);
             let result = train(&model, &start, &examples, &spec, 3, device, &mut Unobserved).await;
-            let refused = matches!(result, Err(EngineError::NotOnGpu(_)));
-            if refused && !matches!(device, Device::Cpu) {
-                return;
-            }
             results.push(result.unwrap());
         }
         let [whole, parts, other]: [Trained; 3] = results.try_into().unwrap();
@@ -427,19 +389,39 @@ pub async fn a_loss_that_is_not_finite_stops(device: &Device) {
     );
 }
 
-/// An observer that acts at the first report of the given epoch.
+/// An observer that acts once, when step `after` of `epoch` or a later one is reported.
 struct At<F: FnMut() -> Control> {
     epoch: u32,
+    after: u32,
     act: F,
+    /// The steps reported before it acted, as epoch and step, and those after.
+    steps: [Vec<(u32, u32)>; 2],
     fallbacks: Vec<String>,
+}
+
+impl<F: FnMut() -> Control> At<F> {
+    const fn new(epoch: u32, after: u32, act: F) -> Self {
+        Self {
+            epoch,
+            after,
+            act,
+            steps: [Vec::new(), Vec::new()],
+            fallbacks: Vec::new(),
+        }
+    }
 }
 
 impl<F: FnMut() -> Control> Observer for At<F> {
     async fn progress(&mut self, progress: Progress<'_>) -> Control {
         match progress {
-            Progress::Step { epoch, .. } if epoch == self.epoch => {
-                self.epoch = 0;
-                (self.act)()
+            Progress::Step { epoch, step, .. } => {
+                let acted = self.epoch == 0;
+                self.steps[usize::from(acted)].push((epoch, step));
+                if epoch == self.epoch && step >= self.after {
+                    self.epoch = 0;
+                    return (self.act)();
+                }
+                Control::Continue
             }
             Progress::Fallback { reason } => {
                 self.fallbacks.push(reason.to_owned());
@@ -454,11 +436,7 @@ impl<F: FnMut() -> Control> Observer for At<F> {
 pub async fn the_observer_can_stop(device: &Device) {
     let (model, examples) = problem(64, 8, 8, 4);
     let start = model.initial_parameters(5);
-    let mut observer = At {
-        epoch: 2,
-        act: || Control::Stop,
-        fallbacks: Vec::new(),
-    };
+    let mut observer = At::new(2, 1, || Control::Stop);
     let result = train(
         &model,
         &start,
@@ -472,38 +450,89 @@ pub async fn the_observer_can_stop(device: &Device) {
     assert_eq!(result, Err(EngineError::Stopped));
 }
 
-/// A GPU that is lost in the middle of the second epoch: the CPU goes on from the end of the first, in the same order, and the
-/// result is as good as an undisturbed one.
+/// A GPU that is lost in the middle of an epoch: the CPU goes on from the last step that was done, in the same order, and the
+/// result is as good as an undisturbed one. `gpu` gives a device each time.
 #[cfg(not(doctest))]
-pub async fn a_lost_gpu_goes_on_on_the_cpu(gpu: unsaid_engine::GpuDevice) {
+pub async fn a_lost_gpu_goes_on_on_the_cpu(gpu: impl AsyncFn() -> unsaid_engine::GpuDevice) {
     let (model, examples) = problem(203, 17, 24, 5);
     let start = model.initial_parameters(5);
     let spec = spec(4, 8, 0.1, 0.9);
     let undisturbed = run(&model, &examples, &spec, &Device::Cpu).await;
+    for after in [1, 9, 17, 26] {
+        let gpu = gpu().await;
+        let lose = gpu.clone();
+        let mut observer = At::new(2, after, move || {
+            lose.destroy();
+            Control::Continue
+        });
+        let device = Device::Gpu(gpu);
+        let trained = train(&model, &start, &examples, &spec, 3, &device, &mut observer)
+            .await
+            .unwrap();
+        assert!(trained.fell_back);
+        assert_eq!(observer.fallbacks.len(), 1, "{:?}", observer.fallbacks);
+        // Nothing that was reported as done is done again, and nothing is left out.
+        let [before, then] = &observer.steps;
+        let &(epoch, step) = before.last().unwrap();
+        let next = if step == 26 {
+            (epoch + 1, 1)
+        } else {
+            (epoch, step + 1)
+        };
+        assert_eq!(then.first(), Some(&next), "lost after {after}");
+        let all: Vec<_> = before.iter().chain(then).collect();
+        assert!(all.is_sorted(), "{all:?}");
+        assert_eq!(trained.losses.len(), undisturbed.losses.len());
+        for (step, (a, b)) in trained.losses.iter().zip(&undisturbed.losses).enumerate() {
+            assert!((a - b).abs() <= 1e-3 * b.abs().max(0.1), "step {step}: {a} {b}");
+        }
+        for (a, b) in trained.parameters.iter().zip(&undisturbed.parameters) {
+            assert!(
+                (a - b).abs() <= 1e-3 * b.abs().max(0.1),
+                "lost after {after}: {a} {b}"
+            );
+        }
+        // A device that is known to be lost is not tried again: the CPU does it all.
+        let again = train(&model, &start, &examples, &spec, 3, &device, &mut Unobserved)
+            .await
+            .unwrap();
+        assert!(again.fell_back);
+        assert_eq!(again.parameters, undisturbed.parameters);
+    }
+}
+
+/// With a model of more than a megabyte the newest known state may lie some submissions back: those steps are done again.
+#[cfg(not(doctest))]
+pub async fn a_lost_gpu_with_a_large_model_does_few_steps_again(gpu: unsaid_engine::GpuDevice) {
+    let (model, examples) = problem(203, 784, 400, 5);
+    let start = model.initial_parameters(5);
+    let spec = spec(2, 8, 0.02, 0.9);
+    let undisturbed = run(&model, &examples, &spec, &Device::Cpu).await;
     let lose = gpu.clone();
-    let act = move || {
+    let mut observer = At::new(2, 13, move || {
         lose.destroy();
         Control::Continue
-    };
-    let mut observer = At {
-        epoch: 2,
-        act,
-        fallbacks: Vec::new(),
-    };
-    let device = Device::Gpu(gpu);
-    let trained = train(&model, &start, &examples, &spec, 3, &device, &mut observer)
-        .await
-        .unwrap();
-    assert!(trained.fell_back);
-    assert_eq!(observer.fallbacks.len(), 1, "{:?}", observer.fallbacks);
+    });
+    let trained = train(
+        &model,
+        &start,
+        &examples,
+        &spec,
+        3,
+        &Device::Gpu(gpu),
+        &mut observer,
+    )
+    .await
+    .unwrap();
+    let [before, then] = &observer.steps;
+    let (&(_, reached), &(epoch, first)) = (before.last().unwrap(), then.first().unwrap());
+    // Parameters and state are 2.5 MB: a snapshot for every third submission of four steps.
+    assert!(
+        epoch == 2 && first < reached && first + 8 >= reached,
+        "{reached} {first}"
+    );
     assert_eq!(trained.losses.len(), undisturbed.losses.len());
     for (step, (a, b)) in trained.losses.iter().zip(&undisturbed.losses).enumerate() {
         assert!((a - b).abs() <= 1e-3 * b.abs().max(0.1), "step {step}: {a} {b}");
     }
-    // A device that is known to be lost is not tried again: the CPU does it all.
-    let again = train(&model, &start, &examples, &spec, 3, &device, &mut Unobserved)
-        .await
-        .unwrap();
-    assert!(again.fell_back);
-    assert_eq!(again.parameters, undisturbed.parameters);
 }

@@ -3,7 +3,7 @@
 #![cfg(target_arch = "wasm32")]
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used, clippy::expect_used)] // tests
 
-use unsaid_engine::{Device, GpuDevice};
+use unsaid_engine::{Device, GpuDevice, Kernel, Kernels};
 use unsaid_tests as body;
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
@@ -31,10 +31,11 @@ macro_rules! on_every_device {
 on_every_device! {
     agrees_with_the_cpu,
     every_layer_agrees_with_the_cpu,
+    every_layer_clips_like_the_cpu,
     a_language_model_learns_like_the_cpu,
     a_tied_table_learns_from_both_of_its_layers,
     learns_like_the_cpu,
-    clipping_bounds_the_step_or_is_refused,
+    clipping_bounds_the_step,
     accumulated_batches_are_one_large_batch,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
@@ -47,7 +48,22 @@ on_every_device! {
 
 #[wasm_bindgen_test]
 async fn a_lost_gpu_goes_on_on_the_cpu() {
-    body::a_lost_gpu_goes_on_on_the_cpu(webgpu().await).await;
+    body::a_lost_gpu_goes_on_on_the_cpu(webgpu).await;
+}
+
+#[wasm_bindgen_test]
+async fn a_lost_gpu_with_a_large_model_does_few_steps_again() {
+    body::a_lost_gpu_with_a_large_model_does_few_steps_again(webgpu().await).await;
+}
+
+/// The kernels for real GPUs, which a browser's software adapter does not choose.
+#[wasm_bindgen_test]
+async fn kernels_through_workgroup_memory_agree_with_the_cpu() {
+    for kernel in [Kernel::Tile64, Kernel::Tile128] {
+        let gpu = webgpu().await;
+        gpu.use_kernels(Kernels::all(kernel));
+        body::every_layer_agrees_with_the_cpu(&Device::Gpu(gpu)).await;
+    }
 }
 
 /// These tests mean what they say only in a worker: a window has a document.

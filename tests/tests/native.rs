@@ -38,10 +38,11 @@ macro_rules! on_every_device {
 on_every_device! {
     agrees_with_the_cpu,
     every_layer_agrees_with_the_cpu,
+    every_layer_clips_like_the_cpu,
     a_language_model_learns_like_the_cpu,
     a_tied_table_learns_from_both_of_its_layers,
     learns_like_the_cpu,
-    clipping_bounds_the_step_or_is_refused,
+    clipping_bounds_the_step,
     accumulated_batches_are_one_large_batch,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
@@ -52,9 +53,48 @@ on_every_device! {
     the_observer_can_stop,
 }
 
+/// Every kind of kernel, whatever the device prefers.
+mod kernels {
+    use unsaid_engine::{Device, Kernel, Kernels};
+
+    fn with(kernel: Kernel) {
+        if let Some(gpu) = super::vulkan() {
+            gpu.use_kernels(Kernels::all(kernel));
+            let device = Device::Gpu(gpu);
+            super::block_on(super::body::agrees_with_the_cpu(&device));
+            super::block_on(super::body::every_layer_agrees_with_the_cpu(&device));
+            super::block_on(super::body::every_layer_clips_like_the_cpu(&device));
+            super::block_on(super::body::same_seed_same_bits(&device));
+        }
+    }
+
+    #[test]
+    fn direct() {
+        with(Kernel::Direct);
+    }
+
+    #[test]
+    fn tiles_of_64() {
+        with(Kernel::Tile64);
+    }
+
+    #[test]
+    fn tiles_of_128() {
+        with(Kernel::Tile128);
+    }
+}
+
 #[test]
 fn a_lost_gpu_goes_on_on_the_cpu() {
-    if let Some(gpu) = vulkan() {
+    if vulkan().is_some() {
+        let gpu = async || GpuDevice::request().await.unwrap();
         block_on(body::a_lost_gpu_goes_on_on_the_cpu(gpu));
+    }
+}
+
+#[test]
+fn a_lost_gpu_with_a_large_model_does_few_steps_again() {
+    if let Some(gpu) = vulkan() {
+        block_on(body::a_lost_gpu_with_a_large_model_does_few_steps_again(gpu));
     }
 }

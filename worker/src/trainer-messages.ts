@@ -12,6 +12,7 @@ export type BackendRow = readonly [
   adapter: string | null,
   cpuMsPerStep: number | null,
   gpuMsPerStep: number | null,
+  kernels: readonly KernelRow[],
 ];
 
 /** How many threads should share the work. */
@@ -30,6 +31,12 @@ export interface WasmUrls {
   readonly threads?: string | undefined;
   readonly threadsScript?: string | undefined;
 }
+
+/** A kernel for products of matrices: for what, its name, milliseconds where it was timed, and whether it is used. */
+export type KernelRow = readonly [work: KernelWork, kernel: string, ms: number | null, chosen: boolean];
+
+/** What a product of matrices is like. */
+export type KernelWork = "small" | "large" | "convolution";
 
 /** Every call: what it takes and what it gives. */
 export interface TrainerCalls {

@@ -52,7 +52,7 @@ enum Command {
         /// What to measure
         #[arg(value_enum)]
         what: bench::What,
-        /// Passed on, see the head of tests/bench/web/run.mjs
+        /// Passed on, see the heads of tests/bench/web/run.mjs and tests/bench/native/src/main.rs
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -31,9 +31,12 @@ pub enum EngineError {
     /// There is no usable GPU.
     #[error("WebGPU is not available: {0}")]
     NoGpu(String),
-    /// Something that the GPU back end does not do; the CPU does.
-    #[error("{0} is not available on the GPU: train on the CPU")]
-    NotOnGpu(&'static str),
+    /// The GPU's memory is not enough.
+    #[error("the GPU is out of memory: {bytes} bytes were asked for")]
+    GpuMemory {
+        /// Bytes that the training asked for, up to the one that failed.
+        bytes: u64,
+    },
     /// The GPU went away in the middle of the work.
     #[error("the GPU was lost: {0}")]
     DeviceLost(String),

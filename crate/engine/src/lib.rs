@@ -20,7 +20,7 @@ mod train;
 mod weights;
 
 #[cfg(feature = "gpu")]
-pub use backend::gpu::GpuDevice;
+pub use backend::gpu::{GpuDevice, Kernel, KernelTime, Kernels, OpTime, Work};
 pub use data::{Examples, PADDING, TargetKind};
 pub use error::{DataError, EngineError, SpecError, WeightsError};
 pub use layout::{Init, Layout, ParameterTensor};

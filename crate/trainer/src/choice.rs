@@ -73,6 +73,8 @@ pub(crate) async fn choose(
         Err(error) if asked == Asked::WebGpu => return Err(error),
         Err(error) => return Ok(Choice::cpu(error.to_string())),
     };
+    // A device that fails here fails in its trial or in training, too, and it is told there.
+    let _ = gpu.choose_kernels(now_ms).await;
     let adapter = Some(gpu.name().to_owned());
     let software = gpu.is_software();
     let on_gpu = Device::Gpu(gpu);

@@ -23,7 +23,7 @@ pub(crate) fn of_engine(error: &EngineError) -> JsValue {
         EngineError::Weights(_) => "bad-model",
         EngineError::NonFinite { .. } => "non-finite",
         EngineError::Stopped => "aborted",
-        EngineError::NoGpu(_) | EngineError::NotOnGpu(_) | EngineError::GpuLimit { .. } => {
+        EngineError::NoGpu(_) | EngineError::GpuMemory { .. } | EngineError::GpuLimit { .. } => {
             "webgpu-unavailable"
         }
         _ => "internal",

@@ -4,7 +4,10 @@ use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
 use serde::de::DeserializeOwned;
-use unsaid_engine::{Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training};
+use unsaid_engine::{
+    Control, Device, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training,
+    Work,
+};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
 use crate::{
@@ -222,8 +225,8 @@ impl Trainer {
         self.replace(weights.map_err(|error| of_engine(&error.into()))?)
     }
 
-    /// Where training happens and why: `[backend, reason, adapter, cpuMsPerStep, gpuMsPerStep]`; undefined before the first
-    /// training.
+    /// Where training happens and why: `[backend, reason, adapter, cpuMsPerStep, gpuMsPerStep, kernels]`; undefined before the
+    /// first training. `kernels` are those of the GPU for products of matrices, `[work, kernel, milliseconds or null, chosen]`.
     pub fn backend(&self) -> JsValue {
         let state = self.state.borrow();
         let Some(choice) = &state.choice else {
@@ -239,14 +242,15 @@ impl Trainer {
             .adapter
             .as_ref()
             .map_or(JsValue::NULL, |name| JsValue::from_str(name));
-        js_sys::Array::of5(
+        let row = js_sys::Array::of5(
             &JsValue::from_str(choice.name()),
             &JsValue::from_str(&choice.reason),
             &adapter,
             &time(|times| times.0),
             &time(|times| times.1),
-        )
-        .into()
+        );
+        row.push(&kernels(&choice.device));
+        row.into()
     }
 
     fn replace(&self, parameters: Vec<f32>) -> Result<(), JsValue> {
@@ -317,4 +321,26 @@ impl Observer for Reporter {
             Control::Continue
         }
     }
+}
+
+/// The kernels of a GPU as rows for JavaScript: what was timed, or where nothing was, what is used.
+fn kernels(device: &Device) -> js_sys::Array {
+    let rows = js_sys::Array::new();
+    let Device::Gpu(gpu) = device else { return rows };
+    let chosen = gpu.kernels();
+    let mut add = |work: Work, kernel: Kernel, ms: JsValue| {
+        let (work_name, kernel_name) = (JsValue::from_str(work.name()), JsValue::from_str(kernel.name()));
+        let is_chosen = JsValue::from_bool(chosen.of(work) == kernel);
+        rows.push(&js_sys::Array::of4(&work_name, &kernel_name, &ms, &is_chosen));
+    };
+    let times = gpu.kernel_times();
+    for time in &times {
+        add(time.work, time.kernel, JsValue::from_f64(time.ms));
+    }
+    if times.is_empty() {
+        for work in Work::ALL {
+            add(work, chosen.of(work), JsValue::NULL);
+        }
+    }
+    rows
 }

@@ -181,10 +181,7 @@ impl<'m> CpuRun<'m> {
         let outputs = self
             .pass
             .forward(self.model, &self.parameters, &self.x, rows, Some(step_key));
-        let reduction = match self.settings.clip_examples_l2 {
-            None => Reduction::Batch,
-            Some(_) => Reduction::Example,
-        };
+        let reduction = Reduction::of(self.settings.clip_examples_l2);
         let last = self.model.nodes().len();
         let mut d_outputs = self.gradients.take(last);
         // A model without parameters has nothing to learn, but still a loss.

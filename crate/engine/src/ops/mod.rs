@@ -8,12 +8,15 @@
 //! `input_gradient` and `parameter_gradient`. With per-example clipping the order is: all `input_gradient`s, then all
 //! `squared_norms`, then every row of every output's gradient is scaled by its example's factor, then all
 //! `parameter_gradient`s. (All operations are linear in the gradients that they pass on, row by row, so scaling a row of `dy`
-//! scales that example's share of the parameters' gradient and nothing else: Bu et al. 2023, "book-keeping".)
+//! scales that example's share of the parameters' gradient and nothing else: Bu et al. 2023, "book-keeping".) So it is on both
+//! back ends; on the GPU an operation plans its norms and scalings beside its gradients, and the planner puts them in this order.
 
 #[cfg(feature = "gpu")]
 pub(crate) mod accumulate;
 pub mod activation;
 pub mod add;
+#[cfg(feature = "gpu")]
+pub(crate) mod clip;
 pub mod concat;
 pub mod conv2d;
 pub mod dense;
@@ -26,6 +29,8 @@ pub(crate) mod ghost;
 pub mod lstm;
 pub mod normalize;
 pub mod pool2d;
+#[cfg(feature = "gpu")]
+pub(crate) mod product;
 pub mod relu;
 pub mod softmax_cross_entropy;
 pub mod tied_dense;
@@ -187,6 +192,17 @@ pub(crate) enum Reduction {
     Example,
 }
 
+impl Reduction {
+    /// What a training that clips to this norm needs.
+    pub fn of(clip_examples_l2: Option<f32>) -> Self {
+        if clip_examples_l2.is_some() {
+            Self::Example
+        } else {
+            Self::Batch
+        }
+    }
+}
+
 /// What a loss counts when a model is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Tally {
@@ -224,6 +240,7 @@ pub(crate) trait LossOp: Send + Sync {
         planner: &mut Planner<'_>,
         outputs: &wgpu::Buffer,
         d_outputs: &wgpu::Buffer,
+        reduction: Reduction,
     ) -> Result<(), EngineError>;
 }
 

@@ -8,7 +8,7 @@ use std::future::Future;
 pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{GpuDevice, GpuRun};
+use crate::backend::gpu::{GpuDevice, GpuRun, SUBMISSIONS};
 use crate::{EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, order::epoch_order};
 
 /// Where to train.
@@ -48,7 +48,8 @@ pub enum Progress<'a> {
         /// Mean of the loss of its steps, each taken before the step.
         loss: f32,
     },
-    /// The GPU was lost; the epoch begins again on the CPU, in the same order.
+    /// The GPU was lost; the CPU goes on from the last step whose result is known, in the same order. That is the last one
+    /// reported, or for models of more than a megabyte one that may lie some submissions back.
     Fallback {
         /// What the GPU reported.
         reason: &'a str,
@@ -95,9 +96,13 @@ pub struct Trained {
     pub steps: u32,
 }
 
-/// Steps in one submission to the GPU: enough to hide the cost of submitting, few enough to report and stop between them.
+/// Steps that the GPU is given before it is heard of: enough to hide the cost of submitting, few enough to report and stop
+/// between them, and to be done again when the device is lost.
 #[cfg(feature = "gpu")]
-const STEPS_PER_SUBMISSION: usize = 8;
+const STEPS_UNDER_WAY: usize = 8;
+/// Steps in one submission.
+#[cfg(feature = "gpu")]
+const STEPS_PER_SUBMISSION: usize = STEPS_UNDER_WAY / SUBMISSIONS;
 
 /// A back end in the middle of training.
 enum Run<'m> {
@@ -113,11 +118,15 @@ struct Job<'m> {
     settings: &'m Settings,
 }
 
-/// The state at the end of an epoch: what a fault takes training back to.
+/// The newest known state of a training: what a fault takes it back to.
 #[derive(Clone)]
-struct Checkpoint {
-    parameters: Vec<f32>,
-    state: Vec<f32>,
+pub(crate) struct Checkpoint {
+    /// The parameters, `[d]`.
+    pub parameters: Vec<f32>,
+    /// The optimiser's state.
+    pub state: Vec<f32>,
+    /// The losses of the steps of the epoch that led here; there are no others of that epoch in the parameters.
+    pub losses: Vec<f32>,
 }
 
 /// Trains `model` from `parameters` on `examples` as `spec` says. `seed` decides the order of the examples; the same seed on the
@@ -233,6 +242,7 @@ impl<'a> Training<'a> {
         let from = Checkpoint {
             parameters: parameters.to_vec(),
             state,
+            losses: Vec::new(),
         };
         run(self.model, self.examples, &settings, from, device, observer).await
     }
@@ -261,14 +271,15 @@ async fn run(
         run => run?,
     };
     for epoch in 1..=settings.epochs {
-        let epoch_losses = match job.epoch(&mut run, epoch, &mut checkpoint, observer).await {
+        match job.epoch(&mut run, epoch, &mut checkpoint, observer).await {
             Err(EngineError::DeviceLost(reason)) => {
                 fell_back = true;
                 run = job.fall_back(&reason, &checkpoint, observer).await?;
-                job.epoch(&mut run, epoch, &mut checkpoint, observer).await?
+                job.epoch(&mut run, epoch, &mut checkpoint, observer).await?;
             }
             result => result?,
-        };
+        }
+        let epoch_losses = std::mem::take(&mut checkpoint.losses);
         let loss = epoch_losses.iter().sum::<f32>() / epoch_losses.len() as f32;
         losses.extend(epoch_losses);
         proceed(
@@ -308,14 +319,18 @@ impl<'m> Job<'m> {
             Device::Cpu => Ok(self.start_cpu(from)),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
-                let Checkpoint { parameters, state } = from;
+                let Checkpoint {
+                    parameters, state, ..
+                } = from;
                 GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state).map(Run::Gpu)
             }
         }
     }
 
     fn start_cpu(&self, from: &Checkpoint) -> Run<'m> {
-        let Checkpoint { parameters, state } = from.clone();
+        let Checkpoint {
+            parameters, state, ..
+        } = from.clone();
         Run::Cpu(CpuRun::new(
             self.model,
             self.examples,
@@ -344,14 +359,15 @@ impl<'m> Job<'m> {
         }
     }
 
-    /// One epoch; the loss of each step. On the GPU the checkpoint is moved to its end.
+    /// One epoch, from the step on that the checkpoint has reached. The losses of its steps are in the checkpoint then; its
+    /// parameters are those of the end on the GPU only, since the CPU loses nothing.
     async fn epoch(
         &self,
         run: &mut Run<'m>,
         epoch: u32,
         checkpoint: &mut Checkpoint,
         observer: &mut impl Observer,
-    ) -> Result<Vec<f32>, EngineError> {
+    ) -> Result<(), EngineError> {
         let order = self.order(epoch);
         let steps = order.len().div_ceil(self.settings.step_len());
         let report = |step: usize, loss: Option<f32>| Progress::Step {
@@ -365,10 +381,11 @@ impl<'m> Job<'m> {
             epoch,
             step: step as u32 + 1,
         };
+        let losses = &mut checkpoint.losses;
         match run {
             Run::Cpu(run) => {
-                let mut losses = Vec::with_capacity(steps);
-                for (step, batch) in order.chunks(self.settings.step_len()).enumerate() {
+                let batches = order.chunks(self.settings.step_len()).enumerate();
+                for (step, batch) in batches.skip(losses.len()) {
                     let loss = run.step(batch, self.settings.numbers(epoch, steps, step));
                     if !loss.is_finite() {
                         return Err(non_finite(step));
@@ -376,25 +393,33 @@ impl<'m> Job<'m> {
                     losses.push(loss);
                     proceed(observer.progress(report(step + 1, Some(loss))).await)?;
                 }
-                let _ = checkpoint; // the CPU loses nothing, so there is nothing to go back to
-                Ok(losses)
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order, |step| self.settings.numbers(epoch, steps, step))?;
-                for first in (0..steps).step_by(STEPS_PER_SUBMISSION) {
-                    let end = steps.min(first + STEPS_PER_SUBMISSION);
-                    run.steps(first..end).await?;
+                run.begin_epoch(&order, epoch, self.settings, self.examples)?;
+                let finite = |checkpoint: &Checkpoint| {
+                    let bad = checkpoint.losses.iter().position(|loss| !loss.is_finite());
+                    bad.map_or(Ok(()), |step| Err(non_finite(step)))
+                };
+                let piece = (STEPS_PER_SUBMISSION / self.settings.accumulate).max(1);
+                // One submission is waited for while the next is under way.
+                let mut pending = None;
+                let pieces = (0..steps).step_by(piece).map(Some);
+                for first in pieces.chain([None]) {
+                    let next = first.map(|first| run.submit(first..steps.min(first + piece)));
+                    let Some(submission) = std::mem::replace(&mut pending, next) else {
+                        continue;
+                    };
+                    let end = submission.steps;
+                    run.wait(submission, checkpoint).await?;
+                    finite(checkpoint)?;
                     proceed(observer.progress(report(end, None)).await)?;
                 }
-                let (losses, parameters, state) = run.end_epoch().await?;
-                if let Some(step) = losses.iter().position(|loss| !loss.is_finite()) {
-                    return Err(non_finite(step));
-                }
-                *checkpoint = Checkpoint { parameters, state };
-                Ok(losses)
+                run.end_epoch(steps, checkpoint).await?;
+                finite(checkpoint)?;
             }
         }
+        Ok(())
     }
 }
 
@@ -433,7 +458,9 @@ pub async fn time_steps(
     let from = Checkpoint {
         parameters: parameters.to_vec(),
         state: settings.optimizer.fresh_state(parameters.len()),
+        losses: Vec::new(),
     };
+    let mut newest = from.clone();
     let mut run = job.start(device, &from)?;
     let mut times = Vec::with_capacity(samples);
     for sample in 0..=samples.max(1) {
@@ -448,9 +475,14 @@ pub async fn time_steps(
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
-                run.begin_epoch(&order, |step| settings.numbers(1, batches.len(), step))?;
-                let steps = batches.len().min(STEPS_PER_SUBMISSION);
-                run.steps(0..steps).await?;
+                run.begin_epoch(&order, 1, &settings, examples)?;
+                let steps = batches.len().min(STEPS_UNDER_WAY);
+                let first = run.submit(0..steps.min(STEPS_PER_SUBMISSION));
+                let rest = (steps > first.steps).then(|| run.submit(first.steps..steps));
+                run.wait(first, &mut newest).await?;
+                if let Some(rest) = rest {
+                    run.wait(rest, &mut newest).await?;
+                }
                 steps
             }
         };

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
+use super::{KernelTime, Kernels};
 use crate::EngineError;
 
 /// A GPU device with its compiled pipelines. Cheap to clone; clones share everything.
@@ -11,15 +12,24 @@ use crate::EngineError;
 pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    /// By shader and entry point. A dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
+    /// Two dozen at most: a list is searched faster than a map is built, and is smaller in wasm.
     pub(super) pipelines: Arc<Mutex<Vec<PipelineEntry>>>,
     faults: Arc<Mutex<Faults>>,
+    kernels: Arc<Mutex<(Kernels, Vec<KernelTime>)>>,
     name: String,
     software: bool,
 }
 
-/// A pipeline under the names of its shader and entry point.
-pub(super) type PipelineEntry = ((&'static str, &'static str), Pipeline);
+/// The value of an `override` constant.
+pub(super) type Constant = (&'static str, f64);
+
+/// A pipeline under the names of its shader and entry point, and the shader's constants.
+pub(super) struct PipelineEntry {
+    pub shader: &'static str,
+    pub entry: &'static str,
+    pub constants: Vec<Constant>,
+    pub pipeline: Pipeline,
+}
 
 /// A compiled kernel and what it binds.
 #[derive(Clone)]
@@ -32,6 +42,18 @@ pub(super) struct Pipeline {
 struct Faults {
     lost: Option<String>,
     refused: Option<EngineError>,
+    /// Bytes of the buffers of the training that was planned last.
+    asked: u64,
+}
+
+impl Faults {
+    fn refuse(&mut self, error: &wgpu::Error) {
+        let error = match error {
+            wgpu::Error::OutOfMemory { .. } => EngineError::GpuMemory { bytes: self.asked },
+            other => EngineError::Gpu(other.to_string()),
+        };
+        self.refused.get_or_insert(error);
+    }
 }
 
 /// Takes a lock. A panic elsewhere cannot leave these maps half-written, so poisoning is passed over.
@@ -84,9 +106,7 @@ impl GpuDevice {
         });
         let refused = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            lock(&refused)
-                .refused
-                .get_or_insert(EngineError::Gpu(error.to_string()));
+            lock(&refused).refuse(&error);
         }));
         let software = info.device_type == wgpu::DeviceType::Cpu || is_software(&info.name, &info.driver);
         let name = if info.name.is_empty() {
@@ -99,6 +119,7 @@ impl GpuDevice {
             queue,
             pipelines: Arc::default(),
             faults,
+            kernels: Arc::new(Mutex::new((Kernels::untimed(software), Vec::new()))),
             name: name.trim().to_owned(),
             software,
         })
@@ -114,10 +135,36 @@ impl GpuDevice {
         self.software
     }
 
+    /// Which kernels compute products of matrices.
+    pub fn kernels(&self) -> Kernels {
+        lock(&self.kernels).0
+    }
+
+    /// The times by which they were chosen; none where they were not.
+    pub fn kernel_times(&self) -> Vec<KernelTime> {
+        lock(&self.kernels).1.clone()
+    }
+
+    pub(super) fn keep_times(&self, times: &[KernelTime]) {
+        lock(&self.kernels).1 = times.to_vec();
+    }
+
+    /// Uses these kernels from the next training on.
+    pub fn use_kernels(&self, kernels: Kernels) {
+        lock(&self.kernels).0 = kernels;
+    }
+
     /// Gives the device up: work that is under way on it fails with [`EngineError::DeviceLost`]. Also the way for a test to
     /// make a real loss.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+
+    /// From here on buffers are counted for a training that is planned anew.
+    pub(super) fn begin_plan(&self) -> Result<(), EngineError> {
+        self.check()?;
+        lock(&self.faults).asked = 0;
+        Ok(())
     }
 
     /// The fault that the device has reported, if any. A refusal is reported once, a loss from then on always.
@@ -146,6 +193,7 @@ impl GpuDevice {
                 limit,
             });
         }
+        lock(&self.faults).asked += size;
         let descriptor = wgpu::BufferDescriptor {
             label: Some(what),
             size,
@@ -167,24 +215,22 @@ impl GpuDevice {
         Ok(buffer)
     }
 
-    /// Waits until all submitted work is done.
-    pub(super) async fn finished(&self) -> Result<(), EngineError> {
-        let (done, waiting) = oneshot::channel();
-        self.queue.on_submitted_work_done(move || {
-            let _ = done.send(()); // nobody waits where training was stopped
-        });
-        self.drive()?;
+    /// Submits what was recorded.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> Submitted {
+        Submitted(self.queue.submit([encoder.finish()]))
+    }
+
+    /// Waits until work is done.
+    pub(super) async fn wait(&self, pending: Pending) -> Result<(), EngineError> {
+        self.drive(Some(pending.index))?;
         // A dropped sender means that the device went away; `check` knows why.
-        let ended = waiting.await;
+        let ended = pending.waiting.await;
         self.check()?;
         ended.map_err(|_| EngineError::DeviceLost("the queue was dropped".into()))
     }
 
-    /// Reads the first `len` numbers of each buffer.
-    pub(super) async fn read(
-        &self,
-        sources: &[(&wgpu::Buffer, usize)],
-    ) -> Result<Vec<Vec<f32>>, EngineError> {
+    /// Reads the first `len` numbers of each buffer, one behind the other.
+    pub(super) async fn read(&self, sources: &[(&wgpu::Buffer, usize)]) -> Result<Vec<f32>, EngineError> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let total: usize = sources.iter().map(|&(_, len)| 4 * len).sum();
         let staging = self.buffer("read-back", total as u64, usage)?;
@@ -194,34 +240,58 @@ impl GpuDevice {
             encoder.copy_buffer_to_buffer(source, 0, &staging, offset, 4 * len as u64);
             offset += 4 * len as u64;
         }
-        self.queue.submit([encoder.finish()]);
+        let Submitted(index) = self.submit(encoder);
         let (done, waiting) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
             let _ = done.send(result);
         });
-        self.drive()?;
+        self.drive(Some(index))?;
         let mapped = waiting.await;
         self.check()?;
         let lost = || EngineError::DeviceLost("reading back failed".into());
         mapped.map_err(|_| lost())?.map_err(|_| lost())?;
-        let view = staging.get_mapped_range(..).map_err(|_| lost())?;
-        let mut rest: &[u8] = &view;
-        let mut out = Vec::with_capacity(sources.len());
-        for &(_, len) in sources {
-            let (taken, left) = rest.split_at(4 * len);
-            out.push(bytemuck::pod_collect_to_vec(taken));
-            rest = left;
-        }
-        Ok(out)
+        let view = staging.get_mapped_range(..total as u64).map_err(|_| lost())?;
+        Ok(bytemuck::pod_collect_to_vec(&view))
     }
 
     /// Lets callbacks run. Browsers do so by themselves; natively this waits for the work.
-    fn drive(&self) -> Result<(), EngineError> {
-        match self.device.poll(wgpu::PollType::wait_indefinitely()) {
+    fn drive(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
+        let wait = wgpu::PollType::Wait {
+            submission_index,
+            timeout: None,
+        };
+        match self.device.poll(wait) {
             Ok(_) => Ok(()),
-            Err(error) => self.check().and(Err(EngineError::Gpu(error.to_string()))),
+            Err(error) => {
+                // A lost device refuses what it is given, and says that it is lost once it is asked about the rest.
+                let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+                self.check().and(Err(EngineError::Gpu(error.to_string())))
+            }
         }
     }
+}
+
+/// Pending that the device has been given.
+pub(super) struct Submitted(wgpu::SubmissionIndex);
+
+impl Submitted {
+    /// Asks to be told when all work up to here is done.
+    pub fn done(self, gpu: &GpuDevice) -> Pending {
+        let (done, waiting) = oneshot::channel();
+        gpu.queue.on_submitted_work_done(move || {
+            let _ = done.send(()); // nobody waits where training was stopped
+        });
+        Pending {
+            index: self.0,
+            waiting,
+        }
+    }
+}
+
+/// Pending that can be waited for.
+pub(super) struct Pending {
+    index: wgpu::SubmissionIndex,
+    waiting: oneshot::Receiver<()>,
 }
 
 /// Names under which software adapters are known: browsers do not always say that an adapter is a fallback.
@@ -236,4 +306,25 @@ fn is_software(name: &str, driver: &str) -> bool {
     ]
     .iter()
     .any(|n| text.contains(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_told_from_other_faults_with_the_bytes_asked_for() {
+        let source = || Box::new(std::io::Error::other("driver"));
+        let mut faults = Faults {
+            asked: 4096,
+            ..Faults::default()
+        };
+        faults.refuse(&wgpu::Error::OutOfMemory { source: source() });
+        // The first fault is the cause; what it brings about does not hide it.
+        faults.refuse(&wgpu::Error::Internal {
+            source: source(),
+            description: "invalid buffer".into(),
+        });
+        assert_eq!(faults.refused, Some(EngineError::GpuMemory { bytes: 4096 }));
+    }
 }

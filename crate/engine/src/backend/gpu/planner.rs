@@ -1,10 +1,10 @@
 //! Planning: from a model's operations to dispatches with their bindings in place.
 
 use super::{
-    GpuDevice,
-    device::{Pipeline, lock},
+    GpuDevice, Kernel, Kernels, Work,
+    device::{Constant, Pipeline, PipelineEntry, lock},
 };
-use crate::EngineError;
+use crate::{EngineError, ops::clip};
 
 /// How a kernel uses a storage buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub(crate) enum Grid {
     Fixed { x: u32, y: u32 },
 }
 
-/// Workgroups that one dispatch may have in one direction (WebGPU's default limit).
-const MAX_GROUPS: u32 = 65_535;
-
 impl Grid {
+    /// Workgroups that one dispatch may have in one direction (WebGPU's default limit).
+    pub const MAX_GROUPS: u32 = 65_535;
+
     /// Workgroups of `tile_rows × tile_columns` over `[rows, columns]`.
     pub fn rows(tile_rows: usize, columns: usize, tile_columns: usize) -> Self {
         Self::positions(tile_rows, 1, columns, tile_columns)
@@ -53,7 +53,7 @@ impl Grid {
     /// Workgroups of `group` over `len` numbers, folded into rows where there are too many for one.
     pub fn linear(len: usize, group: usize) -> Self {
         let groups = len.div_ceil(group) as u32;
-        let x = groups.clamp(1, MAX_GROUPS);
+        let x = groups.clamp(1, Self::MAX_GROUPS);
         Self::Fixed {
             x,
             y: groups.div_ceil(x).max(1),
@@ -63,7 +63,9 @@ impl Grid {
     /// Workgroups of `group` over `items` for each row of the batch, of which there are at most `max_rows`; folded into rows where
     /// there are too many for one.
     pub fn per_row(max_rows: usize, items: usize, group: usize) -> Self {
-        let fold = (max_rows * items).div_ceil(group).div_ceil(MAX_GROUPS as usize);
+        let fold = (max_rows * items)
+            .div_ceil(group)
+            .div_ceil(Self::MAX_GROUPS as usize);
         Self::positions(group, items.div_ceil(fold.max(1)), fold.max(1), 1)
     }
 
@@ -105,29 +107,26 @@ pub(crate) struct OpBuffers<'a> {
     pub d_other: Option<&'a wgpu::Buffer>,
     /// What the forward pass keeps for the gradients, `[rows, kept length]`.
     pub kept: &'a wgpu::Buffer,
+    /// Input and output's gradient of the operation that has a tensor which this one uses too.
+    pub shared: Option<[&'a wgpu::Buffer; 2]>,
     /// All parameters of the model.
     pub parameters: &'a wgpu::Buffer,
     /// Gradient of all parameters.
     pub d_parameters: &'a wgpu::Buffer,
 }
 
-/// The numbers of one step, read by every kernel as `batch` (32 bytes).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct BatchUniform {
-    /// Examples in the batch.
-    pub rows: u32,
-    /// Where the batch begins in the epoch's order.
-    pub first: u32,
-    /// Where the step's loss goes.
-    pub index: u32,
-    /// What dropout draws from.
-    pub key: u32,
-    /// Step size.
-    pub learning_rate: f32,
-    /// Two numbers of the optimiser's own.
-    pub own: [f32; 2],
-    pub padding: u32,
+/// What one operation adds to the squared norms of its examples' gradients: a dispatch that writes `parts` numbers for each row.
+/// The places of these are known when all operations are planned.
+pub(crate) struct NormTerm {
+    pub shader: (&'static str, &'static str),
+    pub entry: &'static str,
+    /// Of `bound`, and then of the numbers written.
+    pub access: &'static [Access],
+    pub bound: Vec<wgpu::Buffer>,
+    /// What the uniform begins with; the first of the parts and the parts of all operations follow.
+    pub numbers: Vec<u32>,
+    /// Workgroups for each row.
+    pub parts: usize,
 }
 
 /// Collects the dispatches of one training step.
@@ -135,6 +134,7 @@ pub(crate) struct Planner<'a> {
     pub(super) gpu: &'a GpuDevice,
     batch_layout: &'a wgpu::BindGroupLayout,
     max_rows: usize,
+    pub(super) kernels: Kernels,
     /// The batch's labels, `[rows]`.
     pub labels: wgpu::Buffer,
     /// The loss of each step of the epoch.
@@ -145,7 +145,11 @@ pub(crate) struct Planner<'a> {
     pub input_gradient: Vec<Dispatch>,
     /// Dispatches for the gradient of its parameters, which run after those.
     pub parameter_gradient: Vec<Dispatch>,
-    /// Both, of all operations, in the order in which they run.
+    /// What it adds to the norms of its examples' gradients, for clipping.
+    pub norms: Vec<NormTerm>,
+    /// What has to be scaled by the examples' factors before the gradient of its parameters: buffers and numbers per row.
+    pub scaled: Vec<(wgpu::Buffer, usize)>,
+    /// All of these, of all operations, in the order in which they run.
     pub(super) backward: Vec<Dispatch>,
     /// The optimiser's dispatches.
     pub update: Vec<Dispatch>,
@@ -164,11 +168,14 @@ impl<'a> Planner<'a> {
             gpu,
             batch_layout,
             max_rows,
+            kernels: gpu.kernels(),
             labels,
             losses,
             forward: Vec::new(),
             input_gradient: Vec::new(),
             parameter_gradient: Vec::new(),
+            norms: Vec::new(),
+            scaled: Vec::new(),
             backward: Vec::new(),
             update: Vec::new(),
             failed: None,
@@ -217,12 +224,30 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// The kernel for products of this kind.
+    pub const fn kernel(&self, work: Work) -> Kernel {
+        self.kernels.of(work)
+    }
+
     /// A dispatch of `entry` of the shader `(name, source)`. Group 0 has the storage buffers in order and then the uniform;
     /// group 1 the batch.
     pub fn dispatch(
         &mut self,
-        (name, source): (&'static str, &'static str),
+        shader: (&'static str, &'static str),
         entry: &'static str,
+        access: &[Access],
+        buffers: &[&wgpu::Buffer],
+        uniform: Option<&wgpu::Buffer>,
+        grid: Grid,
+    ) -> Dispatch {
+        self.dispatch_with(shader, (entry, &[]), access, buffers, uniform, grid)
+    }
+
+    /// As [`Planner::dispatch`], with values for the shader's `override` constants beside the entry.
+    pub fn dispatch_with(
+        &mut self,
+        (name, source): (&'static str, &'static str),
+        (entry, constants): (&'static str, &[Constant]),
         access: &[Access],
         buffers: &[&wgpu::Buffer],
         uniform: Option<&wgpu::Buffer>,
@@ -232,19 +257,24 @@ impl<'a> Planner<'a> {
         let mut pipelines = lock(&self.gpu.pipelines);
         let known = pipelines
             .iter()
-            .find(|(key, _)| *key == (name, entry))
-            .map(|(_, known)| known.clone());
+            .find(|known| (known.shader, known.entry) == (name, entry) && known.constants == constants)
+            .map(|known| known.pipeline.clone());
         let Pipeline { pipeline, bindings } = known.unwrap_or_else(|| {
-            let fresh = compile(
+            let pipeline = compile(
                 device,
                 (name, source),
-                entry,
+                (entry, constants),
                 access,
                 uniform.is_some(),
                 self.batch_layout,
             );
-            pipelines.push(((name, entry), fresh.clone()));
-            fresh
+            pipelines.push(PipelineEntry {
+                shader: name,
+                entry,
+                constants: constants.to_vec(),
+                pipeline: pipeline.clone(),
+            });
+            pipeline
         });
         let entries: Vec<_> = (0..)
             .zip(buffers.iter().copied().chain(uniform))
@@ -265,24 +295,51 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The dispatches of a step: forward, backward, update.
-    pub(super) fn finish(self) -> Result<Vec<Dispatch>, EngineError> {
+    /// Plans the clipping of each example's gradient to `clip_l2`: the norms of all operations, the factors, and the scaling.
+    pub(super) fn clip(
+        &mut self,
+        clip_l2: f32,
+        norms: &[NormTerm],
+        scaled: &[(wgpu::Buffer, usize)],
+    ) -> Vec<Dispatch> {
+        let all: usize = norms.iter().map(|term| term.parts).sum();
+        let parts = self.per_row("squared norms", all);
+        let factors = self.per_row("clip factors", 1);
+        let mut dispatches = Vec::with_capacity(norms.len() + 1 + scaled.len());
+        let mut first = 0;
+        for term in norms {
+            let dims = self.uniform(&[&term.numbers[..], &[first as u32, all as u32]].concat());
+            let bound: Vec<_> = term.bound.iter().chain([&parts]).collect();
+            let grid = Grid::Rows {
+                x: term.parts as u32,
+                positions: 1,
+                tile: 1,
+            };
+            dispatches.push(self.dispatch(term.shader, term.entry, term.access, &bound, Some(&dims), grid));
+            first += term.parts;
+        }
+        dispatches.push(clip::factors(self, &parts, &factors, all, clip_l2));
+        for (values, len) in scaled {
+            dispatches.push(clip::scale(self, &factors, values, *len));
+        }
+        dispatches
+    }
+
+    /// The dispatches of a batch, forward and backward, and those of the update.
+    pub(super) fn finish(self) -> Result<(Vec<Dispatch>, Vec<Dispatch>), EngineError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        Ok(self
-            .forward
-            .into_iter()
-            .chain(self.backward)
-            .chain(self.update)
-            .collect())
+        let mut batch = self.forward;
+        batch.extend(self.backward);
+        Ok((batch, self.update))
     }
 }
 
 fn compile(
     device: &wgpu::Device,
     (name, source): (&'static str, &'static str),
-    entry: &'static str,
+    (entry, constants): (&'static str, &[Constant]),
     access: &[Access],
     uniform: bool,
     batch_layout: &wgpu::BindGroupLayout,
@@ -312,7 +369,11 @@ fn compile(
         layout: Some(&layout),
         module: &module,
         entry_point: Some(entry),
-        compilation_options: Default::default(),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants,
+            // Every kernel writes workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
+        },
         cache: None,
     });
     Pipeline { pipeline, bindings }
@@ -349,11 +410,11 @@ mod tests {
         assert_eq!(Grid::per_row(32, 100, 64).size(32), (1, 50));
         assert_eq!(Grid::per_row(32, 100, 64).size(7), (1, 11));
         let (x, y) = Grid::per_row(64, 65_536, 64).size(64);
-        assert!(x == 2 && y <= MAX_GROUPS && x * y * 64 >= 64 * 65_536);
+        assert!(x == 2 && y <= Grid::MAX_GROUPS && x * y * 64 >= 64 * 65_536);
         for len in [1, 255, 256, 65_535 * 256, 65_535 * 256 + 1, 200_000_000] {
             let (x, y) = Grid::linear(len, 256).size(1);
             assert!(
-                x <= MAX_GROUPS && y <= MAX_GROUPS && x as usize * y as usize * 256 >= len,
+                x <= Grid::MAX_GROUPS && y <= Grid::MAX_GROUPS && x as usize * y as usize * 256 >= len,
                 "{len}"
             );
         }

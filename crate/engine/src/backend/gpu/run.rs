@@ -4,33 +4,89 @@ use std::ops::Range;
 
 use super::{
     GpuDevice, OpBuffers, Planner,
-    planner::{BatchUniform, Dispatch, buffer_entry},
+    batches::{BatchUniform, Batches},
+    device::Pending,
+    planner::{Dispatch, NormTerm},
+    snapshot::Snapshot,
 };
 use crate::{
     EngineError, Examples, Model,
     model::Flow,
-    ops::{accumulate, gather},
-    optim::{StepNumbers, UpdateBuffers},
-    train::Settings,
+    ops::{Reduction, accumulate, gather},
+    optim::UpdateBuffers,
+    train::{Checkpoint, Settings},
 };
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
 const MAX_ROWS: usize = 65_535;
+
+/// Submissions that may be under way at a time: while the CPU hears of one, the GPU works on the next.
+pub(crate) const SUBMISSIONS: usize = 2;
+
+/// Bytes of a snapshot up to which there is one for every submission; larger ones are as much rarer, so that what they cost
+/// stays a small part of a step.
+const SNAPSHOT_BYTES: usize = 1 << 20;
 
 /// Training on the GPU: all buffers, and the dispatches of a step.
 pub(crate) struct GpuRun {
     gpu: GpuDevice,
     examples: usize,
     rows: usize,
+    /// Batches of a step.
+    accumulate: usize,
     parameters: wgpu::Buffer,
     state: wgpu::Buffer,
     lens: [usize; 2],
     order: wgpu::Buffer,
     losses: wgpu::Buffer,
-    batches: wgpu::Buffer,
-    batch_bindings: wgpu::BindGroup,
-    stride: u32,
+    batches: Batches,
     dispatches: Vec<Dispatch>,
+    /// What adds the gradient of the first batch of a step, and of the others, to that of the step, where there are others.
+    add: Option<[Dispatch; 2]>,
+    update: Vec<Dispatch>,
+    /// The share of each batch of the epoch in its step's loss.
+    shares: Vec<f32>,
+    /// One for each submission that may be under way; none where there is no room for them.
+    snapshots: Vec<Snapshot>,
+    /// Submissions from one snapshot to the next.
+    snapshot_every: usize,
+    submitted: usize,
+}
+
+/// Steps that the GPU has been given.
+pub(crate) struct Submission {
+    /// Steps of the epoch that are done when it is.
+    pub steps: usize,
+    pending: Pending,
+    snapshot: Option<Snapshot>,
+}
+
+/// What one operation plans for the way back.
+#[derive(Default)]
+struct OpPlan {
+    input_gradient: Vec<Dispatch>,
+    parameter_gradient: Vec<Dispatch>,
+    norms: Vec<NormTerm>,
+    scaled: Vec<(wgpu::Buffer, usize)>,
+}
+
+/// The dispatches of the way back, in the order that `ops` describes.
+fn backward(planner: &mut Planner<'_>, planned: Vec<OpPlan>, clip_l2: Option<f32>) -> Vec<Dispatch> {
+    let mut first = Vec::new();
+    let mut last = Vec::new();
+    let (mut norms, mut scaled) = (Vec::new(), Vec::new());
+    for op in planned.into_iter().rev() {
+        first.extend(op.input_gradient);
+        let gradient = if clip_l2.is_some() { &mut last } else { &mut first };
+        gradient.extend(op.parameter_gradient);
+        norms.extend(op.norms);
+        scaled.extend(op.scaled);
+    }
+    if let Some(clip_l2) = clip_l2 {
+        first.extend(planner.clip(clip_l2, &norms, &scaled));
+    }
+    first.extend(last);
+    first
 }
 
 impl GpuRun {
@@ -43,15 +99,7 @@ impl GpuRun {
         parameters: &[f32],
         state: &[f32],
     ) -> Result<Self, EngineError> {
-        gpu.check()?;
-        if settings.clip_examples_l2.is_some() {
-            return Err(EngineError::NotOnGpu("clipping the gradient of each example"));
-        }
-        if settings.accumulate > 1 {
-            return Err(EngineError::NotOnGpu(
-                "accumulating the gradients of several batches",
-            ));
-        }
+        gpu.begin_plan()?;
         let rows = settings.batch.min(examples.len());
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);
@@ -61,43 +109,22 @@ impl GpuRun {
                 limit,
             });
         }
-        let steps = examples.len().div_ceil(rows);
+        let batch_count = examples.len().div_ceil(rows);
+        let accumulate = settings.accumulate.min(batch_count);
         let d = model.parameter_count();
         let state_len = state.len();
 
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
         let order = gpu.upload("order", &vec![0u32; examples.len()])?;
-        let losses = gpu.upload("losses", &vec![0f32; steps])?;
+        let losses = gpu.upload("losses", &vec![0f32; batch_count])?;
         let parameters = gpu.upload("parameters", parameters)?;
         let state_buffer = gpu.upload("optimiser state", state)?;
         let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
         let labels = gpu.upload("batch labels", &vec![0u32; rows * examples.targets_per_example()])?;
 
-        let stride =
-            (size_of::<BatchUniform>() as u32).max(gpu.device.limits().min_uniform_buffer_offset_alignment);
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let batches = gpu.buffer("batches", u64::from(stride) * steps as u64, usage)?;
-        let batch_layout = gpu
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some("batch"),
-                entries: &[buffer_entry(0, wgpu::BufferBindingType::Uniform, true)],
-            });
-        let batch_bindings = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("batch"),
-            layout: &batch_layout,
-            entries: &[wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &batches,
-                    offset: 0,
-                    size: wgpu::BufferSize::new(size_of::<BatchUniform>() as u64),
-                }),
-            }],
-        });
-
-        let mut planner = Planner::new(gpu, &batch_layout, rows, labels, losses.clone());
+        let batches = Batches::new(gpu, batch_count)?;
+        let mut planner = Planner::new(gpu, &batches.layout, rows, labels, losses.clone());
         let values: Vec<_> = model
             .value_lens()
             .iter()
@@ -121,7 +148,8 @@ impl GpuRun {
         let last = model.nodes().len();
         // A model without parameters has nothing to learn, but still a loss.
         let unused = planner.per_row("value gradients", model.value_lens()[last]);
-        let mut backward = Vec::with_capacity(last);
+        // For each operation: gradients of inputs, of parameters, and what clipping needs.
+        let mut planned = Vec::with_capacity(last);
         for (index, node) in model.nodes().iter().enumerate() {
             let flows = plan.flows[index];
             let target = |which: usize, value: Option<usize>| match flows[which] {
@@ -138,6 +166,10 @@ impl GpuRun {
                 dx: target(0, Some(node.input)),
                 d_other: target(1, node.other),
                 kept: &kept,
+                shared: node.shares.and_then(|of| {
+                    let input = &values[model.nodes()[of].input];
+                    d_value(of + 1).map(|d_output| [input, d_output])
+                }),
                 parameters: &parameters,
                 d_parameters: &d_parameters,
             };
@@ -149,24 +181,35 @@ impl GpuRun {
                     accumulate::plan(&mut planner, &added[which], sum, model.value_lens()[value]);
                 }
             }
-            let mut own = std::mem::take(&mut planner.input_gradient);
-            let own_len = own.len();
-            own.append(&mut planner.parameter_gradient);
-            if !plan.learns[index] {
-                own.truncate(own_len);
-            }
-            backward.push(if plan.slot[index + 1].is_some() {
+            let own = OpPlan {
+                input_gradient: std::mem::take(&mut planner.input_gradient),
+                parameter_gradient: std::mem::take(&mut planner.parameter_gradient),
+                norms: std::mem::take(&mut planner.norms),
+                scaled: std::mem::take(&mut planner.scaled),
+            };
+            planned.push(if plan.slot[index + 1].is_none() {
+                OpPlan::default()
+            } else if plan.learns[index] {
                 own
             } else {
-                Vec::new()
+                OpPlan {
+                    input_gradient: own.input_gradient,
+                    ..OpPlan::default()
+                }
             });
         }
+        let reduction = Reduction::of(settings.clip_examples_l2);
+        let d_outputs = d_value(last).unwrap_or(&unused);
         model
             .loss()
-            .plan_gpu(&mut planner, &values[last], d_value(last).unwrap_or(&unused))?;
-        planner.backward = backward.into_iter().rev().flatten().collect();
+            .plan_gpu(&mut planner, &values[last], d_outputs, reduction)?;
+        planner.backward = backward(&mut planner, planned, settings.clip_examples_l2);
+        let sum = (accumulate > 1).then(|| planner.fixed("gradient of a step", d));
+        let add = sum
+            .as_ref()
+            .map(|sum| accumulate::shares(&mut planner, &d_parameters, sum, d));
         let update = UpdateBuffers {
-            gradient: &d_parameters,
+            gradient: sum.as_ref().unwrap_or(&d_parameters),
             parameters: &parameters,
             state: &state_buffer,
         };
@@ -174,88 +217,179 @@ impl GpuRun {
         for range in &settings.trainable {
             settings.optimizer.plan(&mut planner, d, range, &update);
         }
-        let dispatches = planner.finish()?;
+        let (dispatches, update) = planner.finish()?;
+        // Without room for it a loss of the device costs the epoch, no more.
+        let snapshots = (0..SUBMISSIONS).map(|_| Snapshot::new(gpu, batch_count + d + state_len));
+        let snapshots = snapshots.collect::<Result<_, _>>().unwrap_or_default();
         gpu.check()?;
         let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
         Ok(Self {
             gpu,
             examples,
             rows,
+            accumulate,
             parameters,
             state: state_buffer,
             lens,
             order,
             losses,
             batches,
-            batch_bindings,
-            stride,
             dispatches,
+            add,
+            update,
+            shares: Vec::new(),
+            snapshots,
+            snapshot_every: (4 * (d + state_len)).div_ceil(SNAPSHOT_BYTES).max(1),
+            submitted: 0,
         })
     }
 
-    /// Sends an epoch's order, and the numbers of its steps, which `numbers` gives for each step from 0.
+    /// Sends the order of `epoch`, from 1, and the numbers of its batches.
     pub fn begin_epoch(
-        &self,
+        &mut self,
         order: &[u32],
-        numbers: impl Fn(usize) -> StepNumbers,
+        epoch: u32,
+        settings: &Settings,
+        examples: &Examples,
     ) -> Result<(), EngineError> {
         self.gpu.check()?;
         self.gpu
             .queue
             .write_buffer(&self.order, 0, bytemuck::cast_slice(order));
-        let steps = self.examples.div_ceil(self.rows);
-        let mut bytes = vec![0u8; self.stride as usize * steps];
-        for (index, slot) in bytes.chunks_exact_mut(self.stride as usize).enumerate() {
-            let first = index * self.rows;
-            let rows = self.rows.min(self.examples - first);
-            let numbers = numbers(index);
-            let batch = BatchUniform {
-                rows: rows as u32,
-                first: first as u32,
+        let steps = order.chunks(settings.step_len());
+        self.shares = if self.accumulate > 1 {
+            steps
+                .clone()
+                .flat_map(|step| settings.shares(examples, step))
+                .collect()
+        } else {
+            vec![1.0; self.batch_count()]
+        };
+        let uniforms = (0..self.batch_count()).map(|index| {
+            let numbers = settings.numbers(epoch, steps.len(), index / self.accumulate);
+            BatchUniform {
+                rows: self.rows_of(index) as u32,
+                first: (index * self.rows) as u32,
                 index: index as u32,
-                key: numbers.key,
+                key: Settings::batch_key(numbers.key, index % self.accumulate),
                 learning_rate: numbers.learning_rate,
                 own: numbers.own,
-                padding: 0,
-            };
-            slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&batch));
-        }
-        self.gpu.queue.write_buffer(&self.batches, 0, &bytes);
+                share: self.shares[index],
+            }
+        });
+        self.batches.write(&self.gpu, uniforms);
         Ok(())
     }
 
-    /// Records and submits `steps` of the epoch, and waits until they are done.
-    pub async fn steps(&self, steps: Range<usize>) -> Result<(), EngineError> {
+    fn batch_count(&self) -> usize {
+        self.examples.div_ceil(self.rows)
+    }
+
+    /// Examples in batch `index` of the epoch.
+    fn rows_of(&self, index: usize) -> usize {
+        self.rows.min(self.examples - index * self.rows)
+    }
+
+    /// The batches of `step`.
+    fn batches_of(&self, step: usize) -> Range<usize> {
+        let first = step * self.accumulate;
+        first..(first + self.accumulate).min(self.batch_count())
+    }
+
+    /// Records a step of the epoch.
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, step: usize) {
+        for (at, batch) in self.batches_of(step).enumerate() {
+            let rows = self.rows_of(batch);
+            let mut record = |dispatches: &[Dispatch]| self.batches.record(pass, batch, rows, dispatches);
+            record(&self.dispatches);
+            if let Some(add) = &self.add {
+                record(std::slice::from_ref(&add[at.min(1)]));
+            }
+            if batch + 1 == self.batches_of(step).end {
+                record(&self.update);
+            }
+        }
+    }
+
+    /// Does the first step of the epoch `count` times, for the time that it takes.
+    pub async fn repeat(&self, count: usize) -> Result<(), EngineError> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in steps {
-                let rows = self.rows.min(self.examples - step * self.rows) as u32;
-                pass.set_bind_group(1, &self.batch_bindings, &[step as u32 * self.stride]);
-                for Dispatch {
-                    pipeline,
-                    bindings,
-                    grid,
-                } in &self.dispatches
-                {
-                    let (x, y) = grid.size(rows);
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bindings, &[]);
-                    pass.dispatch_workgroups(x, y, 1);
-                }
-            }
+            (0..count).for_each(|_| self.record(&mut pass, 0));
         }
-        self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.finished().await
+        let pending = self.gpu.submit(encoder).done(&self.gpu);
+        self.gpu.wait(pending).await
     }
 
-    /// The loss of each step of the epoch, the parameters, and the optimiser's state: the epoch's one read-back.
-    pub async fn end_epoch(&self) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), EngineError> {
-        let steps = self.examples.div_ceil(self.rows);
+    /// Records and submits `steps` of the epoch.
+    pub fn submit(&mut self, steps: Range<usize>) -> Submission {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            steps.clone().for_each(|step| self.record(&mut pass, step));
+        }
+        self.submitted += 1;
+        let is_last = self.batches_of(steps.end - 1).end == self.batch_count();
+        let snapshot = self
+            .snapshots
+            .get(self.submitted % SUBMISSIONS)
+            .filter(|_| is_last || self.submitted.is_multiple_of(self.snapshot_every))
+            .filter(|snapshot| snapshot.record(&mut encoder, &self.sources()))
+            .cloned();
+        let submitted = self.gpu.submit(encoder);
+        if let Some(snapshot) = &snapshot {
+            snapshot.ask();
+        }
+        Submission {
+            steps: steps.end,
+            pending: submitted.done(&self.gpu),
+            snapshot,
+        }
+    }
+
+    /// Waits until a submission is done. Moves `checkpoint` to the newest state that is known by then.
+    pub async fn wait(&self, submission: Submission, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
+        self.gpu.wait(submission.pending).await?;
+        if let Some(snapshot) = submission.snapshot {
+            snapshot.take(|bytes| self.keep(bytes, submission.steps, checkpoint));
+        }
+        Ok(())
+    }
+
+    /// The losses of the batches, the parameters and the optimiser's state, with their lengths.
+    fn sources(&self) -> [(&wgpu::Buffer, usize); 3] {
         let [d, state] = self.lens;
-        let sources = [(&self.losses, steps), (&self.parameters, d), (&self.state, state)];
-        let mut read = self.gpu.read(&sources).await?.into_iter();
-        let mut next = || read.next().unwrap_or_default();
-        Ok((next(), next(), next()))
+        [
+            (&self.losses, self.batch_count()),
+            (&self.parameters, d),
+            (&self.state, state),
+        ]
+    }
+
+    /// Moves `checkpoint` to what the sources were after `steps` of the epoch.
+    fn keep(&self, bytes: &[u8], steps: usize, checkpoint: &mut Checkpoint) {
+        let numbers = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(bytes);
+        let (losses, rest) = bytes.split_at(4 * self.batch_count());
+        let (parameters, state) = rest.split_at(4 * self.lens[0]);
+        let losses = numbers(losses);
+        let loss = |step| {
+            let batches = self.batches_of(step);
+            batches
+                .map(|batch| self.shares[batch] * losses[batch])
+                .sum::<f32>()
+        };
+        checkpoint.losses = (0..steps).map(loss).collect();
+        bytemuck::cast_slice_mut(&mut checkpoint.parameters).copy_from_slice(parameters);
+        bytemuck::cast_slice_mut(&mut checkpoint.state).copy_from_slice(&state[..4 * self.lens[1]]);
+    }
+
+    /// Moves `checkpoint` to the end of the epoch of so many steps: where the newest snapshot is not from there, by a read-back.
+    pub async fn end_epoch(&self, steps: usize, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
+        if checkpoint.losses.len() < steps {
+            let read = self.gpu.read(&self.sources()).await?;
+            self.keep(bytemuck::cast_slice(&read), steps, checkpoint);
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
-// Adds one gradient to another: sum += more.
+// Adds one gradient to another.
 //
-//   reads              reads and writes
-//   more [rows, len]   sum [rows, len]
+//   entry point   reads              reads and writes
+//   accumulate    more [rows, len]   sum [rows, len]: sum += more
+//   add_share     more [len]         sum [len]: sum += share * more
+//   set_share     more [len]         sum [len]: sum = share * more
 //
-// Dispatch: workgroups (ceil(len / 64), rows), one invocation a number.
+// Dispatch: accumulate (ceil(len / 64), rows); the others ceil(len / 64), folded into rows; one invocation a number.
 
 struct Dims {
     len: u32,
@@ -13,6 +15,11 @@ struct Batch {
     rows: u32,
     first: u32,
     index: u32,
+    key: u32,
+    learning_rate: f32,
+    own0: f32,
+    own1: f32,
+    share: f32,
 }
 
 @group(0) @binding(0) var<storage, read> more: array<f32>;
@@ -25,4 +32,16 @@ fn accumulate(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x >= dims.len || id.y >= batch.rows) { return; }
     let at = id.y * dims.len + id.x;
     sum[at] += more[at];
+}
+
+@compute @workgroup_size(64)
+fn add_share(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = id.y * groups.x * 64u + id.x;
+    if (at < dims.len) { sum[at] += batch.share * more[at]; }
+}
+
+@compute @workgroup_size(64)
+fn set_share(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = id.y * groups.x * 64u + id.x;
+    if (at < dims.len) { sum[at] = batch.share * more[at]; }
 }

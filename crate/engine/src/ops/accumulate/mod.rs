@@ -1,17 +1,32 @@
-//! Adding one gradient to another, where a value is read more than once. On the CPU a loop of the back end.
+//! Adding one gradient to another: where a value is read more than once, and over the batches of a step. On the CPU loops of the
+//! back end.
 
-use crate::backend::gpu::{Access, Grid, Planner};
+use crate::backend::gpu::{Access, Dispatch, Grid, Planner};
 
 const SHADER: (&str, &str) = (
     "accumulate",
     include_str!(concat!(env!("OUT_DIR"), "/accumulate.wgsl")),
 );
 
+const ACCESS: [Access; 2] = [Access::Read, Access::Write];
+
+/// For the batches of a step: `sum = share·more` for the first, `sum += share·more` for the others, both `[len]`.
+pub(crate) fn shares(
+    planner: &mut Planner<'_>,
+    more: &wgpu::Buffer,
+    sum: &wgpu::Buffer,
+    len: usize,
+) -> [Dispatch; 2] {
+    let dims = planner.uniform(&[len as u32]);
+    let grid = Grid::linear(len, 64);
+    ["set_share", "add_share"]
+        .map(|entry| planner.dispatch(SHADER, entry, &ACCESS, &[more, sum], Some(&dims), grid))
+}
+
 /// Adds the dispatch `sum += more`, both `[rows, len]`, to the backward pass of the operation being planned.
 pub(crate) fn plan(planner: &mut Planner<'_>, more: &wgpu::Buffer, sum: &wgpu::Buffer, len: usize) {
     let dims = planner.uniform(&[len as u32]);
-    let access = [Access::Read, Access::Write];
     let grid = Grid::rows(1, len, 64);
-    let dispatch = planner.dispatch(SHADER, "accumulate", &access, &[more, sum], Some(&dims), grid);
+    let dispatch = planner.dispatch(SHADER, "accumulate", &ACCESS, &[more, sum], Some(&dims), grid);
     planner.input_gradient.push(dispatch);
 }

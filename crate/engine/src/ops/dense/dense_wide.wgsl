@@ -8,7 +8,7 @@
 // `rows` are the batch's rows times the positions of each. `inputs`, `outputs`, `offset` and `bias` count groups of four numbers.
 // In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, in `parameters` the bias at `bias`, or there is none.
 //
-// Dispatch: workgroups (ceil(columns / 64), ceil(lines / 64)) with 8 x 8 invocations, straight from storage. Loads past an edge are clamped, stores past it are left out.
+// Dispatch: workgroups (ceil(columns / 64), ceil(lines / 32)) with 8 x 4 invocations, straight from storage. Loads past an edge are clamped, stores past it are left out.
 
 struct Dims {
     inputs: u32,
@@ -45,7 +45,7 @@ fn rectified(y: vec4<f32>) -> vec4<f32> {
     return y;
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(8, 4)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = batch.rows * dims.positions;
     let row = id.y * 8u;
@@ -140,7 +140,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row + 7u <= last) { let at = (row + 7u) * dims.outputs + left; out[at] = rectified(s7); if (more) { out[at + 1u] = rectified(t7); } }
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(8, 4)
 fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = batch.rows * dims.positions;
     let top = id.y * 2u;
@@ -188,7 +188,7 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(8, 4)
 fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = batch.rows * dims.positions;
     let row = id.y * 8u;

@@ -1,20 +1,27 @@
-//! GPU dispatches of `dense.wgsl`, and of `dense_wide.wgsl` where the lengths allow it.
+//! GPU dispatches: of `product.wgsl` where the device is better at it, else of `dense.wgsl`, and of `dense_wide.wgsl` where the
+//! lengths allow it.
 
 use super::Dense;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner},
+    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner, Work},
+    ops::{
+        ghost::{self, ProductTerm},
+        product::{Kind, Product, Tiles},
+    },
 };
 
 const SHADER: (&str, &str) = ("dense", include_str!(concat!(env!("OUT_DIR"), "/dense.wgsl")));
-/// Elements that one workgroup covers in each direction: 8 invocations of 4.
-const TILE: usize = 32;
+/// Lines and columns that one workgroup covers: 8 invocations of 4 in each direction.
+const TILE: [usize; 2] = [32, 32];
+/// As above, 4 invocations of 8 lines and 4 columns.
+const HALF_TILE: [usize; 2] = [32, 16];
 const WIDE: (&str, &str) = (
     "dense_wide",
     include_str!(concat!(env!("OUT_DIR"), "/dense_wide.wgsl")),
 );
-/// As above, 8 invocations of 8.
-const WIDE_TILE: usize = 64;
+/// As above, 4 and 8 invocations of 8: enough workgroups for several cores where a batch is small.
+const WIDE_TILE: [usize; 2] = [32, 64];
 /// Numbers in one load of the wide kernels.
 const LANES: usize = 4;
 const ACCESS: [Access; 3] = [Access::Read, Access::Read, Access::Write];
@@ -34,7 +41,7 @@ impl Dense {
         } = buffers;
         let bias = self.bias().start;
         let forward = self.forward_gpu(planner, [x, parameters, y], Some(bias));
-        planner.forward.push(forward);
+        planner.forward.extend(forward);
         if self.relu {
             let dims = planner.uniform(&self.dims(1, None));
             let grid = Grid::rows(1, self.positions * self.outputs, 64);
@@ -43,10 +50,12 @@ impl Dense {
         }
         if let Some(dx) = dx {
             let input_gradient = self.input_gradient_gpu(planner, [dy, parameters, dx], None);
-            planner.input_gradient.push(input_gradient);
+            planner.input_gradient.extend(input_gradient);
         }
         let gradient = self.gradient_gpu(planner, [x, dy, d_parameters], Some(bias));
         planner.parameter_gradient.extend(gradient);
+        self.norms_gpu(planner, [x, dy], true);
+        planner.scaled.push((dy.clone(), self.positions * self.outputs));
         Ok(())
     }
 
@@ -56,9 +65,20 @@ impl Dense {
         planner: &mut Planner<'_>,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-    ) -> Dispatch {
-        self.product(planner, "forward", bound, bias, |tile| {
-            Grid::positions(tile, self.positions, self.outputs, tile)
+    ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::Forward,
+            lines: self.positions,
+            depth: self.inputs,
+            columns: self.outputs,
+            bias,
+            relu: self.relu,
+            ..self.product()
+        };
+        self.tiled(planner, &product, bound).unwrap_or_else(|| {
+            let grid =
+                |[lines, columns]: [usize; 2]| Grid::positions(lines, self.positions, self.outputs, columns);
+            vec![self.direct(planner, "forward", bound, bias, grid)]
         })
     }
 
@@ -68,9 +88,19 @@ impl Dense {
         planner: &mut Planner<'_>,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-    ) -> Dispatch {
-        self.product(planner, "input_gradient", bound, bias, |tile| {
-            Grid::positions(tile, self.positions, self.inputs, tile)
+    ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::InputGradient,
+            lines: self.positions,
+            depth: self.outputs,
+            columns: self.inputs,
+            bias,
+            ..self.product()
+        };
+        self.tiled(planner, &product, bound).unwrap_or_else(|| {
+            let grid =
+                |[lines, columns]: [usize; 2]| Grid::positions(lines, self.positions, self.inputs, columns);
+            vec![self.direct(planner, "input_gradient", bound, bias, grid)]
         })
     }
 
@@ -81,6 +111,17 @@ impl Dense {
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
     ) -> Vec<Dispatch> {
+        let product = Product {
+            kind: Kind::Gradient,
+            lines: self.inputs + usize::from(bias.is_some()),
+            depth: self.positions,
+            columns: self.outputs,
+            ones: bias.is_some(),
+            ..self.product()
+        };
+        if let Some(dispatches) = self.tiled(planner, &product, bound) {
+            return dispatches;
+        }
         // The narrow kernel makes the bias's gradient as one line more.
         let wide = self.is_wide(bias);
         let (lines, with_bias) = if wide {
@@ -88,8 +129,8 @@ impl Dense {
         } else {
             (self.inputs + usize::from(bias.is_some()), bias)
         };
-        let gradient = self.product(planner, "gradient", bound, with_bias, |tile| {
-            Grid::fixed(lines, tile, self.outputs, tile)
+        let gradient = self.direct(planner, "gradient", bound, with_bias, |[tile, columns]| {
+            Grid::fixed(lines, tile, self.outputs, columns)
         });
         let [_, dy, d_parameters] = bound;
         let bias = bias.filter(|_| wide);
@@ -98,19 +139,76 @@ impl Dense {
         [gradient].into_iter().chain(bias).collect()
     }
 
-    /// One product, by the wide kernels where they can do it.
-    fn product(
+    /// The norms of each example's `xᵀ·dy`, and of the bias's gradient where there is one: `[x, dy]`.
+    pub(in crate::ops) fn norms_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        [a, b]: [&wgpu::Buffer; 2],
+        bias: bool,
+    ) {
+        let shape = [self.positions, self.inputs, self.outputs];
+        let window = None;
+        ghost::product_gpu(
+            planner,
+            &ProductTerm {
+                a,
+                b,
+                shape,
+                bias,
+                window,
+            },
+        );
+    }
+
+    /// What all products of the layer share.
+    const fn product(&self) -> Product<'static> {
+        Product {
+            kind: Kind::Forward,
+            lines: 0,
+            depth: 0,
+            columns: 0,
+            offset: self.offset,
+            bias: None,
+            relu: false,
+            ones: false,
+            windows: None,
+        }
+    }
+
+    /// A product through workgroup memory, where the device is better at that.
+    fn tiled(
+        &self,
+        planner: &mut Planner<'_>,
+        product: &Product<'_>,
+        bound: [&wgpu::Buffer; 3],
+    ) -> Option<Vec<Dispatch>> {
+        let rows = if product.kind == Kind::Gradient {
+            1
+        } else {
+            planner.max_rows()
+        };
+        let work = Work::of(rows * product.lines, product.columns);
+        let tiles = Tiles::of(planner.kernel(work))?;
+        product.plan(planner, tiles, bound)
+    }
+
+    /// One product straight from storage, by the wide kernels where they can do it.
+    fn direct(
         &self,
         planner: &mut Planner<'_>,
         entry: &'static str,
         bound: [&wgpu::Buffer; 3],
         bias: Option<usize>,
-        grid: impl FnOnce(usize) -> Grid,
+        grid: impl FnOnce([usize; 2]) -> Grid,
     ) -> Dispatch {
-        let (shader, unit, tile) = if self.is_wide(bias) {
-            (WIDE, LANES, WIDE_TILE)
+        let (shader, entry, unit, tile) = if self.is_wide(bias) {
+            (WIDE, entry, LANES, WIDE_TILE)
         } else {
-            (SHADER, 1, TILE)
+            match entry {
+                "forward" if self.inputs.is_multiple_of(LANES) => (SHADER, "forward4", 1, HALF_TILE),
+                "gradient" if self.inputs.is_multiple_of(LANES) => (SHADER, "gradient4", 1, HALF_TILE),
+                _ => (SHADER, entry, 1, TILE),
+            }
         };
         let dims = planner.uniform(&self.dims(unit, bias));
         planner.dispatch(shader, entry, &ACCESS, &bound, Some(&dims), grid(tile))
@@ -143,6 +241,6 @@ pub(in crate::ops) fn bias_gradient_gpu(
     bias: usize,
 ) -> Dispatch {
     let dims = planner.uniform(&[0, columns as u32, 0, positions as u32, 0, bias as u32]);
-    let (bound, grid) = ([dy, dy, d_parameters], Grid::linear(columns, 64));
+    let (bound, grid) = ([dy, dy, d_parameters], Grid::linear(columns, 16));
     planner.dispatch(SHADER, "bias_gradient", &ACCESS, &bound, Some(&dims), grid)
 }

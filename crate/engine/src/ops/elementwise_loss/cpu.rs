@@ -65,8 +65,9 @@ impl LossOp for ElementwiseLoss {
         planner: &mut Planner<'_>,
         outputs: &wgpu::Buffer,
         d_outputs: &wgpu::Buffer,
+        reduction: Reduction,
     ) -> Result<(), EngineError> {
-        self.plan(planner, outputs, d_outputs);
+        self.plan(planner, outputs, d_outputs, reduction);
         Ok(())
     }
 }

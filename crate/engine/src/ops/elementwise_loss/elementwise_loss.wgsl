@@ -5,11 +5,12 @@
 //   reduce        row_losses [rows]                           losses[batch.index]
 //
 // Dispatch: gradient (1, rows), 64 invocations a row; reduce (1). The sums' order is fixed, so the same batch always gives the
-// same bits. Targets are the bits of numbers.
+// same bits. Targets are the bits of numbers. With per_example = 1 the gradient of each row is that of its own mean loss.
 
 struct Dims {
     len: u32,
     measure: u32,
+    per_example: u32,
 }
 
 struct Batch {
@@ -32,6 +33,7 @@ var<workgroup> partial: array<f32, 64>;
 fn gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.y;
     let scale = 1.0 / (f32(batch.rows) * f32(dims.len));
+    let slope = select(scale, 1.0 / f32(dims.len), dims.per_example == 1u);
     var sum = 0.0;
     if (row < batch.rows) {
         for (var i = lane; i < dims.len; i += 64u) {
@@ -40,10 +42,10 @@ fn gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
             let t = bitcast<f32>(targets[at]);
             if (dims.measure == 0u) {
                 sum += (z - t) * (z - t);
-                d_outputs[at] = 2.0 * (z - t) * scale;
+                d_outputs[at] = 2.0 * (z - t) * slope;
             } else {
                 sum += max(z, 0.0) - z * t + log(1.0 + exp(-abs(z)));
-                d_outputs[at] = (1.0 / (1.0 + exp(-z)) - t) * scale;
+                d_outputs[at] = (1.0 / (1.0 + exp(-z)) - t) * slope;
             }
         }
     }

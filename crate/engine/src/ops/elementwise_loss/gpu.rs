@@ -1,7 +1,10 @@
 //! GPU dispatches of `elementwise_loss.wgsl`.
 
 use super::{ElementwiseLoss, Measure};
-use crate::backend::gpu::{Access, Grid, Planner};
+use crate::{
+    backend::gpu::{Access, Grid, Planner},
+    ops::Reduction,
+};
 
 const SHADER: (&str, &str) = (
     "elementwise_loss",
@@ -16,9 +19,16 @@ const ACCESS: [Access; 5] = [
 ];
 
 impl ElementwiseLoss {
-    pub(super) fn plan(&self, planner: &mut Planner<'_>, outputs: &wgpu::Buffer, d_outputs: &wgpu::Buffer) {
+    pub(super) fn plan(
+        &self,
+        planner: &mut Planner<'_>,
+        outputs: &wgpu::Buffer,
+        d_outputs: &wgpu::Buffer,
+        reduction: Reduction,
+    ) {
         let measure = u32::from(self.measure == Measure::SigmoidCrossEntropy);
-        let dims = planner.uniform(&[self.len as u32, measure]);
+        let per_example = u32::from(reduction == Reduction::Example);
+        let dims = planner.uniform(&[self.len as u32, measure, per_example]);
         let row_losses = planner.per_row("row losses", 1);
         let (targets, losses) = (planner.labels.clone(), planner.losses.clone());
         let bound = [outputs, &targets, d_outputs, &row_losses, &losses];

@@ -1,7 +1,10 @@
 //! GPU dispatches of `embedding.wgsl`.
 
 use super::Embedding;
-use crate::backend::gpu::{Access, Grid, OpBuffers, Planner};
+use crate::{
+    backend::gpu::{Access, Grid, OpBuffers, Planner},
+    ops::ghost,
+};
 
 const SHADER: (&str, &str) = (
     "embedding",
@@ -40,5 +43,7 @@ impl Embedding {
         planner.forward.push(forward);
         planner.parameter_gradient.extend(clear);
         planner.parameter_gradient.push(gradient);
+        ghost::tokens_gpu(planner, x, dy, [self.time, self.units]);
+        planner.scaled.push((dy.clone(), self.time * self.units));
     }
 }

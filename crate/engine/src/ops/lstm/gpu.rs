@@ -89,7 +89,7 @@ impl Lstm {
                 planner.forward.push(dispatch);
             }
         }
-        let mut kernel_gradient = |offset, [inputs, outputs]: [usize; 2], bound| {
+        let mut kernel_gradient = |offset, [inputs, outputs]: [usize; 2], bound: [&wgpu::Buffer; 3]| {
             let kernel = Dense {
                 positions: self.time,
                 inputs,
@@ -99,10 +99,12 @@ impl Lstm {
             };
             let gradient = kernel.gradient_gpu(planner, bound, None);
             planner.parameter_gradient.extend(gradient);
+            kernel.norms_gpu(planner, [bound[0], bound[1]], false);
         };
         kernel_gradient(self.offset, [outputs, gates], [&previous, kept, d_parameters]);
         if let Some(offset) = self.projection {
             kernel_gradient(offset, [units, outputs], [&hidden, dy, d_parameters]);
+            planner.scaled.push((dy.clone(), self.time * outputs));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::Normalize;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Grid, OpBuffers, Planner},
+    backend::gpu::{Access, Grid, NormTerm, OpBuffers, Planner},
 };
 
 const SHADER: (&str, &str) = (
@@ -29,7 +29,8 @@ impl Normalize {
         ];
         let mut numbers = sizes.map(|n| n as u32).to_vec();
         numbers.push(self.epsilon.to_bits());
-        let dims = planner.uniform(&numbers);
+        // No parts of norms here.
+        let dims = planner.uniform(&[&numbers[..], &[0, 0]].concat());
         let &OpBuffers {
             x,
             y,
@@ -55,6 +56,16 @@ impl Normalize {
         planner.forward.push(forward);
         planner.input_gradient.extend(input_gradient);
         planner.parameter_gradient.push(gradient);
+        planner.norms.push(NormTerm {
+            shader: SHADER,
+            entry: "norms",
+            access: &ACCESS,
+            bound: [x, x, dy, kept].map(Clone::clone).to_vec(),
+            numbers,
+            parts: 1,
+        });
+        let len = self.instances * self.positions * self.channels;
+        planner.scaled.push((dy.clone(), len));
         Ok(())
     }
 }

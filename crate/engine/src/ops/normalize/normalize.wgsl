@@ -4,13 +4,14 @@
 //   forward          x   parameters   x (unused)   written   y
 //   input_gradient   x   parameters   dy           read      dx
 //   gradient         x   x (unused)   dy           read      d_parameters
+//   norms            x   x (unused)   dy           read      norms: for each row the squared norm of its gradient
 //
 // x, y, dy, dx: [rows, instances, positions, channels]. kept: for each instance the means of its groups, then their factors,
 // [rows, instances, 2, groups]. In `parameters` and `d_parameters` the scale [channels] lies at `offset`, the shift [channels]
-// right behind it.
+// right behind it. norms [rows, parts]: `norms` writes the part `first`.
 //
 // Dispatch: workgroups of 64, folded into (x, y): forward and input_gradient one for each group of an instance, rows * instances *
-// groups; gradient one for each channel. Their sums are made in workgroup memory, in the same order every time.
+// groups; gradient one for each channel; norms one for each row. Their sums are made in workgroup memory, in the same order every time.
 
 struct Dims {
     instances: u32,
@@ -19,6 +20,8 @@ struct Dims {
     groups: u32,
     offset: u32,
     epsilon: u32, // bits of an f32
+    first: u32,
+    parts: u32,
 }
 
 struct Batch {
@@ -154,4 +157,24 @@ fn gradient(
         out[dims.offset + channel] = totals.x;
         out[dims.offset + dims.channels + channel] = totals.y;
     }
+}
+
+@compute @workgroup_size(64)
+fn norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let lines = dims.instances * dims.positions;
+    let begin = id.y * lines;
+    var squares = 0.0;
+    for (var channel = lane; channel < dims.channels; channel += LANES) {
+        let group = channel / (dims.channels / dims.groups);
+        var sums = vec2<f32>();
+        for (var line = begin; line < begin + lines; line++) {
+            let at = line * dims.channels + channel;
+            let statistics = line / dims.positions * 2u * dims.groups + group;
+            let normal = (x[at] - kept[statistics]) * kept[statistics + dims.groups];
+            sums += vec2<f32>(dy[at] * normal, dy[at]);
+        }
+        squares += dot(sums, sums);
+    }
+    let squared = total(lane, vec2<f32>(squares, 0.0)).x;
+    if (lane == 0u) { out[id.y * dims.parts + dims.first] = squared; }
 }

@@ -3,7 +3,10 @@
 use super::TiedDense;
 use crate::{
     backend::gpu::{OpBuffers, Planner},
-    ops::dense::{Dense, bias_gradient_gpu},
+    ops::{
+        dense::{Dense, bias_gradient_gpu},
+        ghost::{self, ProductTerm},
+    },
 };
 
 impl TiedDense {
@@ -15,6 +18,7 @@ impl TiedDense {
             dx,
             parameters,
             d_parameters,
+            shared,
             ..
         } = buffers;
         let vocabulary = self.embedding.vocabulary;
@@ -30,9 +34,24 @@ impl TiedDense {
         let gradient = table.gradient_gpu(planner, [dy, x, d_parameters], None);
         let shape = [self.positions, vocabulary];
         let bias_gradient = bias_gradient_gpu(planner, [dy, d_parameters], shape, self.bias);
-        planner.forward.push(forward);
-        planner.input_gradient.extend(input_gradient);
+        planner.forward.extend(forward);
+        planner
+            .input_gradient
+            .extend(input_gradient.into_iter().flatten());
         planner.parameter_gradient.extend(gradient);
         planner.parameter_gradient.push(bias_gradient);
+        let shape = [self.positions, self.embedding.units, vocabulary];
+        let term = ProductTerm {
+            a: x,
+            b: dy,
+            shape,
+            bias: true,
+            window: None,
+        };
+        ghost::product_gpu(planner, &term);
+        if let Some([tokens, vectors]) = shared {
+            ghost::cross_gpu(planner, [x, dy, tokens, vectors], shape, self.embedding.time);
+        }
+        planner.scaled.push((dy.clone(), self.positions * vocabulary));
     }
 }

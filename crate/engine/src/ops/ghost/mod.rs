@@ -1,5 +1,11 @@
 //! Norms of per-example gradients that are products or sums, without the gradients ("ghost norms", Li et al. 2022, section 4).
 
+#[cfg(feature = "gpu")]
+mod gpu;
+
+#[cfg(feature = "gpu")]
+pub(crate) use gpu::{ProductTerm, cross_gpu, product_gpu, tokens_gpu};
+
 use crate::backend::{
     matrix::{Matrix, multiply},
     vector::{add_rows, dot},
