@@ -159,6 +159,41 @@ test("auto measures both where the adapter says that it is a real one, and train
     assert.equal(run.value?.backend, chosen.backend, "it trains where it says");
     assert.equal(chosen.adapter, "A pretended GPU");
     assertMeasured(chosen);
+    assert.equal(chosen.cached, false);
+
+    // The next visit finds what this one measured; a task of other terms would not.
+    await one.load(new URL(one.page.url()).origin);
+    assert.equal((await wholeRun(one, { backend: "auto", pretendGpu: true })).value?.reason, "rounds-done");
+    const [again] = await one.events("backend");
+    const figures = ({ backend, reason, adapter, cpuMsPerStep, gpuMsPerStep }) =>
+      ({ backend, reason, adapter, cpuMsPerStep, gpuMsPerStep });
+    assert.deepEqual(figures(again), figures(chosen));
+    assert.equal(again.cached, true);
+  });
+});
+
+test("a page that is hidden and frozen in the middle of training is no error: it goes on where it was", async () => {
+  await scene({ set: { "training.epochs": 60 } }, async ({ relay, tab }) => {
+    const one = await (await tab()).ready();
+    await one.page.evaluate(() => {
+      window.seen = [];
+      for (const type of ["freeze", "resume"]) document.addEventListener(type, () => window.seen.push(type));
+      document.addEventListener("visibilitychange", () => window.seen.push(document.visibilityState));
+    });
+    await one.join({ rounds: 1 });
+    await one.event({ type: "step" });
+    const session = await one.page.context().newCDPSession(one.page);
+    // As a browser does with a tab in the background: hidden, and after a while frozen.
+    await session.send("Page.setWebLifecycleState", { state: "frozen" });
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await session.send("Page.setWebLifecycleState", { state: "active" });
+    const result = await one.joined();
+    const seen = await one.page.evaluate(() => window.seen);
+    assert.ok(seen.includes("freeze") && seen.includes("resume"), `the page was frozen: ${seen}`);
+    assert.equal(result.value?.reason, "rounds-done", `${result.code}: ${result.message}`);
+    const fallbacks = (await one.events("backend")).filter((event) => event.fallback);
+    assert.deepEqual(fallbacks, []);
+    assert.equal((await relay.published(1)).clients, 1);
   });
 });
 

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use unsaid_document::{Document, Field, Fields, deserialize_by_read};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::external::ExternalTensor;
+
 deserialize_by_read!(ModelSpec, LayerSpec);
 
 /// A model: the shape of one example, the layers it passes through, and the loss at the end.
@@ -159,6 +162,15 @@ pub enum LayerSpec {
     /// Logits over the vocabulary by the transposed table of the model's embedding: `[…, units] → […, vocabulary]`, see
     /// [`crate::ops::tied_dense`].
     TiedDense {},
+    /// The whole model, computed by another program, such as a dfdx module (feature `dfdx`): the engine lays its tensors out,
+    /// starts and stores them, and refuses to run them. Must be the only layer. Browsers do not know it.
+    #[cfg(not(target_arch = "wasm32"))]
+    External {
+        /// The tensors, in the order in which they lie in the flat vector.
+        tensors: Vec<ExternalTensor>,
+        /// Shape of one example of the output.
+        output: Vec<usize>,
+    },
 }
 
 /// What a window does at the edges of an image.
@@ -230,8 +242,6 @@ impl Document for ModelSpec {
 
 impl Document for LayerSpec {
     fn read(document: serde_json::Value) -> Result<Self, String> {
-        /// That of PyTorch's layer and group normalisation.
-        const USUAL_EPSILON: f32 = 1e-5;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let layer = match f.tag("type")?.as_str() {
@@ -272,11 +282,11 @@ impl Document for LayerSpec {
             "global-average-pool2d" => Self::GlobalAveragePool2d {},
             "flatten" => Self::Flatten {},
             "layer-norm" => Self::LayerNorm {
-                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+                epsilon: f.optional("epsilon").unwrap_or(Self::USUAL_EPSILON),
             },
             "group-norm" => Self::GroupNorm {
                 groups: f.required("groups"),
-                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+                epsilon: f.optional("epsilon").unwrap_or(Self::USUAL_EPSILON),
             },
             "batch-norm" => Self::BatchNorm {
                 epsilon: f.nullable("epsilon"),
@@ -297,6 +307,11 @@ impl Document for LayerSpec {
                 projection: f.nullable("projection"),
             },
             "tied-dense" => Self::TiedDense {},
+            #[cfg(not(target_arch = "wasm32"))]
+            "external" => Self::External {
+                tensors: Vec::read(f.document("tensors")?)?,
+                output: f.required("output"),
+            },
             other => return Err(format!("unknown variant `{other}`")),
         };
         fields.finish().map(|()| layer)
@@ -304,6 +319,9 @@ impl Document for LayerSpec {
 }
 
 impl LayerSpec {
+    /// The ε of PyTorch's layer and group normalisation.
+    pub(super) const USUAL_EPSILON: f32 = 1e-5;
+
     /// The type, as written in JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -330,6 +348,8 @@ impl LayerSpec {
             Self::Lstm { .. } => "lstm",
             Self::CifgLstm { .. } => "cifg-lstm",
             Self::TiedDense {} => "tied-dense",
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::External { .. } => "external",
         }
     }
 }
