@@ -29,5 +29,7 @@ pub use layout::{Init, Layout, ParameterTensor};
 pub use model::{Evaluation, MAX_PARAMETERS, Memory, Model};
 #[cfg(not(target_arch = "wasm32"))]
 pub use spec::ExternalTensor;
-pub use spec::{LayerSpec, LossSpec, ModelBuilder, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec};
+pub use spec::{
+    LayerSpec, LossSpec, ModelBuilder, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec,
+};
 pub use train::{Control, Device, Observer, Progress, Trained, Training, Unobserved, time_steps, train};

@@ -35,7 +35,10 @@ fn document(value: &JsValue) -> Value {
         let mut fields = Map::new();
         for entry in Object::entries(value.unchecked_ref()).iter() {
             let entry: Array = entry.unchecked_into();
-            fields.insert(entry.get(0).as_string().unwrap_or_default(), document(&entry.get(1)));
+            fields.insert(
+                entry.get(0).as_string().unwrap_or_default(),
+                document(&entry.get(1)),
+            );
         }
         Value::Object(fields)
     }

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use unsaid_document::{Document, Fields, Value};
 
-
 /// One tensor of a [`crate::LayerSpec::External`]. It starts with numbers drawn uniformly from `mean ± spread`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExternalTensor {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use unsaid_document::{Document, Field, Fields, deserialize_by_read};
+use unsaid_document::{Document, Field, Fields, Value, deserialize_by_read};
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::external::ExternalTensor;
@@ -187,7 +187,7 @@ pub enum Padding {
 impl Field for LossSpec {
     const EXPECTED: &'static str = "`softmax-cross-entropy`, `sigmoid-cross-entropy` or `mean-squared-error`";
     const NONE: Self = Self::SoftmaxCrossEntropy;
-    fn read(value: &serde_json::Value) -> Option<Self> {
+    fn read(value: &Value) -> Option<Self> {
         let kind = value.as_str()?;
         let all = [
             Self::SoftmaxCrossEntropy,
@@ -201,7 +201,7 @@ impl Field for LossSpec {
 impl Field for Padding {
     const EXPECTED: &'static str = "`valid` or `same`";
     const NONE: Self = Self::Valid;
-    fn read(value: &serde_json::Value) -> Option<Self> {
+    fn read(value: &Value) -> Option<Self> {
         match value.as_str()? {
             "valid" => Some(Self::Valid),
             "same" => Some(Self::Same),
@@ -225,9 +225,9 @@ pub enum LossSpec {
 }
 
 impl Document for ModelSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
-        let serde_json::Value::Array(layers) = fields.document("layers")? else {
+        let Value::Array(layers) = fields.document("layers")? else {
             return Err("field `layers` must be a list of layers".into());
         };
         let layers: Result<_, _> = layers.into_iter().map(LayerSpec::read).collect();
@@ -241,7 +241,7 @@ impl Document for ModelSpec {
 }
 
 impl Document for LayerSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let layer = match f.tag("type")?.as_str() {
@@ -309,7 +309,7 @@ impl Document for LayerSpec {
             "tied-dense" => Self::TiedDense {},
             #[cfg(not(target_arch = "wasm32"))]
             "external" => Self::External {
-                tensors: Vec::read(f.document("tensors")?)?,
+                tensors: Document::read(f.document("tensors")?)?,
                 output: f.required("output"),
             },
             other => return Err(format!("unknown variant `{other}`")),

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use unsaid_document::{Document, Fields, deserialize_by_read};
+use unsaid_document::{Document, Fields, Value, deserialize_by_read};
 
 deserialize_by_read!(TrainSpec, OptimizerSpec, ScheduleSpec);
 
@@ -103,7 +103,7 @@ pub enum OptimizerSpec {
 }
 
 impl Document for TrainSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let optimizer = OptimizerSpec::read(f.document("optimizer")?)?;
@@ -126,7 +126,7 @@ impl Document for TrainSpec {
 }
 
 impl Document for OptimizerSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let [beta1, beta2] = Self::BETAS;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
@@ -145,7 +145,9 @@ impl Document for OptimizerSpec {
             },
             "adagrad" => Self::Adagrad {
                 learning_rate: f.required("learning_rate"),
-                initial_accumulator: f.optional("initial_accumulator").unwrap_or(Self::INITIAL_ACCUMULATOR),
+                initial_accumulator: f
+                    .optional("initial_accumulator")
+                    .unwrap_or(Self::INITIAL_ACCUMULATOR),
                 epsilon: f.optional("epsilon").unwrap_or(Self::EPSILON),
             },
             other => return Err(format!("unknown variant `{other}`")),
@@ -182,7 +184,7 @@ pub enum ScheduleSpec {
 }
 
 impl Document for ScheduleSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let schedule = match f.tag("type")?.as_str() {
