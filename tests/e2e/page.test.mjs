@@ -67,6 +67,7 @@ test("everything that can be done can be done with the keyboard", async () => {
 
 /** Draws a 3 with the mouse. */
 async function drawThree(page) {
+  await page.locator("#pad").scrollIntoViewIfNeeded();
   const { x, y, width, height } = await page.locator("#pad").boundingBox();
   const upper = [[0.3, 0.25], [0.5, 0.17], [0.68, 0.28], [0.62, 0.42], [0.45, 0.5]];
   const lower = [[0.65, 0.57], [0.7, 0.73], [0.5, 0.84], [0.28, 0.76]];

@@ -85,7 +85,7 @@ fn run(command: Command) -> Result<()> {
             browser::find_or_install()?;
             let relay = artifacts::relay(&place)?;
             mnist::shards(&place, &node, &relay)?;
-            sotu::speeches(&place, &node)?;
+            sotu::speeches(&place)?;
             println!("==> everything is there");
             Ok(())
         }

@@ -7,7 +7,7 @@ use super::{
     runner::{Runner, Verdict, cargo, check, tests},
     shaders,
 };
-use crate::{apt::on_path, licences, npm, sotu, vulkan, wasm_target};
+use crate::{apt::on_path, licences, sotu, vulkan, wasm_target};
 
 pub(super) fn lint(runner: &mut Runner) {
     runner.stage(Group::Lint, "fmt", |place| {
@@ -99,8 +99,8 @@ pub(super) fn native(runner: &mut Runner) {
         ))
     });
     runner.stage(Group::Native, "language model", |place| {
-        let speeches = sotu::speeches(place, &npm::packages(place)?)?;
-        let words = ["test", "-p", "unsaid-tests", "--test", "language", "--locked"];
+        let speeches = sotu::speeches(place)?;
+        let words = ["test", "--workspace", "--test", "language", "--locked"];
         let mut command = cargo(place, &words);
         command
             .args(["--", "--ignored", "--nocapture"])

@@ -160,6 +160,7 @@ impl ModelBuilder {
     }
 
     /// [`LayerSpec::Add`].
+    #[allow(clippy::should_implement_trait)] // the layer's name
     pub fn add(self, with: impl Into<String>) -> Self {
         self.layer(LayerSpec::Add { with: with.into() })
     }

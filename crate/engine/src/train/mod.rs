@@ -436,6 +436,12 @@ fn median(values: &[f64]) -> f64 {
         .fold(f64::NEG_INFINITY, |median, value| median.max(*value))
 }
 
+/// Browsers tell the time to a tenth of a millisecond, and a step of a small model takes less: a timed piece is as many steps as
+/// take this long.
+const LEAST_TIMED_MS: f64 = 2.0;
+/// For a clock that stands still.
+const MOST_TIMED_STEPS: usize = 10_000;
+
 /// Milliseconds per step of this very job on `device`: the median of `samples` timed pieces after one that is not timed (it
 /// compiles the kernels). `now_ms` is the caller's clock. The parameters are left as they are.
 ///
@@ -468,11 +474,13 @@ pub async fn time_steps(
         let start = now_ms();
         let steps = match &mut run {
             Run::Cpu(run) => {
-                run.step(
-                    batches[sample % batches.len()],
-                    settings.numbers(1, batches.len(), 0),
-                );
-                1
+                let mut steps = 0;
+                while steps == 0 || (now_ms() - start < LEAST_TIMED_MS && steps < MOST_TIMED_STEPS) {
+                    let batch = batches[(sample + steps) % batches.len()];
+                    run.step(batch, settings.numbers(1, batches.len(), 0));
+                    steps += 1;
+                }
+                steps
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {
