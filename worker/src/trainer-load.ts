@@ -10,6 +10,8 @@ import type { ThreadsModule, TrainerModule } from "./trainer-wasm.js";
 /** An engine that is ready. */
 export interface Engine {
   readonly Trainer: TrainerModule["Trainer"];
+  /** Which build it is: what was measured with one says nothing about another. */
+  readonly variant: string;
   /** Threads that share the work. */
   readonly threads: number;
   /** Why so many. */
@@ -41,7 +43,8 @@ export async function loadEngine(urls: WasmUrls | null, asked: ThreadsAsked): Pr
   let { reason } = wanted;
   if (wanted.threads > 1) {
     try {
-      return { Trainer: await startThreads(urls, wanted.threads), threads: wanted.threads, reason };
+      const { threads } = wanted;
+      return { Trainer: await startThreads(urls, threads), variant: `${threads} threads`, threads, reason };
     } catch (cause) {
       reason = `no helper could be started: ${messageOf(cause)}`;
     }
@@ -50,7 +53,7 @@ export async function loadEngine(urls: WasmUrls | null, asked: ThreadsAsked): Pr
     ? new URL("./unsaid_trainer_relaxed_bg.wasm", import.meta.url)
     : new URL("./unsaid_trainer_bg.wasm", import.meta.url);
   await init({ module_or_path: (relaxed ? urls?.relaxed : urls?.plain) ?? beside });
-  return { Trainer, threads: 1, reason };
+  return { Trainer, variant: relaxed ? "relaxed" : "plain", threads: 1, reason };
 }
 
 async function startThreads(urls: WasmUrls | null, threads: number): Promise<TrainerModule["Trainer"]> {

@@ -14,6 +14,7 @@ import type {
 } from "./trainer-messages.js";
 import type { Engine } from "./trainer-load.js";
 import type { WasmTrainer } from "./trainer-wasm.js";
+import type { Trials } from "./trials.js";
 
 /** What the shell needs of the worker's global scope. */
 export interface TrainerScope {
@@ -22,6 +23,8 @@ export interface TrainerScope {
   onFault(listener: (thrown: unknown) => void): void;
   /** What the last Rust panic said, if there was one. */
   panicText(): string | null;
+  /** What `auto` measured before, with this variant of the engine. */
+  trials(variant: string): Trials;
 }
 
 /** Runs the engine that `load` gives behind `scope` until the page terminates the worker. */
@@ -57,11 +60,11 @@ export function serveTrainer(
     switch (message.kind) {
       case "create": {
         const { model, backend, weights, seed, threads: asked, wasm } = message.args;
-        const { Trainer, threads, reason } = await load(wasm, asked).catch((cause: unknown) => {
+        const { Trainer, variant, threads, reason } = await load(wasm, asked).catch((cause: unknown) => {
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         });
-        trainer = new Trainer(model, backend, weights ?? undefined, seed);
+        trainer = new Trainer(model, backend, weights ?? undefined, seed, scope.trials(variant));
         return { tensors: trainer.layout() as TensorRow[], threads: { threads, reason } };
       }
       case "fit": {
@@ -74,7 +77,7 @@ export function serveTrainer(
         return { losses, backend: made().backend() as BackendRow };
       }
       case "evaluate":
-        return made().evaluate(message.args.x, message.args.y);
+        return made().evaluate(message.args.x, message.args.y, message.args.k);
       case "predict":
         return made().predict(message.args.x);
       case "weights":

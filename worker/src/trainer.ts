@@ -4,6 +4,7 @@
 import { loadEngine } from "./trainer-load.js";
 import type { FromTrainer, ToTrainer } from "./trainer-messages.js";
 import { serveTrainer } from "./trainer-shell.js";
+import { storedTrials } from "./trials.js";
 
 /** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
 declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
@@ -17,6 +18,7 @@ serveTrainer(
       self.addEventListener("unhandledrejection", (event) => listener(event.reason));
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
+    trials: storedTrials,
   },
   loadEngine,
 );

@@ -17,7 +17,7 @@ use crate::{
     place::Place,
     process,
     stamp::{Inputs, Stamp},
-    tools, wasm_size,
+    tools, wasm_imports, wasm_size,
     wasm_target::{self, WasmToolchain},
 };
 
@@ -199,6 +199,7 @@ impl Module {
             WASM_OPT_LEVEL,
             WASM_OPT_INLINING,
             &features,
+            "short imports",
         ];
         let stamp_name = self.folder.replace('/', "-");
         let stamp = Stamp::new(place, &stamp_name, Inputs::new(&parts).add(&raw)?.hex());
@@ -221,6 +222,7 @@ impl Module {
             .args(self.instructions.features());
         process::run(opt.arg(shipped).arg("-o").arg(&optimised))?;
         fs::rename(&optimised, shipped).context("the optimised wasm cannot be moved into place")?;
+        wasm_imports::shorten(glue, shipped)?;
         stamp.set()
     }
 }
