@@ -177,14 +177,13 @@ pub(super) fn run(tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         || CREW.taken.swap(true, Ordering::Acquire);
     if alone {
         // Nobody else has the crew through us: what a task forks is done at once, too.
-        let before = AT_WORK.replace(tasks > 1 || AT_WORK.get());
-        (0..tasks).for_each(work);
-        AT_WORK.set(before);
-        return;
+        let _at_work = AtWork::also(tasks > 1);
+        return (0..tasks).for_each(work);
     }
     let work: *const (dyn Fn(usize) + Sync + '_) = work;
     // SAFETY: only the lifetime changes; nobody is inside when this function returns.
     let work = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Work>(work) };
+    CREW.failed.store(false, Ordering::Relaxed);
     CREW.job.set(Some(Job { work, tasks }));
     CREW.next.store(0, Ordering::Relaxed);
     CREW.epoch.fetch_add(1, Ordering::SeqCst);
@@ -193,10 +192,29 @@ pub(super) fn run(tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         CREW.bell.notify_all();
     }
     let end = End;
-    AT_WORK.set(true);
+    let at_work = AtWork::also(true);
     CREW.tasks();
-    drop(end);
+    drop((end, at_work));
     assert!(!CREW.failed.load(Ordering::Relaxed), "a helping thread panicked");
+}
+
+/// This thread is at a task, or was before, as long as this lives.
+struct AtWork {
+    before: bool,
+}
+
+impl AtWork {
+    fn also(now: bool) -> Self {
+        let before = AT_WORK.get();
+        AT_WORK.set(before || now);
+        Self { before }
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        AT_WORK.set(self.before);
+    }
 }
 
 /// Ends the job: nobody new comes in, and whoever is inside has left.
@@ -204,7 +222,6 @@ struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        AT_WORK.set(false);
         CREW.epoch.fetch_add(1, Ordering::SeqCst);
         let mut looks = 0;
         while CREW.inside.load(Ordering::SeqCst) > 0 {
@@ -219,3 +236,6 @@ impl Drop for End {
         CREW.taken.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

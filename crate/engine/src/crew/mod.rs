@@ -32,7 +32,8 @@ pub const fn size() -> usize {
 }
 
 /// What a task should at least cost, in multiply-adds or numbers moved: below, it is not worth the fork.
-const WORTH: usize = 1 << 13;
+#[cfg(any(not(target_arch = "wasm32"), target_feature = "atomics"))]
+const WORTH: usize = 1 << 15;
 
 /// Cuts `0..count` into parts, each a multiple of `unit` but the last, and works on all of them; `cost` is that of one of
 /// `count`.
@@ -85,10 +86,6 @@ impl<'a, T> Parts<'a, T> {
     /// # Panics
     /// Where it is not inside.
     #[inline(always)]
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "the caller promises that parts do not overlap"
-    )]
     pub unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part");
         // SAFETY: inside of what is borrowed, and by the caller's promise not borrowed again.
