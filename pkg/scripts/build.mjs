@@ -1,7 +1,7 @@
 // Builds dist/: index.js and its declarations, worker.js, unsaid_bg.wasm. The wasm module must be in dist/wasm already
 // (`cargo xtask build` puts it there); UNSAID_WASM names another folder.
 
-import { copyFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -32,7 +32,7 @@ await build({
 });
 copyFileSync(resolve(wasm, "unsaid_bg.wasm"), resolve(dist, "unsaid_bg.wasm"));
 
-// The trainer: one worker, whose glue fits both of its wasm files.
+// The trainer: one worker, whose glue fits both of its wasm files without threads.
 const trainer = resolve(process.env.UNSAID_TRAINER ?? resolve(dist, "trainer"));
 checkWasmSurface(root, resolve(trainer, "plain"), "unsaid_trainer", "trainer-wasm.js", "TrainerModule");
 await build({ ...common, entryPoints: [resolve(root, "src/trainer.ts")], outfile: resolve(dist, "trainer.js") });
@@ -44,11 +44,26 @@ await build({
 });
 copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
 copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
+// With threads it is a script of its own. It is left out where this machine could not build its wasm.
+const threads = resolve(trainer, "threads");
+const withThreads = ["trainer-threads.js", "unsaid_trainer_threads_bg.wasm"];
+for (const name of withThreads) rmSync(resolve(dist, name), { force: true });
+if (existsSync(threads)) {
+  checkWasmSurface(root, threads, "unsaid_trainer", "trainer-wasm.js", "ThreadsModule");
+  await build({
+    ...common,
+    entryPoints: [resolve(root, "../worker/src/trainer-threads.ts")],
+    outfile: resolve(dist, "trainer-threads.js"),
+    alias: { "unsaid-trainer-threads-wasm": resolve(threads, "unsaid_trainer.js") },
+  });
+  copyFileSync(resolve(threads, "unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_threads_bg.wasm"));
+}
 writeDeclarations(root);
 
 const shipped = [
   "index.js", "worker.js", "unsaid_bg.wasm",
   "trainer.js", "trainer-worker.js", "unsaid_trainer_bg.wasm", "unsaid_trainer_relaxed_bg.wasm",
+  ...(existsSync(threads) ? withThreads : []),
 ];
 for (const name of shipped) {
   const bytes = readFileSync(resolve(dist, name));

@@ -4,6 +4,7 @@ import type {
   BackendRow,
   FromTrainer,
   TensorRow,
+  ThreadsGot,
   TrainerCallKind,
   TrainerCallMessage,
   TrainerCalls,
@@ -23,12 +24,28 @@ export interface TrainerOptions {
   readonly backend?: "auto" | "cpu" | "webgpu" | undefined;
   /** The weights to begin with: a safetensors file, or the flat vector. Default: fresh ones from `seed`. */
   readonly weights?: Uint8Array | ArrayBuffer | Float32Array | undefined;
+  /**
+   * How many threads share the work on the CPU, this one included. Default `auto`: up to four where the page is cross-origin
+   * isolated (it was served with COOP and COEP headers) and the browser has relaxed SIMD, else one. Threads that cannot be
+   * had are no error: {@link TrainerBackend} says how many there are, and why.
+   */
+  readonly threads?: number | "auto" | undefined;
   /** Seed of fresh weights, a whole number below 2³². Default 0. */
   readonly seed?: number | undefined;
   /** Starts the worker; for bundlers and hosts that cannot find `trainer-worker.js` beside this module. */
   readonly createWorker?: (() => Worker) | undefined;
-  /** Where the two wasm files are, where they are not beside the worker. */
-  readonly wasmUrls?: { readonly relaxed: string | URL; readonly plain: string | URL } | undefined;
+  /**
+   * Where the wasm files are, where they are not beside the worker. The one with threads has a script of its own,
+   * `trainer-threads.js`.
+   */
+  readonly wasmUrls?:
+    | {
+        readonly relaxed: string | URL;
+        readonly plain: string | URL;
+        readonly threads?: string | URL | undefined;
+        readonly threadsScript?: string | URL | undefined;
+      }
+    | undefined;
 }
 
 /** Examples: `x` is `[n, features]`, row-major; `y` has a label for each, or for a sequence one for each position, or numbers. */
@@ -85,6 +102,10 @@ export interface TrainerBackend {
   /** Milliseconds per step, where both back ends were measured. */
   readonly cpuMsPerStep: number | null;
   readonly gpuMsPerStep: number | null;
+  /** How many threads share the work of the CPU. */
+  readonly threads: number;
+  /** Why so many. */
+  readonly threadsReason: string;
 }
 
 /** How well a model does. */
@@ -109,6 +130,9 @@ export interface Tensor {
   readonly shape: readonly number[];
 }
 
+/** More are asked for by mistake. */
+const MOST_THREADS = 64;
+
 interface Pending {
   readonly resolve: (value: never) => void;
   readonly reject: (error: UnsaidError) => void;
@@ -121,12 +145,14 @@ export class Trainer {
   readonly tensors: readonly Tensor[];
   readonly #link: Link;
   readonly #labels: boolean;
+  readonly #threads: ThreadsGot;
   #backend: TrainerBackend | null = null;
 
-  private constructor(link: Link, tensors: readonly Tensor[], labels: boolean) {
+  private constructor(link: Link, tensors: readonly Tensor[], labels: boolean, threads: ThreadsGot) {
     this.#link = link;
     this.tensors = tensors;
     this.#labels = labels;
+    this.#threads = threads;
   }
 
   /**
@@ -136,19 +162,28 @@ export class Trainer {
    * weights that are not its own, `load-failed` where the worker or its wasm cannot be had.
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
-    const { model, backend = "auto", weights, seed = 0, createWorker, wasmUrls } = options;
+    const { model, backend = "auto", weights, threads = "auto", seed = 0, createWorker, wasmUrls } = options;
     whole("seed", seed, 0, 2 ** 32 - 1);
+    if (threads !== "auto") whole("threads", threads, 1, MOST_THREADS);
     const link = new Link(createWorker ?? startWorker);
     try {
-      const rows = await link.call("create", {
+      const made = await link.call("create", {
         model: JSON.stringify(model),
         backend,
         weights: weights === undefined || weights instanceof Float32Array ? null : bytes(weights),
         seed,
-        wasm: wasmUrls ? { relaxed: absolute(wasmUrls.relaxed), plain: absolute(wasmUrls.plain) } : null,
+        threads,
+        wasm: wasmUrls
+          ? {
+              relaxed: absolute(wasmUrls.relaxed),
+              plain: absolute(wasmUrls.plain),
+              threads: wasmUrls.threads && absolute(wasmUrls.threads),
+              threadsScript: wasmUrls.threadsScript && absolute(wasmUrls.threadsScript),
+            }
+          : null,
       });
-      const tensors = rows.map(([name, offset, ...shape]: TensorRow): Tensor => ({ name, offset, shape }));
-      const trainer = new Trainer(link, tensors, model.loss === "softmax-cross-entropy");
+      const tensors = made.tensors.map(([name, offset, ...shape]: TensorRow): Tensor => ({ name, offset, shape }));
+      const trainer = new Trainer(link, tensors, model.loss === "softmax-cross-entropy", made.threads);
       if (weights instanceof Float32Array) await trainer.setWeights(weights);
       return trainer;
     } catch (error) {
@@ -187,7 +222,7 @@ export class Trainer {
     };
     const args = { x: floats(x), y: this.#targets(y), spec: JSON.stringify(spec), seed, steps: onStep !== undefined };
     const { losses, backend } = await this.#link.call("fit", args, { signal, onStep });
-    this.#backend = backendOf(backend);
+    this.#backend = backendOf(backend, this.#threads);
     return losses;
   }
 
@@ -334,8 +369,11 @@ class Link {
   }
 }
 
-function backendOf([name, reason, adapter, cpuMsPerStep, gpuMsPerStep]: BackendRow): TrainerBackend {
-  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep };
+function backendOf(
+  [name, reason, adapter, cpuMsPerStep, gpuMsPerStep]: BackendRow,
+  { threads, reason: threadsReason }: ThreadsGot,
+): TrainerBackend {
+  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep, threads, threadsReason };
 }
 
 function floats(values: ArrayLike<number>): Float32Array {

@@ -21,9 +21,19 @@ const page = `<!doctype html><meta charset="utf-8"><title>trainer</title><link r
 let server;
 let browser;
 let tab;
+/** The same page, but cross-origin isolated, so that it may share memory between workers. */
+let isolated;
+/** What cannot be fetched. */
+const missing = new Set();
+const isolating = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 before(async () => {
   server = createServer(async (request, response) => {
     const path = normalize(new URL(request.url, "http://x").pathname);
+    // By name: one server, two sites.
+    if (request.headers.host.startsWith("localhost")) {
+      for (const [name, value] of Object.entries(isolating)) response.setHeader(name, value);
+    }
+    if (missing.has(path)) return response.writeHead(404).end();
     if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end(page);
     try {
       const body = await readFile(join(root, path));
@@ -37,9 +47,14 @@ before(async () => {
     executablePath: process.env.UNSAID_CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-background-networking"],
   });
-  tab = await browser.newPage();
-  await tab.goto(`http://127.0.0.1:${server.address().port}/`);
-  await tab.waitForFunction(() => window.ready);
+  const open = async (host) => {
+    const page = await browser.newPage();
+    await page.goto(`http://${host}:${server.address().port}/`);
+    await page.waitForFunction(() => window.ready);
+    return page;
+  };
+  tab = await open("127.0.0.1");
+  isolated = await open("localhost");
 });
 after(async () => {
   await browser?.close();
@@ -47,10 +62,11 @@ after(async () => {
 });
 
 /** Runs in the page: a trainer of a golden workload trained over the golden steps. */
-async function goldenLosses({ name, backend }) {
+async function goldenLosses({ name, backend, threads }) {
   const workload = window.workloads[name];
   const { x, y } = window.data(workload);
-  const trainer = await window.Trainer.create({ model: workload.model, backend, weights: window.startingWeights(workload) });
+  const weights = window.startingWeights(workload);
+  const trainer = await window.Trainer.create({ model: workload.model, backend, weights, threads });
   const losses = await trainer.fit({
     x, y, batchSize: workload.batch, epochs: 3, shuffle: false, optimizer: { type: "sgd", learningRate: workload.rate },
   });
@@ -181,4 +197,67 @@ test("what makes no sense is refused, with a code and a reason", async () => {
   assert.match(errors.diverges, /^non-finite: .*step/);
   assert.equal(errors.after, null, "a refused training leaves the trainer usable");
   assert.match(errors.disposed, /^closed: /);
+});
+
+test("threads change no bit of the losses, and share the work only where the page is isolated", async () => {
+  for (const name of ["mlp", "scnn", "lstm"]) {
+    const ask = { name, backend: "cpu" };
+    const one = await isolated.evaluate(goldenLosses, { ...ask, threads: 1 });
+    assert.deepEqual([one.backend.threads, one.backend.threadsReason], [1, "asked for"]);
+    for (const threads of [2, 3]) {
+      const shared = await isolated.evaluate(goldenLosses, { ...ask, threads });
+      assert.deepEqual([shared.backend.threads, shared.backend.threadsReason], [threads, "asked for"]);
+      assert.deepEqual(shared.losses, one.losses, `${name} on ${threads} threads`);
+    }
+    const outside = await tab.evaluate(goldenLosses, { ...ask, threads: 2 });
+    assert.deepEqual([outside.backend.threads, outside.backend.threadsReason], [1, "the page is not cross-origin isolated"]);
+    assert.deepEqual(outside.losses, one.losses);
+  }
+  const cores = await isolated.evaluate(() => navigator.hardwareConcurrency);
+  const byItself = await isolated.evaluate(goldenLosses, { name: "logreg", backend: "cpu" });
+  assert.equal(byItself.backend.threads, Math.min(cores, 4));
+});
+
+test("where a helper cannot be started, one thread trains, and the reason is said", async () => {
+  for (const file of ["/pkg/dist/trainer-threads.js", "/pkg/dist/unsaid_trainer_threads_bg.wasm"]) {
+    missing.add(file);
+    const page = await isolated.context().newPage();
+    await page.goto(isolated.url());
+    await page.waitForFunction(() => window.ready);
+    const { losses, backend } = await page.evaluate(goldenLosses, { name: "logreg", backend: "cpu", threads: 2 });
+    missing.delete(file);
+    await page.close();
+    assert.equal(losses.length, 3 * BATCHES);
+    assert.equal(backend.threads, 1);
+    assert.match(backend.threadsReason, /^no helper could be started: /);
+  }
+});
+
+test("disposing of a trainer ends its helpers, also in the middle of a training", async () => {
+  const session = await browser.newBrowserCDPSession();
+  const workers = async () => {
+    const { targetInfos } = await session.send("Target.getTargets", { filter: [{ type: "worker" }] });
+    return targetInfos.length;
+  };
+  const settles = async (count) => {
+    for (const end = Date.now() + 10_000; Date.now() < end; await new Promise((turn) => setTimeout(turn, 50))) {
+      if ((await workers()) === count) return count;
+    }
+    return workers();
+  };
+  const before = await workers();
+  await isolated.evaluate(async () => {
+    const workload = window.workloads.mlp;
+    const { x, y } = window.data(workload);
+    window.busy = await window.Trainer.create({ model: workload.model, backend: "cpu", threads: 3 });
+    const options = { x, y, batchSize: 64, epochs: 100000, optimizer: { type: "sgd", learningRate: 0.01 } };
+    window.training = window.busy.fit(options).catch((error) => error.code);
+  });
+  assert.equal(await settles(before + 3), before + 3, "a worker and two helpers");
+  const code = await isolated.evaluate(() => {
+    window.busy.dispose();
+    return window.training;
+  });
+  assert.equal(code, "closed");
+  assert.equal(await settles(before), before, "none is left");
 });

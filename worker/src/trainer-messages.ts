@@ -14,6 +14,23 @@ export type BackendRow = readonly [
   gpuMsPerStep: number | null,
 ];
 
+/** How many threads should share the work. */
+export type ThreadsAsked = number | "auto";
+
+/** How many do, and why. */
+export interface ThreadsGot {
+  readonly threads: number;
+  readonly reason: string;
+}
+
+/** Where the wasm is: with relaxed SIMD, without, and with threads, which has a script of its own. */
+export interface WasmUrls {
+  readonly relaxed: string;
+  readonly plain: string;
+  readonly threads?: string | undefined;
+  readonly threadsScript?: string | undefined;
+}
+
 /** Every call: what it takes and what it gives. */
 export interface TrainerCalls {
   create: {
@@ -22,10 +39,11 @@ export interface TrainerCalls {
       readonly backend: string;
       readonly weights: Uint8Array | null;
       readonly seed: number;
-      /** Where the wasm is: with relaxed SIMD, and without. Null for beside the worker. */
-      readonly wasm: { readonly relaxed: string; readonly plain: string } | null;
+      readonly threads: ThreadsAsked;
+      /** Where the wasm is; null for beside the worker. */
+      readonly wasm: WasmUrls | null;
     };
-    result: TensorRow[];
+    result: { readonly tensors: TensorRow[]; readonly threads: ThreadsGot };
   };
   fit: {
     args: {

@@ -5,12 +5,15 @@ import type {
   BackendRow,
   FromTrainer,
   TensorRow,
+  ThreadsAsked,
   ToTrainer,
   TrainerCallKind,
   TrainerCallMessage,
   TrainerCalls,
+  WasmUrls,
 } from "./trainer-messages.js";
-import type { TrainerModule, WasmTrainer } from "./trainer-wasm.js";
+import type { Engine } from "./trainer-load.js";
+import type { WasmTrainer } from "./trainer-wasm.js";
 
 /** What the shell needs of the worker's global scope. */
 export interface TrainerScope {
@@ -21,8 +24,11 @@ export interface TrainerScope {
   panicText(): string | null;
 }
 
-/** Runs the wasm module behind `scope` until the page terminates the worker. */
-export function serveTrainer(scope: TrainerScope, wasm: TrainerModule, wasmUrl: URL | string, relaxed: boolean): void {
+/** Runs the engine that `load` gives behind `scope` until the page terminates the worker. */
+export function serveTrainer(
+  scope: TrainerScope,
+  load: (urls: WasmUrls | null, threads: ThreadsAsked) => Promise<Engine>,
+): void {
   let trainer: WasmTrainer | null = null;
   let dead = false;
   const running = new Map<number, AbortController>();
@@ -50,16 +56,13 @@ export function serveTrainer(scope: TrainerScope, wasm: TrainerModule, wasmUrl: 
     const { id } = message;
     switch (message.kind) {
       case "create": {
-        const { model, backend, weights, seed, wasm: named } = message.args;
-        try {
-          const override = relaxed ? named?.relaxed : named?.plain;
-          await wasm.default({ module_or_path: override ?? wasmUrl });
-        } catch (cause) {
+        const { model, backend, weights, seed, threads: asked, wasm } = message.args;
+        const { Trainer, threads, reason } = await load(wasm, asked).catch((cause: unknown) => {
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
-        }
-        trainer = new wasm.Trainer(model, backend, weights ?? undefined, seed);
-        return trainer.layout() as TensorRow[];
+        });
+        trainer = new Trainer(model, backend, weights ?? undefined, seed);
+        return { tensors: trainer.layout() as TensorRow[], threads: { threads, reason } };
       }
       case "fit": {
         const { x, y, spec, seed, steps: wanted } = message.args;

@@ -30,3 +30,13 @@ export interface TrainerModule {
     seed: number,
   ) => WasmTrainer;
 }
+
+/** The same, of the build with threads. */
+export interface ThreadsModule {
+  default(input: { module_or_path: WebAssembly.Module; memory?: WebAssembly.Memory }): Promise<{ readonly memory: WebAssembly.Memory }>;
+  readonly Trainer: TrainerModule["Trainer"];
+  /** Makes this worker a helper; never returns. */
+  help(): void;
+  /** How many threads share the work. */
+  threads(): number;
+}

@@ -1,16 +1,12 @@
 /// <reference path="./unsaid-trainer-wasm.d.ts" />
-// The trainer's worker: ties the message loop to this worker's scope and to the generated wasm module.
+// The trainer's worker: ties the message loop to this worker's scope and to the engine.
 
-import init, { Trainer } from "unsaid-trainer-wasm";
-
-import { hasRelaxedSimd } from "./relaxed.js";
+import { loadEngine } from "./trainer-load.js";
 import type { FromTrainer, ToTrainer } from "./trainer-messages.js";
 import { serveTrainer } from "./trainer-shell.js";
 
 /** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
 declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
-
-const relaxed = hasRelaxedSimd();
 
 serveTrainer(
   {
@@ -22,9 +18,5 @@ serveTrainer(
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
   },
-  { default: init, Trainer },
-  relaxed
-    ? new URL("./unsaid_trainer_relaxed_bg.wasm", import.meta.url)
-    : new URL("./unsaid_trainer_bg.wasm", import.meta.url),
-  relaxed,
+  loadEngine,
 );

@@ -1,5 +1,5 @@
-//! The wasm modules that are shipped: the client, and the trainer with and without relaxed SIMD. Each is built again only when
-//! its inputs changed.
+//! The wasm modules that are shipped: the client, and the trainer without and with relaxed SIMD, and with threads. Each is built
+//! again only when its inputs changed.
 //!
 //! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
 //! that unstable, and `RUSTC_BOOTSTRAP` lets a released compiler do it.
@@ -54,28 +54,86 @@ struct Module {
     name: &'static str,
     /// Where they go, below `pkg/dist`.
     folder: &'static str,
-    /// Whether it uses relaxed SIMD, which browsers without it refuse to load.
-    relaxed: bool,
+    instructions: Instructions,
 }
 
-const MODULES: [Module; 3] = [
+/// What a module is compiled for. Browsers refuse to load what they do not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Instructions {
+    /// SIMD.
+    Plain,
+    /// Relaxed SIMD.
+    Relaxed,
+    /// Relaxed SIMD, and memory that several workers share.
+    Threads,
+}
+
+/// The most memory of a module with threads, which must be said in advance: 2 GiB.
+const MOST_SHARED_MEMORY: u64 = 1 << 31;
+/// What wasm-bindgen sets up a thread with.
+const THREAD_EXPORTS: [&str; 5] = [
+    "__wasm_init_tls",
+    "__tls_size",
+    "__tls_align",
+    "__tls_base",
+    "__heap_base",
+];
+
+impl Instructions {
+    /// The folder of its builds, and what the compiler is told.
+    fn flags(self) -> (&'static str, String) {
+        let plain = "-Ctarget-feature=+simd128";
+        match self {
+            Self::Plain => ("plain", plain.to_owned()),
+            Self::Relaxed => ("relaxed", format!("{plain},+relaxed-simd")),
+            Self::Threads => {
+                let mut flags = format!(
+                    "{plain},+relaxed-simd,+atomics,+bulk-memory -Clink-arg=--shared-memory -Clink-arg=--import-memory \
+                     -Clink-arg=--max-memory={MOST_SHARED_MEMORY}"
+                );
+                for name in THREAD_EXPORTS {
+                    flags.push_str(" -Clink-arg=--export=");
+                    flags.push_str(name);
+                }
+                ("threads", flags)
+            }
+        }
+    }
+
+    /// What `wasm-opt` must know of, besides [`WASM_FEATURES`].
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[],
+            Self::Relaxed => &["--enable-relaxed-simd"],
+            Self::Threads => &["--enable-relaxed-simd", "--enable-threads"],
+        }
+    }
+}
+
+const MODULES: [Module; 4] = [
     Module {
         package: "unsaid",
         name: "unsaid",
         folder: "wasm",
-        relaxed: false,
+        instructions: Instructions::Plain,
     },
     Module {
         package: "unsaid-trainer",
         name: "unsaid_trainer",
         folder: "trainer/plain",
-        relaxed: false,
+        instructions: Instructions::Plain,
     },
     Module {
         package: "unsaid-trainer",
         name: "unsaid_trainer",
         folder: "trainer/relaxed",
-        relaxed: true,
+        instructions: Instructions::Relaxed,
+    },
+    Module {
+        package: "unsaid-trainer",
+        name: "unsaid_trainer",
+        folder: "trainer/threads",
+        instructions: Instructions::Threads,
     },
 ];
 
@@ -103,11 +161,7 @@ impl Module {
         ]);
         toolchain.set(place, cargo.args(["--profile", "wasm-release"]));
         // The environment replaces what .cargo/config.toml says. A folder for each set of flags keeps all builds warm.
-        let (name, mut flags) = if self.relaxed {
-            ("relaxed", "-Ctarget-feature=+simd128,+relaxed-simd".to_owned())
-        } else {
-            ("plain", "-Ctarget-feature=+simd128".to_owned())
-        };
+        let (name, mut flags) = self.instructions.flags();
         if toolchain.has_library_source() {
             flags = format!("{flags} {LEAN}");
             cargo.args(OWN_LIBRARY).env("RUSTC_BOOTSTRAP", "1");
@@ -130,7 +184,7 @@ impl Module {
         let raw = self.compile(place, toolchain)?;
         let optimiser =
             fs::read_to_string(packages.folder("binaryen").join("package.json")).unwrap_or_default();
-        let features = WASM_FEATURES.concat();
+        let features = [&WASM_FEATURES, self.instructions.features()].concat().concat();
         let pinned = place.pinned("wasm-bindgen")?;
         let parts = [
             self.folder,
@@ -157,10 +211,8 @@ impl Module {
         opt.arg(packages.program("wasm-opt")?)
             .args([WASM_OPT_LEVEL, WASM_OPT_INLINING])
             .args(["--converge", "--strip-debug", "--strip-producers"])
-            .args(WASM_FEATURES);
-        if self.relaxed {
-            opt.arg("--enable-relaxed-simd");
-        }
+            .args(WASM_FEATURES)
+            .args(self.instructions.features());
         process::run(opt.arg(shipped).arg("-o").arg(&optimised))?;
         fs::rename(&optimised, shipped).context("the optimised wasm cannot be moved into place")?;
         stamp.set()
@@ -170,24 +222,39 @@ impl Module {
 /// Builds every module into `pkg/dist`.
 pub(crate) fn build(place: &Place, packages: &Packages) -> Result<()> {
     let toolchain = wasm_target::find_or_install(place)?.with_library_source(place);
-    MODULES
-        .iter()
-        .try_for_each(|module| module.build(place, packages, &toolchain))?;
+    for module in &MODULES {
+        // The library that comes with the compiler was not compiled for shared memory.
+        if module.instructions == Instructions::Threads && !toolchain.has_library_source() {
+            println!(
+                "==> {}: left out, since it needs the standard library's source",
+                module.folder
+            );
+            let _ = fs::remove_dir_all(module.folder(place));
+            continue;
+        }
+        module.build(place, packages, &toolchain)?;
+    }
     same_glue(place)
 }
 
 /// Every file that [`build`] makes.
 pub(crate) fn outputs(place: &Place) -> Vec<PathBuf> {
-    MODULES.iter().flat_map(|module| module.outputs(place)).collect()
+    let built =
+        |module: &&Module| module.instructions != Instructions::Threads || module.folder(place).is_dir();
+    MODULES
+        .iter()
+        .filter(built)
+        .flat_map(|module| module.outputs(place))
+        .collect()
 }
 
-/// Both builds of the trainer are loaded by one file of JavaScript, so theirs must be the same.
+/// Both builds of the trainer without threads are loaded by one file of JavaScript, so theirs must be the same.
 fn same_glue(place: &Place) -> Result<()> {
     let read = |module: &Module| {
         let [glue, ..] = module.outputs(place);
         fs::read(&glue).with_context(|| format!("{} cannot be read", glue.display()))
     };
-    let [_, plain, relaxed] = &MODULES;
+    let [_, plain, relaxed, _] = &MODULES;
     if read(plain)? != read(relaxed)? {
         bail!("the trainer's JavaScript differs between its builds with and without relaxed SIMD");
     }

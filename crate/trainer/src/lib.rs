@@ -23,3 +23,17 @@ pub fn start() {
         let _ = js_sys::Reflect::set(&js_sys::global(), &JsValue::from_str("__unsaidPanic"), &text);
     }));
 }
+
+/// Makes the calling worker, whose instance shares the memory of a trainer's, help it; never returns.
+#[cfg(target_feature = "atomics")]
+#[wasm_bindgen]
+pub fn help() {
+    unsaid_engine::crew::help();
+}
+
+/// How many threads share the work: this one and those that help.
+#[cfg(target_feature = "atomics")]
+#[wasm_bindgen]
+pub fn threads() -> usize {
+    unsaid_engine::crew::size()
+}

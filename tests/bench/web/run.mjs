@@ -1,6 +1,7 @@
 // Measures training in a dedicated worker of headless Chromium: `cargo xtask bench web [--wasm DIR] [--only mlp,cnn] [--backend cpu,webgpu]
-// [--build plain,relaxed] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a folder for each
-// build with unsaid_trainer.js and unsaid_trainer_bg.wasm. Losses are checked against tests/vectors/v1.
+// [--build plain,relaxed] [--threads 1,2] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a
+// folder for each build with unsaid_trainer.js and unsaid_trainer_bg.wasm; more than one thread is a build of its own, "threads". Losses are checked
+// against tests/vectors/v1.
 
 import { createServer } from "node:http";
 import { readFile, writeFile } from "node:fs/promises";
@@ -20,6 +21,7 @@ const { values: given } = parseArgs({
     only: { type: "string", default: Object.keys(workloads).join(",") },
     backend: { type: "string", default: "cpu,webgpu" },
     build: { type: "string", default: "plain,relaxed" },
+    threads: { type: "string", default: "1" },
     optimizer: { type: "string", default: "sgd,adam" },
     warm: { type: "string", default: "5" },
     timed: { type: "string", default: "3" },
@@ -31,7 +33,10 @@ const { values: given } = parseArgs({
 const list = (text) => text.split(",").filter(Boolean);
 
 const types = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
+// Threads need a page that is cross-origin isolated; every row is measured in one.
+const isolated = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 const server = createServer(async (request, response) => {
+  for (const [name, value] of Object.entries(isolated)) response.setHeader(name, value);
   const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
   if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html>");
   const file = path.startsWith("/wasm/") ? join(given.wasm, path.slice(6)) : join(here, path);
@@ -83,15 +88,20 @@ async function measure(job) {
 const results = [];
 const seconds = { warm: Number(given.warm), timed: Number(given.timed) };
 const clip = given.clip === undefined ? undefined : Number(given.clip);
+const threads = list(given.threads).map(Number);
+const builds = [
+  ...(threads.includes(1) ? list(given.build).map((build) => ({ build, threads: 1 })) : []),
+  ...threads.filter((count) => count > 1).map((count) => ({ build: "threads", threads: count })),
+];
 console.log("workload  build    backend  optimizer  ms/step    best   GF/s  examples/s  step 1  infer 1  load  loss error");
 for (const name of list(given.only)) {
-  for (const build of list(given.build)) {
+  for (const { build, threads } of builds) {
     for (const backend of list(given.backend)) {
       for (const optimizer of list(given.optimizer)) {
-        if (backend === "webgpu" && build !== list(given.build)[0]) continue; // the same kernels
-        const label = [name.padEnd(8), build.padEnd(7), backend.padEnd(7), optimizer.padEnd(9)].join("  ");
+        if (backend === "webgpu" && build !== builds[0].build) continue; // the same kernels
+        const label = [name.padEnd(8), (threads > 1 ? `${threads} thr.` : build).padEnd(7), backend.padEnd(7), optimizer.padEnd(9)].join("  ");
         try {
-          const result = await measure({ name, build, backend, optimizer, seconds, clip });
+          const result = await measure({ name, build, threads, backend, optimizer, seconds, clip });
           const error = distance(result);
           results.push({ ...result, error });
           const number = (value, digits = 3) => value.toPrecision(digits).padStart(7);
@@ -101,7 +111,7 @@ for (const name of list(given.only)) {
               ` ${number(result.loaded)}  ${error === null ? "-" : error.toExponential(1)}`,
           );
         } catch (error) {
-          results.push({ name, build, backend, optimizer, failed: error.message });
+          results.push({ name, build, threads, backend, optimizer, failed: error.message });
           console.log(`${label} FAILED: ${error.message}`);
         }
       }

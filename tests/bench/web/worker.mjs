@@ -5,7 +5,7 @@ import { BATCHES, GOLDEN_STEPS, data, flops, optimizers, startingWeights, worklo
 const now = () => performance.now();
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-async function measure({ name, build, backend, optimizer, seconds, clip }) {
+async function measure({ name, build, threads, backend, optimizer, seconds, clip }) {
   const workload = workloads[name];
   const weights = startingWeights(workload);
   const { x, y } = data(workload);
@@ -17,8 +17,19 @@ async function measure({ name, build, backend, optimizer, seconds, clip }) {
     });
 
   const loading = now();
-  const { default: init, Trainer } = await import(`/wasm/${build}/unsaid_trainer.js`);
-  await init({ module_or_path: `/wasm/${build}/unsaid_trainer_bg.wasm` });
+  const glue = await import(`/wasm/${build}/unsaid_trainer.js`);
+  const { Trainer } = glue;
+  const wasm = `/wasm/${build}/unsaid_trainer_bg.wasm`;
+  if (threads > 1) {
+    const module = await WebAssembly.compileStreaming(fetch(wasm));
+    const { memory } = await glue.default({ module_or_path: module });
+    for (let helper = 1; helper < threads; helper++) {
+      new Worker(import.meta.url, { type: "module", name: "helper" }).postMessage({ help: { build, module, memory } });
+    }
+    while (glue.threads() < threads) await new Promise((turn) => setTimeout(turn, 1));
+  } else {
+    await glue.default({ module_or_path: wasm });
+  }
   const loaded = now() - loading;
 
   const fresh = () => {
@@ -63,17 +74,23 @@ async function measure({ name, build, backend, optimizer, seconds, clip }) {
   }
   const ms = median(samples);
   return {
-    name, build, backend, optimizer, clip: clip ?? null, ms, best: Math.min(...samples), samples: samples.length,
+    name, build, threads, backend, optimizer, clip: clip ?? null, ms, best: Math.min(...samples), samples: samples.length,
     gflops: flops(workload) / ms / 1e6, examplesPerSecond: (1000 * workload.batch) / ms,
     loaded, firstStep, inferOne: median(answers), losses, chosen: trainer.backend(),
   };
 }
 
 self.onmessage = async ({ data: job }) => {
+  if (job.help) {
+    const { build, module, memory } = job.help;
+    const glue = await import(`/wasm/${build}/unsaid_trainer.js`);
+    await glue.default({ module_or_path: module, memory });
+    glue.help(); // for good
+  }
   try {
     self.postMessage({ result: await measure(job) });
   } catch (error) {
     self.postMessage({ error: String(error?.message ?? error) });
   }
 };
-self.postMessage({ ready: true });
+if (self.name !== "helper") self.postMessage({ ready: true });
