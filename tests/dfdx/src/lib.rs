@@ -31,7 +31,7 @@ use unsaid_relay::{
 
 use crate::ports::{HttpRelay, NativePorts};
 
-/// The module: 1,315 numbers, in a shape that the engine's own layers do not have (a normalised residual block).
+/// The module: 1,315 numbers, with a normalised residual block in the middle.
 pub type Net = (
     (Linear<2, 32>, Tanh),
     Residual<(LayerNorm1D<32>, Linear<32, 32>, ReLU)>,
