@@ -32,7 +32,7 @@ mod fields;
 
 #[doc(hidden)]
 pub use serde;
-pub use serde_json::Value;
+pub use serde_json::{Map, Number, Value};
 
 pub use decimal::{Decimal, Shape};
 pub use fields::{Document, Field, Fields};

@@ -2,6 +2,8 @@
 
 use unsaid_document::{Decimal, Shape};
 
+use crate::Memory;
+
 /// Why the engine refused or stopped.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -25,9 +27,24 @@ pub enum EngineError {
         /// Step within the epoch, from 1.
         step: u32,
     },
+    /// Training would need more memory than it may have, or than there is.
+    #[error(
+        "training needs {} bytes, but may have {limit} at most and no more than there are: {} for parameters, {} for \
+         activations, {} for gradients, {} for the optimiser; a smaller batch needs less",
+        .memory.total(), .memory.parameters, .memory.activations, .memory.gradients, .memory.optimizer
+    )]
+    OutOfMemory {
+        /// What it needs.
+        memory: Memory,
+        /// The most that it may have.
+        limit: u64,
+    },
     /// The caller asked to stop.
     #[error("training was stopped")]
     Stopped,
+    /// A model that another program computes: asked of the engine, or failed there.
+    #[error("external model: {0}")]
+    External(String),
     /// There is no usable GPU.
     #[error("WebGPU is not available: {0}")]
     NoGpu(String),

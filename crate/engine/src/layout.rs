@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// One named tensor of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ParameterTensor {
     /// `layers.<index>.<kernel|bias|…>`, the name in safetensors files.
     pub name: String,
@@ -16,7 +16,7 @@ pub struct ParameterTensor {
 }
 
 /// How a tensor starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
     /// All zero.
@@ -29,6 +29,13 @@ pub enum Init {
         fan_in: usize,
         /// Outputs of one input.
         fan_out: usize,
+    },
+    /// Uniform in `mean ± spread`.
+    Uniform {
+        /// The middle.
+        mean: f32,
+        /// How far from it.
+        spread: f32,
     },
 }
 
@@ -50,7 +57,7 @@ impl ParameterTensor {
 }
 
 /// The named tensors of a model, in the order in which they lie in the flat vector, without gaps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Layout {
     tensors: Vec<ParameterTensor>,
     len: usize,

@@ -8,7 +8,10 @@
 
 mod backend;
 mod data;
+#[cfg(all(feature = "dfdx", not(target_arch = "wasm32")))]
+pub mod dfdx;
 mod error;
+mod json;
 mod layout;
 mod model;
 pub mod ops;
@@ -23,6 +26,10 @@ pub use backend::gpu::GpuDevice;
 pub use data::{Examples, PADDING, TargetKind};
 pub use error::{DataError, EngineError, SpecError, WeightsError};
 pub use layout::{Init, Layout, ParameterTensor};
-pub use model::{Evaluation, MAX_PARAMETERS, Model};
-pub use spec::{LayerSpec, LossSpec, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec};
+pub use model::{Evaluation, MAX_PARAMETERS, Memory, Model};
+#[cfg(not(target_arch = "wasm32"))]
+pub use spec::ExternalTensor;
+pub use spec::{
+    LayerSpec, LossSpec, ModelBuilder, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec,
+};
 pub use train::{Control, Device, Observer, Progress, Trained, Training, Unobserved, time_steps, train};

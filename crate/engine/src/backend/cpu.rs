@@ -313,6 +313,17 @@ impl<'m> CpuRun<'m> {
         }
     }
 
+    /// Bytes of everything that it holds.
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        let own = [&self.parameters, &self.state, &self.gradient, &self.x];
+        let pass = self.pass.outputs.iter().chain(&self.pass.kept);
+        let gradients = self.gradients.slots.iter().chain(&self.gradients.added);
+        let floats: usize = own.into_iter().chain(pass).chain(gradients).map(Vec::len).sum();
+        let adjust = self.settings.adjust.start.len() + self.settings.adjust.correction.len();
+        4 * (floats + adjust + self.y.len()) as u64 + 8 * self.norms.len() as u64
+    }
+
     /// The parameters and the optimiser's state.
     pub fn into_state(self) -> (Vec<f32>, Vec<f32>) {
         (self.parameters, self.state)
@@ -354,7 +365,7 @@ impl Model {
         examples: &Examples,
         clip_l2: Option<f32>,
     ) -> Result<(f32, Vec<f32>, Vec<f64>), EngineError> {
-        self.check_count(parameters)?;
+        self.check_runs(parameters)?;
         self.check_examples(examples)?;
         let settings = Settings::gradient_only(self, clip_l2);
         let mut run = CpuRun::new(self, examples, &settings, parameters.to_vec(), Vec::new());

@@ -181,6 +181,33 @@ fn elementwise(measure: Measure, outputs: &[usize]) -> Result<(Box<dyn LossOp>, 
     Ok((Box::new(ElementwiseLoss { measure, len }), 0))
 }
 
+/// Lays out the tensors of a model that another program computes.
+#[cfg(not(target_arch = "wasm32"))]
+fn external(
+    at: &mut Placement<'_>,
+    spec: &ModelSpec,
+    tensors: &[crate::ExternalTensor],
+) -> Result<(), SpecError> {
+    if spec.layers.len() != 1 {
+        return Err(at.rule("must be the only layer"));
+    }
+    for (index, tensor) in tensors.iter().enumerate() {
+        let &crate::ExternalTensor { mean, spread, .. } = tensor;
+        let named_before = |other: &crate::ExternalTensor| other.name == tensor.name;
+        if tensor.name.is_empty() || tensors[..index].iter().any(named_before) {
+            return Err(at.mark_error(&tensor.name, "must be there, and once only"));
+        }
+        if tensor.shape.contains(&0) {
+            return Err(at.shape_error("tensors whose dimensions are at least 1", &tensor.shape));
+        }
+        if !(mean.is_finite() && (0.0..=f32::MAX).contains(&spread)) {
+            return Err(at.rule("must start with finite numbers"));
+        }
+        at.parameter(&tensor.name, tensor.shape.clone(), Init::Uniform { mean, spread })?;
+    }
+    Ok(())
+}
+
 pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
     if spec.input.is_empty() || spec.input.contains(&0) {
         return Err(SpecError::Input(spec.input.clone()));
@@ -316,6 +343,15 @@ pub(super) fn compile(spec: &ModelSpec) -> Result<Program, SpecError> {
             &LayerSpec::CifgLstm { units, projection } => {
                 let (op, output) = Lstm::coupled(&mut at, &shape, units, projection)?;
                 (Box::new(op), None, output)
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            LayerSpec::External { tensors, output } => {
+                external(&mut at, spec, tensors)?;
+                // No operation: the value that the loss sees is another program's.
+                len_of(output)?;
+                shapes.push(output.clone());
+                current += 1;
+                continue;
             }
             LayerSpec::TiedDense {} => {
                 let (op, output) = TiedDense::new(&mut at, &shape, table.take())?;

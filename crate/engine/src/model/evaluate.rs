@@ -17,8 +17,10 @@ const EVALUATION_ROWS: usize = 256;
 pub struct Evaluation {
     /// Share of the labels that are the model's first guess, 0 to 1; 0 where there are no labels.
     pub accuracy: f64,
-    /// Share of the labels that are among the model's first three guesses (top-3 recall), 0 to 1.
-    pub top_3: f64,
+    /// Share of the labels that are among the model's first [`Evaluation::k`] guesses (top-k recall), 0 to 1.
+    pub top_k: f64,
+    /// The k of `top_k`.
+    pub k: usize,
     /// Mean loss over all labels that count.
     pub loss: f64,
     /// Number of examples.
@@ -32,17 +34,58 @@ impl Evaluation {
     }
 }
 
+/// The k of [`Model::evaluate`]: that of next-word suggestions, of which a keyboard shows three.
+pub(crate) const USUAL_K: usize = 3;
+
+impl Tally {
+    /// An empty tally that counts the first `k` guesses.
+    pub const fn new(k: usize) -> Self {
+        Self {
+            k,
+            counted: 0,
+            loss: 0.0,
+            right: 0,
+            in_top_k: 0,
+        }
+    }
+
+    /// What it says about so many examples.
+    pub fn evaluation(&self, examples: usize) -> Evaluation {
+        let counted = self.counted.max(1) as f64;
+        Evaluation {
+            accuracy: self.right as f64 / counted,
+            top_k: self.in_top_k as f64 / counted,
+            k: self.k,
+            loss: self.loss / counted,
+            examples,
+        }
+    }
+}
+
 impl Model {
-    /// Accuracy and mean loss on `examples`, on the CPU.
+    /// Accuracy, top-3 recall and mean loss on `examples`, on the CPU.
     ///
     /// # Errors
     /// [`EngineError::Weights`] or [`EngineError::Data`] where the parameters or the examples are not this model's.
     pub fn evaluate(&self, parameters: &[f32], examples: &Examples) -> Result<Evaluation, EngineError> {
-        self.check_count(parameters)?;
+        self.evaluate_top(parameters, examples, USUAL_K)
+    }
+
+    /// As [`Model::evaluate`], with the recall among the first `k` guesses.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`].
+    pub fn evaluate_top(
+        &self,
+        parameters: &[f32],
+        examples: &Examples,
+        k: usize,
+    ) -> Result<Evaluation, EngineError> {
+        self.check_runs(parameters)?;
         self.check_examples(examples)?;
         let rows = self.evaluation_rows(examples.len());
         let mut pass = CpuPass::new(self, rows);
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(k);
         for (x, targets) in examples
             .x()
             .chunks(rows * self.features())
@@ -57,13 +100,7 @@ impl Model {
             };
             self.loss().tally_cpu(batch, &mut tally);
         }
-        let counted = tally.counted.max(1) as f64;
-        Ok(Evaluation {
-            accuracy: tally.right as f64 / counted,
-            top_3: tally.in_top_3 as f64 / counted,
-            loss: tally.loss / counted,
-            examples: examples.len(),
-        })
+        Ok(tally.evaluation(examples.len()))
     }
 
     /// The model's answer to each row of `x`, `[rows, features] → [rows, outputs]`, on the CPU: probabilities, where the loss
@@ -72,7 +109,7 @@ impl Model {
     /// # Errors
     /// [`EngineError::Weights`] or [`EngineError::Data`] where the parameters or the rows are not this model's.
     pub fn predict(&self, parameters: &[f32], x: &[f32]) -> Result<Vec<f32>, EngineError> {
-        self.check_count(parameters)?;
+        self.check_runs(parameters)?;
         let features = self.features();
         if x.is_empty() || !x.len().is_multiple_of(features) {
             return Err(DataError::Length {

@@ -3,14 +3,19 @@
 mod compile;
 mod evaluate;
 mod gradients;
+mod memory;
 
 pub(crate) use compile::{InputKind, Node, Placement};
 pub use evaluate::Evaluation;
+#[cfg(all(feature = "dfdx", not(target_arch = "wasm32")))]
+pub(crate) use evaluate::USUAL_K;
 pub(crate) use gradients::{Flow, GradientPlan};
+pub use memory::Memory;
+pub(crate) use memory::check_memory;
 
 use crate::{
-    DataError, Examples, Layout, ModelSpec, SpecError, TargetKind, WeightsError, layout::Init, ops::LossOp,
-    order, train::Settings,
+    DataError, EngineError, Examples, Layout, ModelSpec, SpecError, TargetKind, WeightsError, layout::Init,
+    ops::LossOp, order, train::Settings,
 };
 
 /// The most parameters that a model may have: an update counts its coordinates in a `u32`, and four bytes each must stay an
@@ -119,9 +124,30 @@ impl Model {
                     let limit = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
                     values.fill_with(|| order::signed_unit(&mut rng) * limit);
                 }
+                Init::Uniform { mean, spread } => {
+                    values.fill_with(|| mean + order::signed_unit(&mut rng) * spread);
+                }
             }
         }
         parameters
+    }
+
+    /// Whether another program computes this model, so that the engine cannot run it.
+    pub fn is_external(&self) -> bool {
+        #[cfg(not(target_arch = "wasm32"))]
+        return matches!(self.spec.layers[..], [crate::LayerSpec::External { .. }]);
+        #[cfg(target_arch = "wasm32")]
+        false
+    }
+
+    /// Checks that the engine can run the model, and that `parameters` are as many as it has.
+    pub(crate) fn check_runs(&self, parameters: &[f32]) -> Result<(), EngineError> {
+        if self.is_external() {
+            return Err(EngineError::External(
+                "the engine cannot run a model of another program".into(),
+            ));
+        }
+        Ok(self.check_count(parameters)?)
     }
 
     /// Checks that `parameters` are as many as the model has.
@@ -181,7 +207,6 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EngineError;
 
     fn spec(json: &str) -> ModelSpec {
         serde_json::from_str(json).unwrap()
@@ -279,6 +304,56 @@ mod tests {
         let small_pointer = huge.replace("9223372036854775807", "2147483647");
         let huge = if usize::BITS == 64 { huge } else { &small_pointer };
         assert!(matches!(Model::new(&spec(huge)), Err(SpecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn an_external_model_is_laid_out_and_started_and_an_impossible_one_names_its_fault() {
+        let external = |tensors: &str, more: &str| {
+            let json = format!(
+                r#"{{"input": [4], "layers": [{{"type": "external", "tensors": [{tensors}], "output": [3]}}{more}],
+                    "loss": "softmax-cross-entropy"}}"#
+            );
+            Model::new(&spec(&json))
+        };
+        let scale = r#"{"name": "scale", "shape": [3], "mean": 1.0}"#;
+        let kernel = r#"{"name": "a.kernel", "shape": [4, 3], "spread": 0.5}"#;
+        let model = external(&format!("{kernel}, {scale}"), "").unwrap();
+        assert!(model.is_external());
+        assert_eq!(
+            (model.parameter_count(), model.classes(), model.output_shape()),
+            (15, 3, &[3][..])
+        );
+        let names: Vec<&str> = model
+            .layout()
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        assert_eq!(names, ["layers.0.a.kernel", "layers.0.scale"]);
+        let start = model.initial_parameters(1);
+        assert!(start[..12].iter().all(|w| w.abs() <= 0.5) && start[..12].iter().any(|w| w.abs() > 0.1));
+        assert_eq!(start[12..], [1.0; 3]);
+
+        for (tensors, more, word) in [
+            (
+                format!("{scale}, {scale}"),
+                "",
+                "`scale` must be there, and once only",
+            ),
+            (scale.replace("scale", ""), "", "once only"),
+            (scale.replace("[3]", "[0]"), "", "[0]"),
+            (kernel.replace("0.5", "-0.5"), "", "finite numbers"),
+            (kernel.replace("0.5", "1e39"), "", "finite numbers"),
+            (scale.replace("[3]", "[300000000]"), "", "more than"),
+            (
+                scale.to_owned(),
+                r#", {"type": "relu"}"#,
+                "must be the only layer",
+            ),
+        ] {
+            let error = external(&tensors, more).unwrap_err().to_string();
+            assert!(error.contains(word), "{tensors}: {error}");
+        }
     }
 
     #[test]

@@ -187,16 +187,18 @@ pub(crate) enum Reduction {
 }
 
 /// What a loss counts when a model is evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tally {
+    /// Of how many first guesses one may be right.
+    pub k: usize,
     /// Targets that count (padding does not).
     pub counted: usize,
     /// Sum of their losses.
     pub loss: f64,
     /// How many were the model's first guess.
     pub right: usize,
-    /// How many were among its first three.
-    pub in_top_3: usize,
+    /// How many were among its first `k`.
+    pub in_top_k: usize,
 }
 
 /// The end of a compiled model: a batch of outputs and targets gives one number.

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use unsaid_document::{Document, Field, Fields, deserialize_by_read};
+use unsaid_document::{Document, Field, Fields, Value, deserialize_by_read};
+
+#[cfg(not(target_arch = "wasm32"))]
+use super::external::ExternalTensor;
 
 deserialize_by_read!(ModelSpec, LayerSpec);
 
@@ -159,6 +162,15 @@ pub enum LayerSpec {
     /// Logits over the vocabulary by the transposed table of the model's embedding: `[…, units] → […, vocabulary]`, see
     /// [`crate::ops::tied_dense`].
     TiedDense {},
+    /// The whole model, computed by another program, such as a dfdx module (feature `dfdx`): the engine lays its tensors out,
+    /// starts and stores them, and refuses to run them. Must be the only layer. Browsers do not know it.
+    #[cfg(not(target_arch = "wasm32"))]
+    External {
+        /// The tensors, in the order in which they lie in the flat vector.
+        tensors: Vec<ExternalTensor>,
+        /// Shape of one example of the output.
+        output: Vec<usize>,
+    },
 }
 
 /// What a window does at the edges of an image.
@@ -175,7 +187,7 @@ pub enum Padding {
 impl Field for LossSpec {
     const EXPECTED: &'static str = "`softmax-cross-entropy`, `sigmoid-cross-entropy` or `mean-squared-error`";
     const NONE: Self = Self::SoftmaxCrossEntropy;
-    fn read(value: &serde_json::Value) -> Option<Self> {
+    fn read(value: &Value) -> Option<Self> {
         let kind = value.as_str()?;
         let all = [
             Self::SoftmaxCrossEntropy,
@@ -189,7 +201,7 @@ impl Field for LossSpec {
 impl Field for Padding {
     const EXPECTED: &'static str = "`valid` or `same`";
     const NONE: Self = Self::Valid;
-    fn read(value: &serde_json::Value) -> Option<Self> {
+    fn read(value: &Value) -> Option<Self> {
         match value.as_str()? {
             "valid" => Some(Self::Valid),
             "same" => Some(Self::Same),
@@ -213,9 +225,9 @@ pub enum LossSpec {
 }
 
 impl Document for ModelSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
-        let serde_json::Value::Array(layers) = fields.document("layers")? else {
+        let Value::Array(layers) = fields.document("layers")? else {
             return Err("field `layers` must be a list of layers".into());
         };
         let layers: Result<_, _> = layers.into_iter().map(LayerSpec::read).collect();
@@ -229,9 +241,7 @@ impl Document for ModelSpec {
 }
 
 impl Document for LayerSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
-        /// That of PyTorch's layer and group normalisation.
-        const USUAL_EPSILON: f32 = 1e-5;
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let layer = match f.tag("type")?.as_str() {
@@ -272,11 +282,11 @@ impl Document for LayerSpec {
             "global-average-pool2d" => Self::GlobalAveragePool2d {},
             "flatten" => Self::Flatten {},
             "layer-norm" => Self::LayerNorm {
-                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+                epsilon: f.optional("epsilon").unwrap_or(Self::USUAL_EPSILON),
             },
             "group-norm" => Self::GroupNorm {
                 groups: f.required("groups"),
-                epsilon: f.optional("epsilon").unwrap_or(USUAL_EPSILON),
+                epsilon: f.optional("epsilon").unwrap_or(Self::USUAL_EPSILON),
             },
             "batch-norm" => Self::BatchNorm {
                 epsilon: f.nullable("epsilon"),
@@ -297,6 +307,11 @@ impl Document for LayerSpec {
                 projection: f.nullable("projection"),
             },
             "tied-dense" => Self::TiedDense {},
+            #[cfg(not(target_arch = "wasm32"))]
+            "external" => Self::External {
+                tensors: Document::read(f.document("tensors")?)?,
+                output: f.required("output"),
+            },
             other => return Err(format!("unknown variant `{other}`")),
         };
         fields.finish().map(|()| layer)
@@ -304,6 +319,9 @@ impl Document for LayerSpec {
 }
 
 impl LayerSpec {
+    /// The ε of PyTorch's layer and group normalisation.
+    pub(super) const USUAL_EPSILON: f32 = 1e-5;
+
     /// The type, as written in JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -330,6 +348,8 @@ impl LayerSpec {
             Self::Lstm { .. } => "lstm",
             Self::CifgLstm { .. } => "cifg-lstm",
             Self::TiedDense {} => "tied-dense",
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::External { .. } => "external",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use unsaid_document::{Document, Fields, deserialize_by_read};
+use unsaid_document::{Document, Fields, Value, deserialize_by_read};
 
 deserialize_by_read!(TrainSpec, OptimizerSpec, ScheduleSpec);
 
@@ -103,7 +103,7 @@ pub enum OptimizerSpec {
 }
 
 impl Document for TrainSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let optimizer = OptimizerSpec::read(f.document("optimizer")?)?;
@@ -126,11 +126,8 @@ impl Document for TrainSpec {
 }
 
 impl Document for OptimizerSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
-        /// TensorFlow's default, for Adam and Adagrad alike.
-        const EPSILON: f32 = 1e-7;
-        /// TensorFlow's default.
-        const INITIAL_ACCUMULATOR: f32 = 0.1;
+    fn read(document: Value) -> Result<Self, String> {
+        let [beta1, beta2] = Self::BETAS;
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let optimizer = match f.tag("type")?.as_str() {
@@ -141,15 +138,17 @@ impl Document for OptimizerSpec {
             },
             "adam" => Self::Adam {
                 learning_rate: f.required("learning_rate"),
-                beta1: f.optional("beta1").unwrap_or(0.9),
-                beta2: f.optional("beta2").unwrap_or(0.999),
-                epsilon: f.optional("epsilon").unwrap_or(EPSILON),
+                beta1: f.optional("beta1").unwrap_or(beta1),
+                beta2: f.optional("beta2").unwrap_or(beta2),
+                epsilon: f.optional("epsilon").unwrap_or(Self::EPSILON),
                 weight_decay: f.optional("weight_decay").unwrap_or_default(),
             },
             "adagrad" => Self::Adagrad {
                 learning_rate: f.required("learning_rate"),
-                initial_accumulator: f.optional("initial_accumulator").unwrap_or(INITIAL_ACCUMULATOR),
-                epsilon: f.optional("epsilon").unwrap_or(EPSILON),
+                initial_accumulator: f
+                    .optional("initial_accumulator")
+                    .unwrap_or(Self::INITIAL_ACCUMULATOR),
+                epsilon: f.optional("epsilon").unwrap_or(Self::EPSILON),
             },
             other => return Err(format!("unknown variant `{other}`")),
         };
@@ -185,7 +184,7 @@ pub enum ScheduleSpec {
 }
 
 impl Document for ScheduleSpec {
-    fn read(document: serde_json::Value) -> Result<Self, String> {
+    fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
         let schedule = match f.tag("type")?.as_str() {

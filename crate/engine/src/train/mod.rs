@@ -9,7 +9,9 @@ pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{GpuDevice, GpuRun};
-use crate::{EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, order::epoch_order};
+use crate::{
+    EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, model::check_memory, order::epoch_order,
+};
 
 /// Where to train.
 #[derive(Debug, Clone)]
@@ -165,7 +167,15 @@ pub struct Training<'a> {
     correction: &'a [f32],
     optimizer: &'a [f32],
     steps_before: u32,
+    memory_limit: u64,
 }
+
+/// The most memory that a training may have where nothing else is said: most of what 32 bits can address.
+const MEMORY_LIMIT: u64 = if cfg!(target_pointer_width = "32") {
+    3 << 30
+} else {
+    u64::MAX
+};
 
 impl<'a> Training<'a> {
     /// A training of `model` on `examples` as `spec` says, with seed 0 and a fresh optimiser.
@@ -178,6 +188,7 @@ impl<'a> Training<'a> {
             correction: &[],
             optimizer: &[],
             steps_before: 0,
+            memory_limit: MEMORY_LIMIT,
         }
     }
 
@@ -203,8 +214,25 @@ impl<'a> Training<'a> {
         }
     }
 
+    /// The most bytes that training may have: [`EngineError::OutOfMemory`] where [`Model::memory`] is above.
+    #[must_use]
+    pub const fn memory_limit(self, memory_limit: u64) -> Self {
+        Self { memory_limit, ..self }
+    }
+
     /// Checks everything that can be checked without training.
     fn settings(&self, parameters: &[f32]) -> Result<Settings, EngineError> {
+        self.model.check_runs(parameters)?;
+        let settings = self.checked(parameters)?;
+        check_memory(
+            self.model.memory_of(&settings, self.examples.len()),
+            self.memory_limit,
+        )?;
+        Ok(settings)
+    }
+
+    /// As [`Training::settings`], for a model that runs anywhere.
+    pub(crate) fn checked(&self, parameters: &[f32]) -> Result<Settings, EngineError> {
         self.model.check_count(parameters)?;
         if !self.correction.is_empty() {
             self.model.check_count(self.correction)?;
@@ -408,6 +436,12 @@ fn median(values: &[f64]) -> f64 {
         .fold(f64::NEG_INFINITY, |median, value| median.max(*value))
 }
 
+/// Browsers tell the time to a tenth of a millisecond, and a step of a small model takes less: a timed piece is as many steps as
+/// take this long.
+const LEAST_TIMED_MS: f64 = 2.0;
+/// For a clock that stands still.
+const MOST_TIMED_STEPS: usize = 10_000;
+
 /// Milliseconds per step of this very job on `device`: the median of `samples` timed pieces after one that is not timed (it
 /// compiles the kernels). `now_ms` is the caller's clock. The parameters are left as they are.
 ///
@@ -440,11 +474,13 @@ pub async fn time_steps(
         let start = now_ms();
         let steps = match &mut run {
             Run::Cpu(run) => {
-                run.step(
-                    batches[sample % batches.len()],
-                    settings.numbers(1, batches.len(), 0),
-                );
-                1
+                let mut steps = 0;
+                while steps == 0 || (now_ms() - start < LEAST_TIMED_MS && steps < MOST_TIMED_STEPS) {
+                    let batch = batches[(sample + steps) % batches.len()];
+                    run.step(batch, settings.numbers(1, batches.len(), 0));
+                    steps += 1;
+                }
+                steps
             }
             #[cfg(feature = "gpu")]
             Run::Gpu(run) => {

@@ -49,7 +49,7 @@ impl LossOp for ElementwiseLoss {
             // A yes-or-no output is right where it is on the target's side.
             let right = self.measure == Measure::SigmoidCrossEntropy && (z > 0.0) == (t > 0.5);
             tally.right += usize::from(right);
-            tally.in_top_3 += usize::from(right);
+            tally.in_top_k += usize::from(right);
         }
     }
 

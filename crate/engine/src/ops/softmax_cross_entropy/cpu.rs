@@ -94,7 +94,7 @@ impl LossOp for SoftmaxCrossEntropy {
             tally.counted += 1;
             tally.loss += f64::from(log_sum_exp(row) - own);
             tally.right += usize::from(before == 0 && !own.is_nan());
-            tally.in_top_3 += usize::from(before < 3 && !own.is_nan());
+            tally.in_top_k += usize::from(before < tally.k && !own.is_nan());
         }
     }
 
