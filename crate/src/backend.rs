@@ -1,12 +1,12 @@
 //! Where to train: the person's choice, or the faster of what there is, measured on the task's own steps.
 
 use unsaid_document::{Field, Value};
-use unsaid_engine::{Device, EngineError, Examples, time_steps};
+use unsaid_engine::{Device, EngineError, Examples, GpuDevice, time_steps};
 
 use crate::{
     ClientError, SessionEvent,
     abort::Abort,
-    ports::{Clock, Listener, Ports},
+    ports::{Clock, Listener, Ports, StepTimes},
     task::Task,
 };
 
@@ -79,14 +79,8 @@ pub async fn choose<P: Ports>(
             Ok(gpu) if choice == BackendChoice::WebGpu => (Some(gpu), Trial::Asked { webgpu: true }),
             Ok(gpu) if gpu.is_software() => (Some(gpu), Trial::Emulated),
             Ok(gpu) => {
-                let time = async |device: &Device| -> Result<f64, EngineError> {
-                    let now = || ports.clock().now_ms();
-                    let (model, spec) = (&task.model, &task.training);
-                    time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
-                };
-                let cpu_ms = abort.guard(time(&cpu)).await??;
-                let gpu_ms = abort.guard(time(&Device::Gpu(gpu.clone()))).await?;
-                (Some(gpu), Trial::Timed { cpu_ms, gpu_ms })
+                let trial = trial(ports, task, parameters, examples, &gpu, abort).await?;
+                (Some(gpu), trial)
             }
         }
     };
@@ -94,6 +88,7 @@ pub async fn choose<P: Ports>(
         webgpu,
         reason,
         times,
+        cached,
     } = trial.verdict();
     let adapter = gpu.as_ref().map(|gpu| gpu.name().to_owned());
     let backend = Backend {
@@ -103,11 +98,38 @@ pub async fn choose<P: Ports>(
         backend: backend.name(),
         reason,
         adapter,
-        cpu_ms_per_step: times.map(|(cpu, _)| cpu),
-        gpu_ms_per_step: times.map(|(_, gpu)| gpu),
+        cpu_ms_per_step: times.map(|times| times.cpu_ms),
+        gpu_ms_per_step: times.map(|times| times.gpu_ms),
+        cached,
         fallback: false,
     });
     Ok(backend)
+}
+
+/// The times of both back ends on the task's own steps: those of an earlier visit, or measured now and kept.
+async fn trial<P: Ports>(
+    ports: &P,
+    task: &Task,
+    parameters: &[f32],
+    examples: &Examples,
+    gpu: &GpuDevice,
+    abort: &Abort,
+) -> Result<Trial, ClientError> {
+    if let Some(times) = abort.guard(ports.recall_trial(task, gpu.name())).await? {
+        return Ok(Trial::Known(times));
+    }
+    let time = async |device: &Device| -> Result<f64, EngineError> {
+        let now = || ports.clock().now_ms();
+        let (model, spec) = (&task.model, &task.training);
+        time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
+    };
+    let cpu_ms = abort.guard(time(&Device::Cpu)).await??;
+    let gpu_ms = abort.guard(time(&Device::Gpu(gpu.clone()))).await?;
+    if let Ok(gpu_ms) = gpu_ms {
+        let times = StepTimes { cpu_ms, gpu_ms };
+        abort.guard(ports.keep_trial(task, gpu.name(), times)).await?;
+    }
+    Ok(Trial::Timed { cpu_ms, gpu_ms })
 }
 
 /// What is known of the two back ends when the choice is made.
@@ -119,6 +141,8 @@ enum Trial {
     NoGpu(EngineError),
     /// The adapter is a program on this very CPU.
     Emulated,
+    /// Both were timed on an earlier visit.
+    Known(StepTimes),
     /// Milliseconds per step, or why the GPU took none.
     Timed {
         cpu_ms: f64,
@@ -126,17 +150,19 @@ enum Trial {
     },
 }
 
-/// Where to train, why, and the times that decided it: those of the CPU and of the GPU.
+/// Where to train, why, and the times that decided it.
 #[derive(Debug, PartialEq)]
 struct Verdict {
     webgpu: bool,
     reason: String,
-    times: Option<(f64, f64)>,
+    times: Option<StepTimes>,
+    cached: bool,
 }
 
 impl Trial {
     /// The GPU only where it was asked for, or worked and was the faster one.
     fn verdict(self) -> Verdict {
+        let cached = matches!(self, Self::Known(_));
         let (webgpu, reason, times) = match self {
             Self::Asked { webgpu } => (webgpu, "chosen by you".into(), None),
             Self::NoGpu(error) => (false, error.to_string(), None),
@@ -147,15 +173,17 @@ impl Trial {
             Self::Timed {
                 cpu_ms,
                 gpu_ms: Ok(gpu_ms),
-            } => {
+            }
+            | Self::Known(StepTimes { cpu_ms, gpu_ms }) => {
                 let reason = "the faster of the two on this task's own steps".into();
-                (gpu_ms < cpu_ms, reason, Some((cpu_ms, gpu_ms)))
+                (gpu_ms < cpu_ms, reason, Some(StepTimes { cpu_ms, gpu_ms }))
             }
         };
         Verdict {
             webgpu,
             reason,
             times,
+            cached,
         }
     }
 }
@@ -230,8 +258,14 @@ mod tests {
             (0.1, 100.0, false),
             (100.0, 0.1, true),
         ] {
-            let verdict = timed(cpu_ms, gpu_ms);
-            assert_eq!((verdict.webgpu, verdict.times), (webgpu, Some((cpu_ms, gpu_ms))));
+            let times = StepTimes { cpu_ms, gpu_ms };
+            for (verdict, cached) in [
+                (timed(cpu_ms, gpu_ms), false),
+                (Trial::Known(times).verdict(), true),
+            ] {
+                assert_eq!((verdict.webgpu, verdict.times), (webgpu, Some(times)));
+                assert_eq!(verdict.cached, cached);
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub enum SessionEvent {
         /// Measured milliseconds per step on the GPU.
         #[serde(skip_serializing_if = "Option::is_none")]
         gpu_ms_per_step: Option<f64>,
+        /// Whether they were measured on an earlier visit.
+        cached: bool,
         /// Whether WebGPU was lost and training goes on on the CPU.
         fallback: bool,
     },

@@ -3,13 +3,13 @@
 
 use std::future::Future;
 
-use unsaid_engine::GpuDevice;
+use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Observer, Trained, train};
 use unsaid_privacy::Ledger;
 use unsaid_protocol::{
     CheckIn, CheckInReply, ClientId, ContentHash, Problem, RoundMetrics, RoundState, UpdateReply,
 };
 
-use crate::{ClientError, SessionEvent};
+use crate::{ClientError, SessionEvent, task::Task};
 
 /// Why a request to the relay gave no answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +91,28 @@ pub trait Listener {
     fn hear(&self, event: SessionEvent);
 }
 
+/// Milliseconds per step of a task's own training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepTimes {
+    /// On the CPU.
+    pub cpu_ms: f64,
+    /// On the GPU.
+    pub gpu_ms: f64,
+}
+
+/// One local training, from the shared model.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalTraining<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// The shared model's parameters, `[d]`.
+    pub start: &'a [f32],
+    /// The local examples.
+    pub examples: &'a Examples,
+    /// The seed of the order of the examples and of dropout.
+    pub seed: u64,
+}
+
 /// Everything around a session.
 pub trait Ports {
     /// The relay.
@@ -110,5 +132,34 @@ pub trait Ports {
     /// The listener.
     fn listener(&self) -> &Self::Listener;
     /// Asks for a GPU.
-    fn gpu(&self) -> impl Future<Output = Result<GpuDevice, unsaid_engine::EngineError>>;
+    fn gpu(&self) -> impl Future<Output = Result<GpuDevice, EngineError>>;
+    /// What an earlier trial of this task measured on the GPU `adapter`, on this device and with this build.
+    fn recall_trial(&self, task: &Task, adapter: &str) -> impl Future<Output = Option<StepTimes>> {
+        let _ = (task, adapter); // a port without a memory measures each time
+        async { None }
+    }
+    /// Keeps what a trial measured.
+    fn keep_trial(&self, task: &Task, adapter: &str, times: StepTimes) -> impl Future<Output = ()> {
+        let _ = (task, adapter, times);
+        async {}
+    }
+    /// Trains on the local examples: with the engine, unless a port brings the program that computes an external model. What
+    /// comes out is clipped, noised and sent in either case.
+    fn train(
+        &self,
+        job: LocalTraining<'_>,
+        device: &Device,
+        observer: &mut impl Observer,
+    ) -> impl Future<Output = Result<Trained, EngineError>> {
+        let Task { model, training, .. } = job.task;
+        train(
+            model,
+            job.start,
+            job.examples,
+            training,
+            job.seed,
+            device,
+            observer,
+        )
+    }
 }

@@ -250,6 +250,8 @@ export interface BackendEvent {
     readonly adapter?: string;
     readonly cpuMsPerStep?: number;
     readonly gpuMsPerStep?: number;
+    /** True where they were measured on an earlier visit, on the same adapter, for the same terms. */
+    readonly cached: boolean;
     /** True where WebGPU was lost. The epoch that was under way began again on the CPU, where all further training runs. */
     readonly fallback: boolean;
 }
@@ -471,13 +473,21 @@ export interface TrainerBackend {
     /** Milliseconds per step, where both back ends were measured. */
     readonly cpuMsPerStep: number | null;
     readonly gpuMsPerStep: number | null;
+    /** True where they were measured on an earlier visit, on the same adapter, for the same model and training. */
+    readonly cached: boolean;
+}
+/** What a model is measured on. */
+export interface EvaluateOptions extends TrainingData {
+    /** How many guesses count for {@link Evaluation.topK}. Default 3. */
+    readonly k?: number | undefined;
 }
 /** How well a model does. */
 export interface Evaluation {
     /** Share of the labels that are the model's first guess. */
     readonly accuracy: number;
-    /** Share of the labels that are among its first three guesses. */
-    readonly top3: number;
+    /** Share of the labels that are among its first `k` guesses. */
+    readonly topK: number;
+    readonly k: number;
     /** Mean loss. */
     readonly loss: number;
     /** `exp(loss)`. */
@@ -514,8 +524,8 @@ export declare class Trainer {
      * `webgpu-unavailable` where WebGPU was asked for by name, `crashed`.
      */
     fit(options: FitOptions): Promise<Float32Array>;
-    /** How well the model does on `x` and `y`. */
-    evaluate({ x, y }: TrainingData): Promise<Evaluation>;
+    /** How well the model does on `x` and `y`; `k` guesses count for {@link Evaluation.topK}, 3 if it is not given. */
+    evaluate({ x, y, k }: EvaluateOptions): Promise<Evaluation>;
     /** The model's answer to each row of `x`, `[rows, outputs]`: probabilities, where the loss has them. */
     predict(x: ArrayLike<number>): Promise<Float32Array>;
     /** A copy of the flat weight vector; {@link Trainer.tensors} says what lies where. */

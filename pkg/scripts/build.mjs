@@ -1,6 +1,7 @@
 // Builds dist/: index.js and its declarations, worker.js, unsaid_bg.wasm. The wasm module must be in dist/wasm already
 // (`cargo xtask build` puts it there); UNSAID_WASM names another folder.
 
+import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,7 +23,14 @@ if (!existsSync(glue)) {
 
 mkdirSync(dist, { recursive: true });
 checkWasmSurface(root, wasm, "unsaid", "wasm.js", "WasmModule");
-const common = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
+const trainer = resolve(process.env.UNSAID_TRAINER ?? resolve(dist, "trainer"));
+const modules = [wasm, resolve(trainer, "plain"), resolve(trainer, "relaxed")].map((folder, index) =>
+  readFileSync(resolve(folder, index === 0 ? "unsaid_bg.wasm" : "unsaid_trainer_bg.wasm")),
+);
+// What was measured with one build says nothing about another: see worker/src/trials.ts.
+const digest = modules.reduce((hash, bytes) => hash.update(bytes), createHash("sha256")).digest("hex");
+const define = { __UNSAID_BUILD__: JSON.stringify(digest.slice(0, 16)) };
+const common = { define, bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
 await build({ ...common, entryPoints: [resolve(root, "src/index.ts")], outfile: resolve(dist, "index.js") });
 await build({
   ...common,
@@ -33,7 +41,6 @@ await build({
 copyFileSync(resolve(wasm, "unsaid_bg.wasm"), resolve(dist, "unsaid_bg.wasm"));
 
 // The trainer: one worker, whose glue fits both of its wasm files.
-const trainer = resolve(process.env.UNSAID_TRAINER ?? resolve(dist, "trainer"));
 checkWasmSurface(root, resolve(trainer, "plain"), "unsaid_trainer", "trainer-wasm.js", "TrainerModule");
 await build({ ...common, entryPoints: [resolve(root, "src/trainer.ts")], outfile: resolve(dist, "trainer.js") });
 await build({
@@ -45,6 +52,7 @@ await build({
 copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
 copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
 writeDeclarations(root);
+copyFileSync(resolve(root, "../crate/engine/model.schema.json"), resolve(dist, "model.schema.json"));
 
 const shipped = [
   "index.js", "worker.js", "unsaid_bg.wasm",

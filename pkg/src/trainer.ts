@@ -83,14 +83,23 @@ export interface TrainerBackend {
   /** Milliseconds per step, where both back ends were measured. */
   readonly cpuMsPerStep: number | null;
   readonly gpuMsPerStep: number | null;
+  /** True where they were measured on an earlier visit, on the same adapter, for the same model and training. */
+  readonly cached: boolean;
+}
+
+/** What a model is measured on. */
+export interface EvaluateOptions extends TrainingData {
+  /** How many guesses count for {@link Evaluation.topK}. Default 3. */
+  readonly k?: number | undefined;
 }
 
 /** How well a model does. */
 export interface Evaluation {
   /** Share of the labels that are the model's first guess. */
   readonly accuracy: number;
-  /** Share of the labels that are among its first three guesses. */
-  readonly top3: number;
+  /** Share of the labels that are among its first `k` guesses. */
+  readonly topK: number;
+  readonly k: number;
   /** Mean loss. */
   readonly loss: number;
   /** `exp(loss)`. */
@@ -187,11 +196,12 @@ export class Trainer {
     return losses;
   }
 
-  /** How well the model does on `x` and `y`. */
-  async evaluate({ x, y }: TrainingData): Promise<Evaluation> {
-    const row = await this.#link.call("evaluate", { x: floats(x), y: this.#targets(y) });
-    const [accuracy = 0, top3 = 0, loss = 0, perplexity = 0, examples = 0] = row;
-    return { accuracy, top3, loss, perplexity, examples };
+  /** How well the model does on `x` and `y`; `k` guesses count for {@link Evaluation.topK}, 3 if it is not given. */
+  async evaluate({ x, y, k = 3 }: EvaluateOptions): Promise<Evaluation> {
+    whole("k", k, 1, 2 ** 32 - 1);
+    const row = await this.#link.call("evaluate", { x: floats(x), y: this.#targets(y), k });
+    const [accuracy = 0, topK = 0, loss = 0, perplexity = 0, examples = 0] = row;
+    return { accuracy, topK, k, loss, perplexity, examples };
   }
 
   /** The model's answer to each row of `x`, `[rows, outputs]`: probabilities, where the loss has them. */
@@ -330,8 +340,8 @@ class Link {
   }
 }
 
-function backendOf([name, reason, adapter, cpuMsPerStep, gpuMsPerStep]: BackendRow): TrainerBackend {
-  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep };
+function backendOf([name, reason, adapter, cpuMsPerStep, gpuMsPerStep, cached]: BackendRow): TrainerBackend {
+  return { name, reason, adapter, cpuMsPerStep, gpuMsPerStep, cached };
 }
 
 function floats(values: ArrayLike<number>): Float32Array {

@@ -175,6 +175,8 @@ export interface BackendEvent {
   readonly adapter?: string;
   readonly cpuMsPerStep?: number;
   readonly gpuMsPerStep?: number;
+  /** True where they were measured on an earlier visit, on the same adapter, for the same terms. */
+  readonly cached: boolean;
   /** True where WebGPU was lost. The epoch that was under way began again on the CPU, where all further training runs. */
   readonly fallback: boolean;
 }

@@ -69,6 +69,7 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         },
         modelBytes: (hash) => this.carried.get(hash) ?? null,
         panicText: () => this.panicText,
+        trials: { recall: async () => new Float64Array(), remember: async () => {} },
       },
       wasm,
       "unused.wasm",

@@ -50,6 +50,11 @@ pub fn read_held_out(path: &Path, model: &Model) -> Result<Examples, HeldOutErro
         path: path.clone(),
         reason,
     };
+    if model.is_external() {
+        return Err(unfit(
+            "another program computes the model, so the relay cannot evaluate it".into(),
+        ));
+    }
     let shard = Shard::decode(&bytes).map_err(|error| unfit(error.to_string()))?;
     if (shard.features as usize, shard.classes as usize) != (model.features(), model.classes()) {
         return Err(unfit(format!(
@@ -112,4 +117,35 @@ fn evaluate(
         loss: Some(figures.loss).filter(|figure| figure.is_finite()),
         ..metrics
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use unsaid_engine::ModelSpec;
+
+    use super::*;
+
+    fn model(layers: serde_json::Value) -> Model {
+        let spec = serde_json::json!({"input": [3], "layers": layers, "loss": "softmax-cross-entropy"});
+        Model::new(&serde_json::from_value::<ModelSpec>(spec).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn held_out_examples_of_a_model_that_the_relay_cannot_run_are_refused() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("test.shard");
+        let shard = Shard {
+            features: 3,
+            classes: 2,
+            labels: vec![1],
+            pixels: vec![0, 1, 2],
+        };
+        std::fs::write(&path, shard.encode()).unwrap();
+        let own = model(serde_json::json!([{"type": "dense", "units": 2}]));
+        assert_eq!(read_held_out(&path, &own).unwrap().len(), 1);
+        let tensors = serde_json::json!([{"name": "w", "shape": [3, 2]}]);
+        let other = model(serde_json::json!([{"type": "external", "tensors": tensors, "output": [2]}]));
+        let error = read_held_out(&path, &other).unwrap_err().to_string();
+        assert!(error.contains("another program"), "{error}");
+    }
 }

@@ -6,6 +6,7 @@ import init, { panic_for_test, Session } from "unsaid-wasm";
 import type { FromWorker, ToWorker } from "./messages.js";
 import { serve } from "./shell.js";
 import { ModelTraffic } from "./traffic.js";
+import { storedTrials } from "./trials.js";
 
 /** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
 declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
@@ -29,6 +30,7 @@ serve(
       return traffic.take(hash);
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
+    trials: storedTrials("client"),
   },
   { default: init, Session, panic_for_test },
   new URL("./unsaid_bg.wasm", import.meta.url),

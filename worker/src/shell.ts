@@ -3,6 +3,7 @@
 import { messageOf, toWireError } from "./errors.js";
 import type { CallKind, CallMessage, Calls, FromWorker, ToWorker } from "./messages.js";
 import type { SessionEvent } from "../../pkg/src/types.js";
+import type { Trials } from "./trials.js";
 import type { WasmModule, WasmSession } from "./wasm.js";
 
 /** What the shell needs of the worker's global scope. */
@@ -16,6 +17,8 @@ export interface Scope {
   modelBytes(hash: string): number | null;
   /** What the last Rust panic said, if there was one: the trap that follows it says no more than “unreachable”. */
   panicText(): string | null;
+  /** What `auto` measured before. */
+  readonly trials: Trials;
 }
 
 /** Runs the wasm module behind `scope` until the page terminates the worker. */
@@ -58,7 +61,7 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         }
-        session = await wasm.Session.open(options, hear);
+        session = await wasm.Session.open(options, hear, scope.trials);
         return null;
       }
       case "manifest":

@@ -5,13 +5,15 @@ import type { ErrorCode } from "../../pkg/src/errors.js";
 /** A tensor of the model: its name, where it begins in the flat vector, and its shape. */
 export type TensorRow = readonly [name: string, offset: number, ...shape: number[]];
 
-/** Where training happens: name, reason, adapter, and milliseconds per step on the CPU and the GPU where both were measured. */
+/** Where training happens: name, reason, adapter, milliseconds per step on the CPU and the GPU where both were measured, and
+ * whether they were on an earlier visit. */
 export type BackendRow = readonly [
   name: "cpu" | "webgpu",
   reason: string,
   adapter: string | null,
   cpuMsPerStep: number | null,
   gpuMsPerStep: number | null,
+  cached: boolean,
 ];
 
 /** Every call: what it takes and what it gives. */
@@ -37,7 +39,10 @@ export interface TrainerCalls {
     };
     result: { readonly losses: Float32Array; readonly backend: BackendRow };
   };
-  evaluate: { args: { readonly x: Float32Array; readonly y: Uint32Array | Float32Array }; result: Float64Array };
+  evaluate: {
+    args: { readonly x: Float32Array; readonly y: Uint32Array | Float32Array; readonly k: number };
+    result: Float64Array;
+  };
   predict: { args: { readonly x: Float32Array }; result: Float32Array };
   weights: { args: null; result: Float32Array };
   "set-weights": { args: { readonly weights: Float32Array }; result: null };

@@ -11,6 +11,7 @@ import type {
   TrainerCalls,
 } from "./trainer-messages.js";
 import type { TrainerModule, WasmTrainer } from "./trainer-wasm.js";
+import type { Trials } from "./trials.js";
 
 /** What the shell needs of the worker's global scope. */
 export interface TrainerScope {
@@ -19,6 +20,8 @@ export interface TrainerScope {
   onFault(listener: (thrown: unknown) => void): void;
   /** What the last Rust panic said, if there was one. */
   panicText(): string | null;
+  /** What `auto` measured before. */
+  readonly trials: Trials;
 }
 
 /** Runs the wasm module behind `scope` until the page terminates the worker. */
@@ -58,7 +61,7 @@ export function serveTrainer(scope: TrainerScope, wasm: TrainerModule, wasmUrl: 
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         }
-        trainer = new wasm.Trainer(model, backend, weights ?? undefined, seed);
+        trainer = new wasm.Trainer(model, backend, weights ?? undefined, seed, scope.trials);
         return trainer.layout() as TensorRow[];
       }
       case "fit": {
@@ -71,7 +74,7 @@ export function serveTrainer(scope: TrainerScope, wasm: TrainerModule, wasmUrl: 
         return { losses, backend: made().backend() as BackendRow };
       }
       case "evaluate":
-        return made().evaluate(message.args.x, message.args.y);
+        return made().evaluate(message.args.x, message.args.y, message.args.k);
       case "predict":
         return made().predict(message.args.x);
       case "weights":

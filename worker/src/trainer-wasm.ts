@@ -1,5 +1,7 @@
 // The surface of the trainer's wasm module that the worker relies on. The build checks that the generated module satisfies it.
 
+import type { Trials } from "./trials.js";
+
 /** A model in training, in Rust. Methods throw, or reject with, an `Error` that has a string `code`. */
 export interface WasmTrainer {
   fit(
@@ -10,7 +12,7 @@ export interface WasmTrainer {
     onStep: ((epoch: number, step: number, steps: number, loss: number | undefined) => void) | undefined,
     signal: AbortSignal,
   ): Promise<Float32Array>;
-  evaluate(x: Float32Array, y: Uint32Array | Float32Array): Float64Array;
+  evaluate(x: Float32Array, y: Uint32Array | Float32Array, k: number): Float64Array;
   predict(x: Float32Array): Float32Array;
   weights(): Float32Array;
   setWeights(weights: Float32Array): void;
@@ -28,5 +30,6 @@ export interface TrainerModule {
     backend: string,
     weights: Uint8Array | undefined,
     seed: number,
+    trials: Trials,
   ) => WasmTrainer;
 }

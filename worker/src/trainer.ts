@@ -6,6 +6,7 @@ import init, { Trainer } from "unsaid-trainer-wasm";
 import { hasRelaxedSimd } from "./relaxed.js";
 import type { FromTrainer, ToTrainer } from "./trainer-messages.js";
 import { serveTrainer } from "./trainer-shell.js";
+import { storedTrials } from "./trials.js";
 
 /** The wasm module's panic hook leaves its text in `__unsaidPanic`. */
 declare const self: DedicatedWorkerGlobalScope & { __unsaidPanic?: unknown };
@@ -21,6 +22,7 @@ serveTrainer(
       self.addEventListener("unhandledrejection", (event) => listener(event.reason));
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
+    trials: storedTrials(relaxed ? "relaxed" : "plain"),
   },
   { default: init, Trainer },
   relaxed

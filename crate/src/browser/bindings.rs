@@ -16,6 +16,7 @@ use super::{
     locks::{self, Place},
     relay::HttpRelay,
     store::IndexedDb,
+    trials::Trials,
     views::{manifest_view, summary},
 };
 use crate::{
@@ -153,8 +154,11 @@ pub struct Session {
 #[wasm_bindgen]
 impl Session {
     /// Takes a place among this browser's tabs, opens the storage, and fetches and checks the manifest: a promise of a `Session`.
-    pub fn open(given: JsValue, on_event: js_sys::Function) -> Promise {
-        promise(async move { open(options(given)?, Callback(on_event)).await.map(JsValue::from) })
+    pub fn open(given: JsValue, on_event: js_sys::Function, trials: Trials) -> Promise {
+        promise(async move {
+            let session = open(options(given)?, Callback(on_event), trials).await;
+            session.map(JsValue::from)
+        })
     }
 
     /// The manifest that the client agreed to.
@@ -252,7 +256,7 @@ impl Session {
     }
 }
 
-async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientError> {
+async fn open(given: OpenOptions, listener: Callback, trials: Trials) -> Result<Session, ClientError> {
     let task: TaskId = given
         .task
         .parse()
@@ -285,6 +289,7 @@ async fn open(given: OpenOptions, listener: Callback) -> Result<Session, ClientE
         store,
         clock: WorkerClock,
         listener: listener.clone(),
+        trials,
     };
     let fetched = session::ask(&ports, patience, &closing, |ports: &BrowserPorts| {
         ports.relay().manifest()

@@ -6,13 +6,17 @@ mod events;
 mod locks;
 mod relay;
 mod store;
+mod trials;
 mod views;
 
 pub use bindings::{Session, panic_for_test};
 
 use unsaid_engine::{EngineError, GpuDevice};
 
-use crate::ports::Ports;
+use crate::{
+    ports::{Ports, StepTimes},
+    task::Task,
+};
 
 /// The ports of a session in a browser's worker.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct BrowserPorts {
     store: store::IndexedDb,
     clock: clock::WorkerClock,
     listener: events::Callback,
+    trials: trials::Trials,
 }
 
 impl Ports for BrowserPorts {
@@ -55,6 +60,14 @@ impl Ports for BrowserPorts {
             ));
         }
         GpuDevice::request().await
+    }
+
+    async fn recall_trial(&self, task: &Task, adapter: &str) -> Option<StepTimes> {
+        trials::recall(&self.trials, &task.hash.to_string(), adapter).await
+    }
+
+    async fn keep_trial(&self, task: &Task, adapter: &str, times: StepTimes) {
+        trials::keep(&self.trials, &task.hash.to_string(), adapter, times).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress, TrainSpec, train};
+use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress};
 use unsaid_privacy::{Charge, Receipt};
 use unsaid_protocol::{ClientId, ContentHash};
 
@@ -12,7 +12,7 @@ use crate::{
     abort::Abort,
     backend::{self, Backend, BackendChoice},
     events::State,
-    ports::{Clock, Listener, Pending, Ports, Relay, Store},
+    ports::{Clock, Listener, LocalTraining, Pending, Ports, Relay, Store},
     protect::{Protected, protect},
 };
 
@@ -122,10 +122,15 @@ impl<P: Ports> Session<P> {
             epoch_start: now,
             fallback: None,
         };
-        let (model, spec): (_, &TrainSpec) = (&self.task.model, &self.task.training);
+        let job = LocalTraining {
+            task: &self.task,
+            start: before,
+            examples,
+            seed,
+        };
         // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
         let instead = (self.choice == BackendChoice::Auto).then_some(&Device::Cpu);
-        let on = async |device: &Device| train(model, before, examples, spec, seed, device, &mut watch).await;
+        let on = async |device: &Device| self.ports.train(job, device, &mut watch).await;
         let (trained, failed) = backend::or_instead(&backend.device, instead, on).await?;
         if let Some(reason) = failed.or(watch.fallback) {
             // A device that was lost, or failed, is not asked again in this session.
@@ -136,6 +141,7 @@ impl<P: Ports> Session<P> {
                 adapter: None,
                 cpu_ms_per_step: None,
                 gpu_ms_per_step: None,
+                cached: false,
                 fallback: true,
             });
         }

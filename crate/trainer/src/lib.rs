@@ -5,6 +5,7 @@
 #![cfg(target_arch = "wasm32")]
 
 mod choice;
+mod document;
 mod errors;
 mod trainer;
 mod turn;

@@ -3,12 +3,12 @@
 use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
-use serde::de::DeserializeOwned;
 use unsaid_engine::{Control, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
 use crate::{
-    choice::{self, Asked, Choice},
+    choice::{self, Asked, Choice, Memory, Trials},
+    document,
     errors::{bad_options, of_engine, throw},
     turn::{give_way, now_ms},
 };
@@ -31,6 +31,9 @@ struct State {
 pub struct Trainer {
     model: Rc<Model>,
     asked: Asked,
+    /// The model's spec as it was given, by which trials are kept.
+    text: Rc<str>,
+    trials: Rc<Trials>,
     state: Rc<RefCell<State>>,
 }
 
@@ -40,11 +43,6 @@ impl std::fmt::Debug for Trainer {
             .field("asked", &self.asked)
             .finish_non_exhaustive()
     }
-}
-
-fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, JsValue> {
-    let document: serde_json::Value = serde_json::from_str(text).map_err(|error| bad_options(&error))?;
-    T::deserialize(&document).map_err(|error| bad_options(&error))
 }
 
 /// A promise of `work`'s result. One executor for every method: each `async fn` of an exported type would bring its own.
@@ -58,14 +56,21 @@ impl Trainer {
     /// A model from its spec (JSON), with the weights of a safetensors file, or fresh ones from `seed`. `backend` is `auto`,
     /// `cpu` or `webgpu`.
     #[wasm_bindgen(constructor)]
-    pub fn new(spec: &str, backend: &str, weights: Option<Vec<u8>>, seed: u32) -> Result<Trainer, JsValue> {
+    pub fn new(
+        spec: &str,
+        backend: &str,
+        weights: Option<Vec<u8>>,
+        seed: u32,
+        trials: Trials,
+    ) -> Result<Trainer, JsValue> {
         let asked = match backend {
             "auto" => Asked::Auto,
             "cpu" => Asked::Cpu,
             "webgpu" => Asked::WebGpu,
             _ => return Err(bad_options(&"backend must be auto, cpu or webgpu")),
         };
-        let spec: ModelSpec = from_json(spec)?;
+        let text = spec.into();
+        let spec: ModelSpec = document::read(spec)?;
         let model = Model::new(&spec).map_err(|error| bad_options(&error))?;
         let parameters = match weights {
             None => model.initial_parameters(u64::from(seed)),
@@ -84,6 +89,8 @@ impl Trainer {
         Ok(Self {
             model: Rc::new(model),
             asked,
+            text,
+            trials: Rc::new(trials),
             state: Rc::new(RefCell::new(state)),
         })
     }
@@ -100,7 +107,8 @@ impl Trainer {
         signal: web_sys::AbortSignal,
     ) -> Promise {
         let (model, state, asked) = (Rc::clone(&self.model), Rc::clone(&self.state), self.asked);
-        let spec: Result<TrainSpec, JsValue> = from_json(spec);
+        let (trials, what) = (Rc::clone(&self.trials), format!("{}{spec}", self.text));
+        let spec: Result<TrainSpec, JsValue> = document::read(spec);
         promise(async move {
             let spec = spec?;
             let examples = examples(&model, x, &y)?;
@@ -125,7 +133,13 @@ impl Trainer {
             let result = async {
                 let choice = match known {
                     Some(choice) => choice,
-                    None => choice::choose(asked, &model, &parameters, &examples, &spec).await?,
+                    None => {
+                        let memory = Memory {
+                            trials: &trials,
+                            what: &what,
+                        };
+                        choice::choose(asked, &model, &parameters, &examples, &spec, memory).await?
+                    }
                 };
                 state.borrow_mut().choice = Some(choice.clone());
                 let training = Training::new(&model, &examples, &spec)
@@ -148,16 +162,16 @@ impl Trainer {
         })
     }
 
-    /// Accuracy, top-3 recall, mean loss and perplexity: `[accuracy, top3, loss, perplexity, examples]`.
-    pub fn evaluate(&self, x: Vec<f32>, y: JsValue) -> Result<Vec<f64>, JsValue> {
+    /// Accuracy, recall among the first `k` guesses, mean loss and perplexity: `[accuracy, topK, loss, perplexity, examples]`.
+    pub fn evaluate(&self, x: Vec<f32>, y: JsValue, k: usize) -> Result<Vec<f64>, JsValue> {
         let examples = examples(&self.model, x, &y)?;
         let found = self
             .model
-            .evaluate(&self.state.borrow().parameters, &examples)
+            .evaluate_top(&self.state.borrow().parameters, &examples, k)
             .map_err(|error| of_engine(&error))?;
         Ok(vec![
             found.accuracy,
-            found.top_3,
+            found.top_k,
             found.loss,
             found.perplexity(),
             found.examples as f64,
@@ -222,8 +236,8 @@ impl Trainer {
         self.replace(weights.map_err(|error| of_engine(&error.into()))?)
     }
 
-    /// Where training happens and why: `[backend, reason, adapter, cpuMsPerStep, gpuMsPerStep]`; undefined before the first
-    /// training.
+    /// Where training happens and why: `[backend, reason, adapter, cpuMsPerStep, gpuMsPerStep, cached]`; undefined before the
+    /// first training.
     pub fn backend(&self) -> JsValue {
         let state = self.state.borrow();
         let Some(choice) = &state.choice else {
@@ -239,14 +253,15 @@ impl Trainer {
             .adapter
             .as_ref()
             .map_or(JsValue::NULL, |name| JsValue::from_str(name));
-        js_sys::Array::of5(
+        let row = js_sys::Array::of5(
             &JsValue::from_str(choice.name()),
             &JsValue::from_str(&choice.reason),
             &adapter,
             &time(|times| times.0),
             &time(|times| times.1),
-        )
-        .into()
+        );
+        row.push(&JsValue::from_bool(choice.cached));
+        row.into()
     }
 
     fn replace(&self, parameters: Vec<f32>) -> Result<(), JsValue> {
