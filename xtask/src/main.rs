@@ -12,12 +12,14 @@ mod npm;
 mod place;
 mod process;
 mod runner_output;
+mod sotu;
 mod stages;
 mod stamp;
 mod table;
 mod tools;
 mod vulkan;
 mod wasm;
+mod wasm_imports;
 mod wasm_size;
 mod wasm_target;
 
@@ -83,6 +85,7 @@ fn run(command: Command) -> Result<()> {
             browser::find_or_install()?;
             let relay = artifacts::relay(&place)?;
             mnist::shards(&place, &node, &relay)?;
+            sotu::speeches(&place)?;
             println!("==> everything is there");
             Ok(())
         }

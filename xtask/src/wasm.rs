@@ -17,7 +17,7 @@ use crate::{
     place::Place,
     process,
     stamp::{Inputs, Stamp},
-    tools, wasm_size,
+    tools, wasm_imports, wasm_size,
     wasm_target::{self, WasmToolchain},
 };
 
@@ -139,6 +139,7 @@ impl Module {
             WASM_OPT_LEVEL,
             WASM_OPT_INLINING,
             &features,
+            "short imports",
         ];
         let stamp_name = self.folder.replace('/', "-");
         let stamp = Stamp::new(place, &stamp_name, Inputs::new(&parts).add(&raw)?.hex());
@@ -163,6 +164,7 @@ impl Module {
         }
         process::run(opt.arg(shipped).arg("-o").arg(&optimised))?;
         fs::rename(&optimised, shipped).context("the optimised wasm cannot be moved into place")?;
+        wasm_imports::shorten(glue, shipped)?;
         stamp.set()
     }
 }

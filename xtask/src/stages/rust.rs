@@ -7,7 +7,7 @@ use super::{
     runner::{Runner, Verdict, cargo, check, tests},
     shaders,
 };
-use crate::{apt::on_path, licences, vulkan, wasm_target};
+use crate::{apt::on_path, licences, sotu, vulkan, wasm_target};
 
 pub(super) fn lint(runner: &mut Runner) {
     runner.stage(Group::Lint, "fmt", |place| {
@@ -97,6 +97,15 @@ pub(super) fn native(runner: &mut Runner) {
             place,
             &["test", "--workspace", "--doc", "--locked", "--no-fail-fast"],
         ))
+    });
+    runner.stage(Group::Native, "language model", |place| {
+        let speeches = sotu::speeches(place)?;
+        let words = ["test", "--workspace", "--test", "language", "--locked"];
+        let mut command = cargo(place, &words);
+        command
+            .args(["--", "--ignored", "--nocapture"])
+            .env("UNSAID_SPEECHES", speeches);
+        tests(command)
     });
     runner.stage(Group::Native, ".wgsl", shaders::validate);
 }
