@@ -159,6 +159,47 @@ test("auto measures both where the adapter says that it is a real one, and train
     assert.equal(run.value?.backend, chosen.backend, "it trains where it says");
     assert.equal(chosen.adapter, "A pretended GPU");
     assertMeasured(chosen);
+    assert.equal(chosen.cached, false);
+
+    // The next visit finds what this one measured; a task of other terms would not.
+    await one.load(new URL(one.page.url()).origin);
+    assert.equal((await wholeRun(one, { backend: "auto", pretendGpu: true })).value?.reason, "rounds-done");
+    const [again] = await one.events("backend");
+    const figures = ({ backend, reason, adapter, cpuMsPerStep, gpuMsPerStep }) =>
+      ({ backend, reason, adapter, cpuMsPerStep, gpuMsPerStep });
+    assert.deepEqual(figures(again), figures(chosen));
+    assert.equal(again.cached, true);
+  });
+});
+
+test("a page that is hidden and gets no time for seconds is no error: training goes on where it was", async () => {
+  await scene({ set: { "training.epochs": 60 }, browser: { own: true } }, async ({ browser, relay, tab }) => {
+    const one = await (await tab()).ready();
+    await one.join({ rounds: 1 });
+    await one.event({ type: "step" });
+    // A headless browser hides no page and slows none, so both are done to it: the page is told that it is hidden, and the
+    // processes of page and worker are stopped, as a system does that wants their time.
+    await one.page.evaluate(() => {
+      Object.defineProperty(document, "visibilityState", { get: () => "hidden", configurable: true });
+      Object.defineProperty(document, "hidden", { get: () => true, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+      dispatchEvent(new Event("blur"));
+    });
+    const session = await browser.newBrowserCDPSession();
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    const renderers = processInfo.filter((info) => info.type === "renderer").map((info) => info.id);
+    assert.ok(renderers.length > 0);
+    for (const id of renderers) process.kill(id, "SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    for (const id of renderers) process.kill(id, "SIGCONT");
+    const result = await one.joined();
+    assert.equal(result.value?.reason, "rounds-done", `${result.code}: ${result.message}`);
+    const events = await one.events();
+    const pauses = events.slice(1).map((event, index) => event.at - events[index].at);
+    assert.ok(Math.max(...pauses) > 2000, `it stood still in the middle: ${Math.max(...pauses)} ms`);
+    assert.ok(!events.some((event) => event.type === "backend" && event.fallback));
+    assert.deepEqual(events.filter((event) => event.type === "epoch").map((event) => event.epoch), Array.from({ length: 60 }, (_, i) => i + 1));
+    assert.equal((await relay.published(1)).clients, 1);
   });
 });
 

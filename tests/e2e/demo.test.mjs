@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
+import { epsilonOf, rhoPerRound } from "./lib/accountant.mjs";
 import { root, xtaskProgram } from "./lib/environment.mjs";
 import { until, within } from "./lib/scene.mjs";
 
@@ -26,9 +27,12 @@ let folder;
 before(async () => (folder = await mkdtemp(join(tmpdir(), "unsaid-demo-"))));
 after(() => rm(folder, { recursive: true, force: true }));
 
-/** Starts the demo; `ended` gives its exit code and everything that it said. */
-function demo(...words) {
-  const child = spawn(xtaskProgram(), ["demo", "--headless", ...words], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+/** Starts the demo with headless tabs; `ended` gives its exit code and everything that it said. */
+const demo = (...words) => start("--headless", ...words);
+
+/** Starts the demo command. */
+function start(...words) {
+  const child = spawn(xtaskProgram(), ["demo", ...words], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
   const said = { out: [], error: [] };
   createInterface({ input: child.stdout }).on("line", (line) => said.out.push(line));
   createInterface({ input: child.stderr }).on("line", (line) => said.error.push(line));
@@ -100,6 +104,50 @@ test("it runs the rounds asked for, prints a line for each, writes them as JSON,
   const shown = ["1", "2", `${(100 * row.accuracy).toFixed(2)} %`, "off", grouped(row.bytes_up), grouped(row.bytes_down)];
   assert.deepEqual(cells.slice(0, 6), shown);
   t.diagnostic(out[head + 1]);
+});
+
+test("with noise, the column of ε is what the ledgers hold: an accountant of our own computes the same", async (t) => {
+  const file = join(folder, "noisy.json");
+  const words = ["--clients", "2", "--rounds", "2", "--noise", "local", "--backend", "cpu", "--examples-per-client", "50"];
+  const { code, out, error } = await demo(...words, "--json", file).ended;
+  assert.equal(code, 0, [...out.slice(-10), ...error.slice(-10)].join("\n"));
+  const { rounds, delta } = JSON.parse(await readFile(file, "utf8"));
+  const task = await readFile(join(root, "server/tasks/mnist.toml"), "utf8");
+  const rho = rhoPerRound(Number(/^noise_multiplier = ([\d.]+)$/m.exec(task)[1]));
+  const lines = out.slice(out.findIndex((line) => line.startsWith(HEAD)) + 1);
+  for (const [index, { epsilon }] of rounds.entries()) {
+    const expected = epsilonOf((index + 1) * rho, delta);
+    assert.ok(Math.abs(epsilon / expected - 1) < 1e-3, `round ${index + 1}: ${epsilon}, expected ${expected}`);
+    assert.equal(lines[index].trim().split(/\s{2,}/)[3], epsilon.toFixed(2), "the table shows what the file holds");
+    t.diagnostic(lines[index]);
+  }
+  assert.equal(rounds.length, 2);
+});
+
+test("without --headless it serves the page until it is interrupted, and starts again in seconds", async () => {
+  const server = net.createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  const origin = `http://127.0.0.1:${port}`;
+  // The second start finds what the first has built.
+  for (const limitMs of [LIMIT_MS, 10_000]) {
+    const { child, said, ended } = start("--port", String(port));
+    const answer = (path) => fetch(`${origin}${path}`).catch(() => null);
+    await until("the page", async () => (await answer("/"))?.ok || child.exitCode !== null, limitMs);
+    assert.equal(child.exitCode, null, said.error.join("\n"));
+    assert.match(await (await answer("/")).text(), /<title>[^<]*Unsaid/);
+    const manifest = await (await answer("/v1/tasks/mnist/manifest")).json();
+    assert.equal(manifest.parameters, 101_770);
+    assert.equal((await answer("/data/iid/000.shard")).status, 200);
+    await until("the address", () => said.out.some((line) => line.includes(origin)), 5000);
+    const started = await descendants(child.pid);
+    child.kill("SIGINT");
+    assert.equal((await within(STOP_MS, "the end", ended)).code, 130);
+    await allEnded(started);
+    assert.equal(await answer("/"), null, "the port is free again");
+  }
 });
 
 test("a port that is taken is told at once, with what to do", async () => {

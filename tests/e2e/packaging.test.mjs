@@ -32,7 +32,7 @@ before(async () => {
   // npm 10 prints a list, npm 11 may print an object by name.
   const [packed] = Object.values(JSON.parse(stdout));
   const files = packed.files.map((file) => file.path);
-  for (const file of ["dist/index.js", "dist/index.d.ts", "dist/worker.js", "dist/unsaid_bg.wasm", "package.json"]) {
+  for (const file of ["dist/index.js", "dist/index.d.ts", "dist/worker.js", "dist/unsaid_bg.wasm", "dist/model.schema.json", "package.json"]) {
     assert.ok(files.includes(file), `${file} is packed`);
   }
   const strays = files.filter((file) => !/^(dist\/|package\.json|README|LICENSE|CHANGELOG)/.test(file));

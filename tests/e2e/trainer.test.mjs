@@ -118,6 +118,62 @@ test("a model learns, is asked, saved, loaded and evaluated", async () => {
   assert.match(result.backend.reason, /emulated|navigator\.gpu/);
 });
 
+test("auto measures once for an adapter, a model and a training, and then knows", async () => {
+  const found = await tab.evaluate(async ({ model, x, y }) => {
+    // The emulated adapter says that it is a real one: otherwise nothing is measured.
+    const parts = ["/tests/e2e/harness/pretend.js", "/pkg/dist/trainer-worker.js"];
+    const source = parts.map((path) => `import "${location.origin}${path}";`).join("");
+    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    const createWorker = () => new Worker(url, { type: "module" });
+    const chosen = async (changes, batchSize = 4) => {
+      const trainer = await window.Trainer.create({ model: { ...model, ...changes }, createWorker });
+      await trainer.fit({ x, y, batchSize, optimizer: { type: "sgd", learningRate: 0.1 } });
+      const { backend } = trainer;
+      trainer.dispose();
+      return backend;
+    };
+    const wider = [{ type: "dense", units: 17 }, ...model.layers.slice(1)];
+    return [await chosen({}), await chosen({}), await chosen({ layers: wider }), await chosen({}, 2), await chosen({})];
+  }, xor);
+  const [first, again, wider, smaller, last] = found;
+  for (const { adapter, cpuMsPerStep, gpuMsPerStep, name } of found) {
+    assert.equal(adapter, "A pretended GPU");
+    assert.ok(cpuMsPerStep > 0 && gpuMsPerStep > 0, `${cpuMsPerStep} ${gpuMsPerStep}`);
+    assert.equal(name, gpuMsPerStep < cpuMsPerStep ? "webgpu" : "cpu");
+  }
+  assert.deepEqual(found.map(({ cached }) => cached), [false, true, false, false, true]);
+  assert.deepEqual(again, { ...first, cached: true });
+  assert.deepEqual(last, again);
+  assert.notDeepEqual([wider.cpuMsPerStep, smaller.cpuMsPerStep], [first.cpuMsPerStep, first.cpuMsPerStep]);
+});
+
+test("the recall among k guesses is the share that k guesses hold", async () => {
+  const { byK, predictions, labels } = await tab.evaluate(async () => {
+    const workload = window.workloads.logreg;
+    const { x, y } = window.data(workload);
+    const trainer = await window.Trainer.create({ model: workload.model, backend: "cpu", seed: 5 });
+    const byK = [];
+    for (const k of [1, 2, 3, 10]) byK.push(await trainer.evaluate({ x, y, k }));
+    byK.push(await trainer.evaluate({ x, y }));
+    const predictions = [...(await trainer.predict(x))];
+    trainer.dispose();
+    return { byK, predictions, labels: [...y] };
+  });
+  const recall = (k) => {
+    const hits = labels.filter((label, row) => {
+      const probabilities = predictions.slice(10 * row, 10 * row + 10);
+      return probabilities.filter((p, index) => p > probabilities[label] || (p === probabilities[label] && index < label)).length < k;
+    });
+    return hits.length / labels.length;
+  };
+  for (const { k, topK, accuracy } of byK) {
+    assert.ok(Math.abs(topK - recall(k)) < 1e-9, `${k}: ${topK} ${recall(k)}`);
+    assert.ok(Math.abs(accuracy - recall(1)) < 1e-9);
+  }
+  assert.deepEqual(byK.map(({ k }) => k), [1, 2, 3, 10, 3]);
+  assert.equal(byK[3].topK, 1, "of ten classes one of ten guesses is right");
+});
+
 test("training stops within 50 ms, and the weights stay", async () => {
   const { waited, code, same, busy } = await tab.evaluate(async () => {
     const workload = window.workloads.mlp;

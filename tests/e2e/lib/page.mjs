@@ -12,7 +12,7 @@ export function onPage({ query = "", backend = "cpu", context = {}, set = {} }, 
     const troubles = watch(page);
     await page.goto(`${proxy.origin}/?task=mnist&backend=${backend}${query}`);
     await page.waitForFunction(() => window.unsaidDemo?.client, null, { timeout: 20_000 });
-    await body(page, { relay, troubles });
+    await body(page, { relay, proxy, troubles });
     assert.deepEqual(troubles, [], "no errors on the console");
   });
 }
