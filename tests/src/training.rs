@@ -249,7 +249,7 @@ pub async fn accumulated_batches_are_one_large_batch(device: &Device) {
     let rows = 23;
     // The first examples are mostly padding.
     let label = |at: usize| {
-        if at < 25 && at % 5 > 0 {
+        if at < 25 && !at.is_multiple_of(5) {
             PADDING
         } else {
             (at % classes) as u32

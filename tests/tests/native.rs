@@ -55,7 +55,7 @@ on_every_device! {
 
 /// Every kind of kernel, whatever the device prefers.
 mod kernels {
-    use unsaid_engine::{Device, Kernel, Kernels};
+    use unsaid_engine::{Device, Kernel, Kernels, Work};
 
     fn with(kernel: Kernel) {
         if let Some(gpu) = super::vulkan() {
@@ -66,6 +66,32 @@ mod kernels {
             super::block_on(super::body::every_layer_clips_like_the_cpu(&device));
             super::block_on(super::body::same_seed_same_bits(&device));
         }
+    }
+
+    #[test]
+    fn all_are_timed_for_all_work_and_the_choice_stays() {
+        let Some(gpu) = super::vulkan() else { return };
+        let start = std::time::Instant::now();
+        let now = || start.elapsed().as_secs_f64() * 1e3;
+        let before = gpu.kernels();
+        let times = super::block_on(gpu.time_kernels(now)).unwrap();
+        assert_eq!(gpu.kernels(), before);
+        for work in Work::ALL {
+            for kernel in Kernel::ALL {
+                let mut own = times
+                    .iter()
+                    .filter(|time| (time.work, time.kernel) == (work, kernel));
+                assert!(
+                    own.next().is_some_and(|time| time.ms > 0.0 && time.ms < 1e5),
+                    "{work:?} {kernel:?}: {times:?}"
+                );
+            }
+        }
+        // A software adapter is not timed: its kernels are known.
+        assert_eq!(
+            super::block_on(gpu.choose_kernels(now)).unwrap().is_empty(),
+            gpu.is_software()
+        );
     }
 
     #[test]

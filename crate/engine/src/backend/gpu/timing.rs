@@ -59,15 +59,25 @@ impl GpuDevice {
         if !known.is_empty() {
             return Ok(known);
         }
-        let before = self.kernels();
-        let times = self.time_kernels(&now_ms).await;
-        self.use_kernels(before.fastest(times.as_deref().unwrap_or_default()));
-        let times = times?;
+        let times = self.time_kernels(now_ms).await?;
+        self.use_kernels(self.kernels().fastest(&times));
         self.keep_times(&times);
         Ok(times)
     }
 
-    async fn time_kernels(&self, now_ms: &impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+    /// Times every kernel for every kind of work, whatever the device, and leaves the choice as it is. `now_ms` is the caller's
+    /// clock.
+    ///
+    /// # Errors
+    /// As [`GpuDevice::choose_kernels`].
+    pub async fn time_kernels(&self, now_ms: impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+        let chosen = self.kernels();
+        let times = self.try_kernels(&now_ms).await;
+        self.use_kernels(chosen);
+        times
+    }
+
+    async fn try_kernels(&self, now_ms: &impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         let mut times = Vec::new();
         let start = now_ms();
         for (work, input, layer, rows) in trials() {
