@@ -101,7 +101,7 @@ test("a drawing that is labelled is local data, and is trained on", async () => 
     // They survive a reload, and are what a round trains on.
     await page.reload();
     await page.waitForFunction(() => window.unsaidDemo?.client, null, { timeout: 20_000 });
-    assert.equal(await page.textContent("#data-count"), "2");
+    await page.waitForFunction(() => document.querySelector("#data-count").textContent === "2");
     await page.getByRole("button", { name: "Join", exact: true }).click();
     await contributed(page, 1);
     assert.equal((await relay.published(1)).clients, 1);

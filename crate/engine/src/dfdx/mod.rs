@@ -1,4 +1,4 @@
-//! Any [dfdx](::dfdx) module as the model of a task, natively (feature `dfdx`).
+//! Any dfdx module as the model of a task, natively (feature `dfdx`).
 //!
 //! A task speaks of one flat `f32[d]` vector with named tensors. [`DfdxModel`] ties a module to that: it lays the module's
 //! tensors out ([`Model`] with one [`LayerSpec::External`]), takes and gives the flat vector, and trains by dfdx's forward and

@@ -531,7 +531,40 @@ pub async fn time_steps(
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use std::cell::Cell;
+
+    use pollster::block_on;
+
+    use super::{Device, median, time_steps};
+    use crate::{Examples, LossSpec, Model, ModelSpec, OptimizerSpec, TrainSpec};
+
+    /// A browser's clock tells tenths of a millisecond; here every look at it takes 50 µs, and a step none.
+    #[test]
+    fn a_step_that_is_shorter_than_a_tick_of_the_clock_is_timed_all_the_same() {
+        let spec = ModelSpec::of([2]).dense(2).loss(LossSpec::SoftmaxCrossEntropy);
+        let model = Model::new(&spec).unwrap();
+        let examples = Examples::new(vec![1.0, 0.0, 0.0, 1.0], vec![0, 1], 2, 2).unwrap();
+        let how = TrainSpec::new(
+            1.try_into().unwrap(),
+            1.try_into().unwrap(),
+            OptimizerSpec::sgd(0.1),
+        );
+        let start = model.initial_parameters(1);
+        let timed = |now: &dyn Fn() -> f64| {
+            block_on(time_steps(&model, &start, &examples, &how, &Device::Cpu, 3, now)).unwrap()
+        };
+        let looks = Cell::new(0u32);
+        let ms = timed(&|| {
+            looks.set(looks.get() + 1);
+            (f64::from(looks.get()) / 2.0).floor() / 10.0
+        });
+        assert!((0.045..0.065).contains(&ms), "{ms}");
+        assert_eq!(
+            timed(&|| 7.0),
+            0.0,
+            "a clock that stands still does not hold it for ever"
+        );
+    }
 
     #[test]
     fn the_median_is_the_middle_one() {
