@@ -386,14 +386,14 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
     let length = norm(&mean(&rows(&honest)));
     for malicious in [flipped, boosted] {
         assert!(
-            error(Aggregation::Mean {}, &honest, &malicious) > 40.0,
+            error(Aggregation::Mean {}, &honest, &malicious) > 300.0,
             "the control: the mean is drawn away"
         );
         for rule in EVERY_RULE {
             let (rule, most) = match rule {
                 Aggregation::Mean {} | Aggregation::WeightedMean { .. } => continue,
-                // Two of ten may still pull with all that the bound leaves them.
-                Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 50.0),
+                // Two of ten that are turned round take 0.4 of the length away, which is 72 of these spreads.
+                Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 75.0),
                 Aggregation::CentredClipping { .. } => {
                     let (radius_l2, iterations) = (100.0, 1);
                     (
