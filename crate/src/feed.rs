@@ -80,6 +80,7 @@ mod tests {
             checked_in: 0,
             received: 0,
             deadline_ms: None,
+            paused: false,
         }
     }
 

@@ -26,7 +26,19 @@ pub struct Protected {
     pub report: UpdateReport,
 }
 
-/// Makes the update of one round: `after − before`, protected as the task says.
+/// What local training gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned<'a> {
+    /// The parameters that training began with.
+    pub before: &'a [f32],
+    /// Those that it ended with.
+    pub after: &'a [f32],
+    /// How many examples it saw.
+    pub examples: usize,
+}
+
+/// Makes the update of one round: `after − before`, protected as the task says. Where clients weigh by their examples, the update
+/// ends with their number, at most what the task allows.
 ///
 /// # Errors
 /// [`ClientError::NonFinite`] where a parameter is not a number, [`ClientError::NoEntropy`] where there is no randomness. Nothing
@@ -36,10 +48,10 @@ pub fn protect(
     client: ClientId,
     round: u64,
     model: ContentHash,
-    before: &[f32],
-    after: &[f32],
+    learned: Learned<'_>,
     random: &mut Random,
 ) -> Result<Protected, ClientError> {
+    let Learned { before, after, .. } = learned;
     let delta: Vec<f32> = after
         .iter()
         .zip(before)
@@ -57,6 +69,10 @@ pub fn protect(
             .map_err(PrivacyError::from)?;
     }
     let histogram = Histogram::of(&clear, &task.encoding.decode(&coordinates), HISTOGRAM_BINS);
+    if let Some(most) = task.manifest.update.max_weight {
+        // At most 2²⁰, and only in a task without noise: the manifest was checked for both.
+        coordinates.push(learned.examples.min(most as usize) as i32);
+    }
     let update = UpdateId::from_bytes(random.bytes()?);
     let frame = UpdateFrame {
         update,
@@ -119,6 +135,14 @@ mod tests {
         read(&terms, &NO_FLOORS).unwrap()
     }
 
+    const fn learned<'a>(before: &'a [f32], after: &'a [f32]) -> Learned<'a> {
+        Learned {
+            before,
+            after,
+            examples: 60,
+        }
+    }
+
     fn protected(
         task: &Task,
         before: &[f32],
@@ -126,7 +150,8 @@ mod tests {
     ) -> Result<(Protected, UpdateFrame), ClientError> {
         let client = ClientId::from_bytes([3; 16]);
         let model = ContentHash::of(b"model");
-        let made = protect(task, client, 7, model, before, after, &mut Random::default())?;
+        let learned = learned(before, after);
+        let made = protect(task, client, 7, model, learned, &mut Random::default())?;
         let frame = UpdateFrame::decode(&made.frame).unwrap();
         assert_eq!((frame.client, frame.model, frame.round), (client, model, 7));
         assert_eq!((frame.manifest, frame.update), (task.hash, made.update));
@@ -216,7 +241,7 @@ mod tests {
         let mut next = || {
             let client = ClientId::from_bytes([3; 16]);
             let model = ContentHash::of(b"model");
-            protect(&task, client, 7, model, &before, &after, &mut random).unwrap()
+            protect(&task, client, 7, model, learned(&before, &after), &mut random).unwrap()
         };
         let (one, other) = (next(), next());
         assert!(one.update != other.update && one.frame != other.frame);
@@ -240,6 +265,31 @@ mod tests {
         let task = task(40, None);
         let result = protected(&task, &[f32::MIN; 200], &[f32::MAX; 200]);
         assert!(matches!(result, Err(ClientError::NonFinite(_))), "{result:?}");
+    }
+
+    #[test]
+    fn where_clients_weigh_by_their_examples_the_update_ends_with_their_number() {
+        for (most, weight) in [(1_000, 60), (60, 60), (7, 7)] {
+            let mut terms = terms();
+            terms["privacy"] = json!({"mode": "none"});
+            terms["update"]["max_weight"] = most.into();
+            let task = read(&terms, &NO_FLOORS).unwrap();
+            let (before, after) = change(15, 0.5);
+            let (made, frame) = protected(&task, &before, &after).unwrap();
+            assert_eq!((frame.coordinates.len(), frame.coordinates[15]), (16, weight));
+            assert_eq!(
+                made.report.coordinates, 16,
+                "the page is told of all that is sent"
+            );
+            assert!(norm_squared(&frame.coordinates[..15]) <= task.encoding.bound_squared());
+        }
+        // With noise the number of examples would leave the device without any.
+        let mut terms = terms();
+        terms["update"]["max_weight"] = 7.into();
+        assert!(matches!(
+            read(&terms, &NO_FLOORS),
+            Err(ClientError::BadManifest(_))
+        ));
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub struct Manifest {
     pub privacy: Privacy,
     /// When a round closes.
     pub rounds: RoundPolicy,
+    /// How the relay makes the next model, as the relay reads it; none for the plain mean. This crate does not look inside, and a
+    /// client has nothing to do for it, but agrees to it: some rules make the relay keep each update until its round closes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Value>,
 }
 
 impl Document for Manifest {
@@ -54,6 +58,7 @@ impl Document for Manifest {
             update: f.nested("update")?,
             privacy: f.nested("privacy")?,
             rounds: f.nested("rounds")?,
+            strategy: f.document("strategy").ok(),
         };
         fields.finish().map(|()| manifest)
     }
@@ -95,6 +100,10 @@ pub struct UpdateEncoding {
     pub clip_l2: f64,
     /// One grid step, in the model's own units. A coordinate `k` in an update means `k × grid_step`.
     pub grid_step: f64,
+    /// Where clients weigh by their number of examples: the most that one weighs. An update then ends with one more coordinate,
+    /// the client's number of examples or this, whichever is less. Only in a task without noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_weight: Option<u32>,
 }
 
 impl Document for UpdateEncoding {
@@ -103,6 +112,7 @@ impl Document for UpdateEncoding {
         let encoding = Self {
             clip_l2: fields.required("clip_l2"),
             grid_step: fields.required("grid_step"),
+            max_weight: fields.optional("max_weight"),
         };
         fields.finish().map(|()| encoding)
     }
@@ -256,7 +266,11 @@ impl Manifest {
         let DataSchema::Classification { features, classes } = self.data;
         require(features > 0, "data.features", features, "at least 1")?;
         require(classes > 1, "data.classes", classes, "at least 2")?;
-        let UpdateEncoding { clip_l2, grid_step } = self.update;
+        let UpdateEncoding {
+            clip_l2,
+            grid_step,
+            max_weight,
+        } = self.update;
         require(
             positive(clip_l2),
             "update.clip_l2",
@@ -278,6 +292,18 @@ impl Manifest {
             Decimal(grid_step),
             range,
         )?;
+        if let Some(most) = max_weight {
+            // Sums of weighted coordinates must fit an i64.
+            let range = "a whole number from 1 to 1,048,576";
+            require((1..=1 << 20).contains(&most), "update.max_weight", most, range)?;
+            let noiseless = matches!(self.privacy, Privacy::None);
+            require(
+                noiseless,
+                "update.max_weight",
+                most,
+                "left out in a task with noise",
+            )?;
+        }
         if let Privacy::Local { noise_multiplier } = self.privacy {
             let field = "privacy.noise_multiplier";
             require(

@@ -152,6 +152,15 @@ pub struct RoundState {
     pub received: u32,
     /// Milliseconds left until the deadline; none while idle or finished.
     pub deadline_ms: Option<u64>,
+    /// Whether the operator lets no more clients in for now. The open round goes on with those that are in.
+    #[serde(skip_serializing_if = "is_false")]
+    pub paused: bool,
+}
+
+// serde asks for a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Document for RoundState {
@@ -167,6 +176,7 @@ impl Document for RoundState {
             checked_in: f.required("checked_in"),
             received: f.required("received"),
             deadline_ms: f.nullable("deadline_ms"),
+            paused: f.optional("paused").unwrap_or_default(),
         };
         fields.finish_open().map(|()| state)
     }
@@ -196,6 +206,9 @@ pub struct RoundMetrics {
     pub accuracy: Option<f64>,
     /// Mean loss on the held-out examples.
     pub loss: Option<f64>,
+    /// Where the operator went back to an older model instead of making a new one: the round that it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back_to: Option<u64>,
 }
 
 impl Document for RoundMetrics {
@@ -213,6 +226,7 @@ impl Document for RoundMetrics {
             published_at_ms: f.required("published_at_ms"),
             accuracy: f.nullable("accuracy"),
             loss: f.nullable("loss"),
+            rolled_back_to: f.optional("rolled_back_to"),
         };
         fields.finish_open().map(|()| metrics)
     }
@@ -283,6 +297,7 @@ mod tests {
             checked_in: 2,
             received: 1,
             deadline_ms: Some(1500),
+            paused: false,
         }
     }
 
@@ -365,16 +380,26 @@ mod tests {
             published_at_ms: u64::MAX,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         };
         holds(metrics.clone(), true);
         let measured = RoundMetrics {
             accuracy: Some(0.5),
             loss: Some(f64::MIN_POSITIVE),
+            rolled_back_to: Some(3),
             ..metrics
         };
         assert_eq!(
             RoundMetrics::read(serde_json::to_value(&measured).unwrap()),
             Ok(measured)
+        );
+        let paused = RoundState {
+            paused: true,
+            ..state()
+        };
+        assert_eq!(
+            RoundState::read(serde_json::to_value(&paused).unwrap()),
+            Ok(paused)
         );
         holds(
             crate::Problem::new(crate::ProblemKind::Unavailable, "the disk is full"),

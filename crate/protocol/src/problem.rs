@@ -35,6 +35,12 @@ pub enum ProblemKind {
     NotCheckedIn,
     /// 422: the number of coordinates is not the model's, or (without noise) the norm is above the clip norm.
     Unacceptable,
+    /// 401: this route is the operator's, and the request does not carry the operator's token.
+    Unauthorized,
+    /// 409: this can only be done while the task is paused.
+    NotPaused,
+    /// 409: the relay has a task of this id.
+    TaskExists,
     /// 429: too many requests.
     TooManyRequests,
     /// 503: the relay cannot store anything now. Nothing was counted; send the same bytes again after `Retry-After`.
@@ -45,7 +51,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Malformed,
@@ -60,6 +66,9 @@ impl ProblemKind {
         Self::AlreadyReported,
         Self::NotCheckedIn,
         Self::Unacceptable,
+        Self::Unauthorized,
+        Self::NotPaused,
+        Self::TaskExists,
         Self::TooManyRequests,
         Self::Unavailable,
         Self::Internal,
@@ -102,6 +111,13 @@ impl ProblemKind {
                 422,
                 "the update does not fit the task",
             ),
+            Self::Unauthorized => (
+                "urn:unsaid:error:unauthorized",
+                401,
+                "the operator's token is needed",
+            ),
+            Self::NotPaused => ("urn:unsaid:error:not-paused", 409, "the task is not paused"),
+            Self::TaskExists => ("urn:unsaid:error:task-exists", 409, "there is a task of this id"),
             Self::TooManyRequests => ("urn:unsaid:error:too-many-requests", 429, "too many requests"),
             Self::Unavailable => ("urn:unsaid:error:unavailable", 503, "try again later"),
             Self::Internal => ("urn:unsaid:error:internal", 500, "a fault of the relay"),

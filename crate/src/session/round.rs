@@ -13,7 +13,7 @@ use crate::{
     backend::{self, Backend, BackendChoice},
     events::State,
     ports::{Clock, Listener, Pending, Ports, Relay, Store},
-    protect::{Protected, protect},
+    protect::{Learned, Protected, protect},
 };
 
 /// Time between two reports, and two breaths, of a training run: a stop is heard within this.
@@ -53,8 +53,11 @@ impl<P: Ports> Session<P> {
             client,
             round,
             model,
-            &before,
-            &after,
+            Learned {
+                before: &before,
+                after: &after,
+                examples: examples.len(),
+            },
             &mut self.random.borrow_mut(),
         )?;
         self.hear(SessionEvent::Update(report));

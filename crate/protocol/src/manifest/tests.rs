@@ -13,7 +13,9 @@ pub(crate) fn manifest() -> Manifest {
             features: 4,
             classes: 2,
         },
+        strategy: None,
         update: UpdateEncoding {
+            max_weight: None,
             clip_l2: 1.0,
             grid_step: 1.0 / 1024.0,
         },
@@ -43,9 +45,28 @@ fn a_manifest_survives_a_round_trip_and_is_named_by_its_bytes() {
 }
 
 #[test]
+fn a_strategy_and_weights_are_written_only_where_there_are_any() {
+    let plain = String::from_utf8(manifest().to_json()).unwrap();
+    assert!(!plain.contains("strategy") && !plain.contains("max_weight"));
+    let mut weighted = manifest();
+    weighted.privacy = Privacy::None;
+    weighted.update.max_weight = Some(600);
+    weighted.strategy = Some(serde_json::json!({ "server": { "type": "fed-adam" } }));
+    assert_eq!(Manifest::from_json(&weighted.to_json()), Ok(weighted.clone()));
+    weighted.privacy = manifest().privacy;
+    let refused = weighted.check().unwrap_err().to_string();
+    assert!(
+        refused.contains("update.max_weight is 600, but must be left out in a task with noise"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn each_senseless_value_names_its_field() {
     type Change = fn(&mut Manifest);
-    let cases: [(&str, Change); 10] = [
+    let cases: [(&str, Change); 12] = [
+        ("update.max_weight", |m| m.update.max_weight = Some(0)),
+        ("update.max_weight", |m| m.update.max_weight = Some((1 << 20) + 1)),
         ("parameters", |m| m.parameters = 0),
         ("data.classes", |m| {
             m.data = DataSchema::Classification {

@@ -143,6 +143,7 @@ impl RelayState {
             checked_in: self.checked_in.len() as u32,
             received: self.reported.len() as u32,
             deadline_ms: None,
+            paused: false,
         }
     }
 

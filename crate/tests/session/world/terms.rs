@@ -29,7 +29,9 @@ pub fn manifest() -> Manifest {
             features: 4,
             classes: 3,
         },
+        strategy: None,
         update: UpdateEncoding {
+            max_weight: None,
             clip_l2: 1.0,
             grid_step: 1.0 / 1024.0,
         },
