@@ -43,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run tasks and serve them.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run a task's rounds on this machine, with simulated clients.
     Simulate(Box<simulate::Simulate>),
     /// Work with task files.
@@ -137,7 +137,7 @@ enum DataCommand {
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => serve(*options),
         Command::Simulate(options) => simulate::run(*options),
         Command::Admin(options) => admin::run(&options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),

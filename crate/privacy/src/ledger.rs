@@ -3,7 +3,7 @@
 //! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
 
 use serde::Serialize;
-use unsaid_document::{Document, Fields, Value};
+use unsaid_document::{Decimal, Document, Fields, Value};
 
 use crate::{AccountingError, Rho, accounting::check_delta, bits::Bits};
 
@@ -22,7 +22,10 @@ const MAX_TASK_LEN: usize = 64;
 pub enum LedgerError {
     /// The update would cost more than is left.
     #[error(
-        "the privacy budget is used up: epsilon would be {would_be:.4}, the limit is {limit:.4}, spent is {spent:.4}"
+        "the privacy budget is used up: epsilon would be {}, the limit is {}, spent is {}",
+        Decimal(*would_be),
+        Decimal(*limit),
+        Decimal(*spent)
     )]
     Exhausted {
         /// ε after the update.
