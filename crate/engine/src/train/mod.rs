@@ -110,7 +110,7 @@ const STEPS_PER_SUBMISSION: usize = STEPS_UNDER_WAY / SUBMISSIONS;
 enum Run<'m> {
     Cpu(CpuRun<'m>),
     #[cfg(feature = "gpu")]
-    Gpu(GpuRun),
+    Gpu(Box<GpuRun>),
 }
 
 /// What does not change during training.
@@ -350,7 +350,8 @@ impl<'m> Job<'m> {
                 let Checkpoint {
                     parameters, state, ..
                 } = from;
-                GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state).map(Run::Gpu)
+                let run = GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state)?;
+                Ok(Run::Gpu(Box::new(run)))
             }
         }
     }
