@@ -46,11 +46,6 @@ impl LocalNoise {
         if encoding.bound_steps() + Self::ROOM_SIGMAS * sigma_steps > f64::from(i32::MAX) {
             return Err(NoiseError::TooWide { sigma_steps });
         }
-        if sigma_steps < 1.0 / 4096.0 {
-            return Err(NoiseError::OutOfRange {
-                reason: "local noise below 1/4096 of a grid step protects nothing: take a finer grid or more noise",
-            });
-        }
         let gaussian = gaussian_of_at_least(variance)?;
         Ok(Self {
             gaussian,
@@ -108,17 +103,17 @@ impl LocalNoise {
 }
 
 /// The discrete Gaussian of a variance that is never below `variance`, and hardly above: a whole number from σ = 256 on, else a
-/// multiple of a power of two that is as near.
+/// multiple of a power of two that is as near. σ is at least 1/4096.
 pub(crate) fn gaussian_of_at_least(variance: f64) -> Result<DiscreteGaussian, NoiseError> {
     /// σ² from which a whole number is near enough.
     const FINE: f64 = 65_536.0;
+    if variance < 1.0 / 16_777_216.0 {
+        return Err(NoiseError::OutOfRange {
+            reason: "noise of σ below 1/4096 protects nothing: take a finer grid or more noise",
+        });
+    }
     let (mut num, mut den) = (variance, 1_u64);
     while num < FINE {
-        if den == 1 << 55 {
-            return Err(NoiseError::OutOfRange {
-                reason: "a variance below 2^-39 has no fraction that is near",
-            });
-        }
         // Doubling is exact.
         num *= 2.0;
         den *= 2;
