@@ -461,14 +461,25 @@ export interface TrainerOptions {
     readonly backend?: "auto" | "cpu" | "webgpu" | undefined;
     /** The weights to begin with: a safetensors file, or the flat vector. Default: fresh ones from `seed`. */
     readonly weights?: Uint8Array | ArrayBuffer | Float32Array | undefined;
+    /**
+     * How many threads share the work on the CPU, this one included. Default `auto`: up to four where the page is cross-origin
+     * isolated (it was served with COOP and COEP headers) and the browser has relaxed SIMD, else one. Threads that cannot be
+     * had are no error: {@link TrainerBackend} says how many there are, and why.
+     */
+    readonly threads?: number | "auto" | undefined;
     /** Seed of fresh weights, a whole number below 2³². Default 0. */
     readonly seed?: number | undefined;
     /** Starts the worker; for bundlers and hosts that cannot find `trainer-worker.js` beside this module. */
     readonly createWorker?: (() => Worker) | undefined;
-    /** Where the two wasm files are, where they are not beside the worker. */
+    /**
+     * Where the wasm files are, where they are not beside the worker. The one with threads has a script of its own,
+     * `trainer-threads.js`.
+     */
     readonly wasmUrls?: {
         readonly relaxed: string | URL;
         readonly plain: string | URL;
+        readonly threads?: string | URL | undefined;
+        readonly threadsScript?: string | URL | undefined;
     } | undefined;
 }
 /** Examples: `x` is `[n, features]`, row-major; `y` has a label for each, or for a sequence one for each position, or numbers. */
@@ -524,6 +535,10 @@ export interface TrainerBackend {
     readonly gpuMsPerStep: number | null;
     /** True where they were measured on an earlier visit, on the same adapter, for the same model and training. */
     readonly cached: boolean;
+    /** How many threads share the work of the CPU. */
+    readonly threads: number;
+    /** Why so many. */
+    readonly threadsReason: string;
     /** The GPU's kernels for products of matrices: those that were timed on this device, or on a software adapter those used. */
     readonly kernels: readonly TrainerKernel[];
 }
