@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::sync::{broadcast, oneshot, watch};
-use unsaid_protocol::{CheckIn, CheckInReply, Event, RoundMetrics, UpdateReply};
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, RoundMetrics, UpdateReply};
 
 use crate::{
     clock::Clock,
@@ -57,6 +57,32 @@ pub struct Submission {
     pub coordinates: Result<Vec<i32>, Refusal>,
 }
 
+/// A model to go back to.
+#[derive(Debug)]
+pub struct OlderModel {
+    /// The round that it came from.
+    pub round: u64,
+    /// Its name.
+    pub model: ContentHash,
+    /// It, as safetensors.
+    pub bytes: Vec<u8>,
+    /// It, `[d]`.
+    pub parameters: Vec<f32>,
+}
+
+/// The operator went back to an older model.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RolledBack {
+    /// The round that this was: it published the older model.
+    pub round: u64,
+    /// The round that the model came from.
+    pub to: u64,
+    /// The model.
+    pub model: ContentHash,
+    /// Updates of the open round that were given up.
+    pub discarded: u32,
+}
+
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub enum Command {
@@ -64,6 +90,10 @@ pub enum Command {
     CheckIn(CheckIn, Reply<CheckInReply>),
     /// A client reports.
     Update(Submission, Reply<UpdateReply>),
+    /// The operator lets no more clients in, or lets them in again.
+    Pause(bool, Reply<()>),
+    /// The operator goes back to an older model.
+    RollBack(OlderModel, Reply<RolledBack>),
     /// A model was evaluated.
     Evaluated(RoundMetrics),
     /// End the thread.
@@ -294,6 +324,8 @@ impl Actor {
 pub(crate) enum Answer {
     CheckIn(Reply<CheckInReply>, Result<CheckInReply, Failure>),
     Update(Reply<UpdateReply>, Result<UpdateReply, Failure>),
+    Paused(Reply<()>, Result<(), Failure>),
+    RolledBack(Reply<RolledBack>, Result<RolledBack, Failure>),
     Nothing,
 }
 
@@ -302,19 +334,22 @@ impl Answer {
         match command {
             Command::CheckIn(_, reply) => Self::CheckIn(reply, Err(Failure::Store)),
             Command::Update(_, reply) => Self::Update(reply, Err(Failure::Store)),
+            Command::Pause(_, reply) => Self::Paused(reply, Err(Failure::Store)),
+            Command::RollBack(_, reply) => Self::RolledBack(reply, Err(Failure::Store)),
             Command::Evaluated(_) | Command::Stop => Self::Nothing,
         }
     }
 
     /// Sends it; where the commit failed, even a refusal is not certain, and the client is told to try again.
     fn send(self, committed: bool) {
+        fn give<T>(reply: Reply<T>, answer: Result<T, Failure>, committed: bool) {
+            drop(reply.send(if committed { answer } else { Err(Failure::Store) }));
+        }
         match self {
-            Self::CheckIn(reply, answer) => {
-                drop(reply.send(if committed { answer } else { Err(Failure::Store) }))
-            }
-            Self::Update(reply, answer) => {
-                drop(reply.send(if committed { answer } else { Err(Failure::Store) }))
-            }
+            Self::CheckIn(reply, answer) => give(reply, answer, committed),
+            Self::Update(reply, answer) => give(reply, answer, committed),
+            Self::Paused(reply, answer) => give(reply, answer, committed),
+            Self::RolledBack(reply, answer) => give(reply, answer, committed),
             Self::Nothing => {}
         }
     }

@@ -56,30 +56,55 @@ impl PartialSum {
         }
     }
 
+    /// Adds one update as often as its last coordinate says: its weight, which is added up behind the others.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add_weighted(&mut self, coordinates: &[i32]) {
+        assert_eq!(
+            self.steps.len(),
+            coordinates.len(),
+            "a weighted update has one coordinate per parameter and its weight"
+        );
+        let Some((&weight, coordinates)) = coordinates.split_last() else {
+            return;
+        };
+        for (sum, &coordinate) in self.steps.iter_mut().zip(coordinates) {
+            *sum += i64::from(weight) * i64::from(coordinate);
+        }
+        if let Some(weights) = self.steps.last_mut() {
+            *weights += i64::from(weight);
+        }
+    }
+
+    /// `sum × grid_step / count` in f64, evaluated from the left: the mean of `count` updates in the model's units.
+    ///
+    /// Federated averaging (McMahan et al. 2017, Algorithm 1) with equal weights: a client's weight cannot depend on how many
+    /// examples it has, since that number would be one more thing to protect.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn mean(&self, count: u32, grid_step: f64) -> Vec<f64> {
+        assert_ne!(count, 0, "a mean is of at least one update");
+        let mean = |&steps: &i64| steps as f64 * grid_step / f64::from(count);
+        self.steps.iter().map(mean).collect()
+    }
+
+    /// The mean of weighted updates: as [`Self::mean`], over the sum of weights, which is the last entry.
+    ///
+    /// # Panics
+    /// If there is no weight.
+    pub fn weighted_mean(&self, grid_step: f64) -> Vec<f64> {
+        let (&weights, steps) = self.steps.split_last().unwrap_or((&0, &[]));
+        assert!(weights > 0, "a weighted mean is of at least one update");
+        let mean = |&steps: &i64| steps as f64 * grid_step / weights as f64;
+        steps.iter().map(mean).collect()
+    }
+
     /// Back to the sum of no updates.
     pub fn clear(&mut self) {
         self.steps.fill(0);
     }
-}
-
-/// The next model: `w + sum × grid_step / count`, each step in f64 and the result rounded to f32 once.
-///
-/// Federated averaging (McMahan et al. 2017, Algorithm 1) with equal weights: a client's weight cannot depend on how many
-/// examples it has, since that number would be one more thing to protect.
-///
-/// # Panics
-/// If the lengths differ or `count` is 0.
-pub fn federated_average(parameters: &[f32], sum: &PartialSum, count: u32, grid_step: f64) -> Vec<f32> {
-    assert_eq!(
-        parameters.len(),
-        sum.steps.len(),
-        "a sum has one entry per parameter"
-    );
-    assert_ne!(count, 0, "an average is of at least one update");
-    let next = |(&weight, &steps): (&f32, &i64)| {
-        (f64::from(weight) + steps as f64 * grid_step / f64::from(count)) as f32
-    };
-    parameters.iter().zip(&sum.steps).map(next).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +118,16 @@ mod tests {
         let mut sum = PartialSum::zero(2);
         sum.add(&[4, -8]);
         sum.add(&[2, 0]);
-        assert_eq!(federated_average(&[1.0, 1.0], &sum, 2, 0.5), [2.5, -1.0]);
+        assert_eq!(sum.mean(2, 0.5), [1.5, -2.0]);
+    }
+
+    #[test]
+    fn a_weighted_update_counts_as_often_as_it_weighs() {
+        let mut sum = PartialSum::zero(3);
+        sum.add_weighted(&[4, -8, 3]);
+        sum.add_weighted(&[0, 4, 1]);
+        assert_eq!(sum.steps(), [12, -20, 4]);
+        assert_eq!(sum.weighted_mean(0.5), [1.5, -2.5]);
     }
 
     #[test]
@@ -109,13 +143,12 @@ mod tests {
     }
 
     proptest! {
-        /// Any order and any grouping of the same updates gives the same model, bit for bit.
+        /// Any order and any grouping of the same updates gives the same mean, bit for bit.
         #[test]
         fn order_and_grouping_cannot_change_a_bit(
             updates in prop::collection::vec(prop::collection::vec(any::<i32>(), 5), 1..12),
             order in any::<prop::sample::Index>(),
             cuts in prop::collection::vec(any::<bool>(), 12),
-            weights in prop::collection::vec(-10f32..10.0, 5),
         ) {
             let mut plain = PartialSum::zero(5);
             updates.iter().for_each(|update| plain.add(update));
@@ -136,7 +169,7 @@ mod tests {
 
             prop_assert_eq!(&plain, &grouped);
             let count = updates.len() as u32;
-            let bits = |sum| federated_average(&weights, sum, count, 1.0 / 1024.0).iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+            let bits = |sum: &PartialSum| sum.mean(count, 1.0 / 1024.0).iter().map(|w| w.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&plain), bits(&grouped));
         }
     }

@@ -9,14 +9,23 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
+    http::{
+        admin::{AdminToken, MIN_TOKEN_CHARS},
+        limits::RateLimit,
+    },
     store::{RedbStore, Store},
     task_file::Task,
+    tls,
 };
+
+mod admin;
+mod simulate;
 
 /// How long requests may go on after the relay was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,10 +41,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run tasks and serve them.
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Run a task's rounds on this machine, with simulated clients.
+    Simulate(Box<simulate::Simulate>),
     /// Work with task files.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Pause, resume or roll back a task of a running relay.
+    Admin(admin::Admin),
     /// Make data for the demo.
     #[command(subcommand)]
     Data(DataCommand),
@@ -44,8 +57,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Serve {
     /// A task file; once for each task.
-    #[arg(long = "task", value_name = "FILE", required = true)]
+    #[arg(long = "task", value_name = "FILE", required_unless_present = "folder")]
     tasks: Vec<PathBuf>,
+    /// A folder of task files (`*.toml`), all of which are run. The operator's added tasks are kept here, too.
+    #[arg(long = "tasks", value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -68,6 +84,22 @@ struct Serve {
     /// must be above it.
     #[arg(long, value_name = "CONNECTIONS", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+    /// Requests per second that one address may make in the long run, ten times as many at once; 0 for any number. Behind a proxy
+    /// all requests come from its address: limit there, and say 0 here.
+    #[arg(long, value_name = "REQUESTS", default_value = "100")]
+    rate_limit: u32,
+    /// A page elsewhere that may use the relay, by its origin (`https://example.org`); once for each. Otherwise all may.
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    cors_origins: Vec<String>,
+    /// The file of the operator's token, at least 16 characters: with it, tasks can be paused, resumed and rolled back.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// The certificate chain (PEM) for HTTPS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +112,8 @@ enum TaskCommand {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
     },
+    /// Print the JSON schema of task files.
+    Schema,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,8 +132,14 @@ enum DataCommand {
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => serve(*options),
+        Command::Simulate(options) => simulate::run(*options),
+        Command::Admin(options) => admin::run(&options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
+        Command::Task(TaskCommand::Schema) => {
+            print!("{}", unsaid_relay::task_file::SCHEMA);
+            Ok(())
+        }
         Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
     };
     match result {
@@ -131,8 +171,7 @@ fn serve(options: Serve) -> CommandResult {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let tasks = options
-        .tasks
+    let tasks = task_files(&options)?
         .iter()
         .map(|file| Task::read(file, &options.overrides))
         .collect::<Result<_, _>>()?;
@@ -155,7 +194,20 @@ fn serve(options: Serve) -> CommandResult {
         RedbStore::open(&options.store).map_err(|error| format!("{}: {error}", options.store.display()))?;
     let store: Arc<dyn Store> = Arc::new(store.keeping(options.keep_models));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(certificates), Some(key)) => Some(tls::read(certificates, key)?),
+        _ => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let relay_options = RelayOptions {
+        rate_limit: (options.rate_limit > 0).then(|| RateLimit {
+            per_second: options.rate_limit.into(),
+            burst: 10.0 * f64::from(options.rate_limit),
+        }),
+        tasks: options.folder.clone(),
+        origins: origins(&options.cors_origins)?,
+        admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
+        tls,
         page: options.page,
         data: options.data,
         max_connections: options.max_connections as usize,
@@ -163,17 +215,55 @@ fn serve(options: Serve) -> CommandResult {
     };
     let relay = Relay::open(tasks, &store, &clock, relay_options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve_until_told(relay.clone(), listener));
+    let served = runtime.block_on(serve_until_told(relay.clone(), listener, scheme));
     runtime.shutdown_timeout(Duration::from_secs(1));
     relay.stop();
     served
 }
 
-async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener) -> CommandResult {
+/// The task files that the options name, and those of the folder in the order of their names.
+fn task_files(options: &Serve) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if let Some(folder) = &options.folder {
+        std::fs::create_dir_all(folder)?;
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+        files.retain(|file| file.extension().is_some_and(|kind| kind == "toml"));
+        files.sort();
+    }
+    Ok([&options.tasks[..], &files].concat())
+}
+
+fn origins(written: &[String]) -> Result<Option<Vec<HeaderValue>>, String> {
+    let origin = |text: &String| {
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        let ok = rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/'));
+        let value = HeaderValue::from_str(text).ok().filter(|_| ok);
+        value.ok_or_else(|| format!("{text} is no origin: https://example.org, without a path"))
+    };
+    let origins = written.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    Ok((!origins.is_empty()).then_some(origins))
+}
+
+fn admin_token(file: &Path) -> Result<AdminToken, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let short = || {
+        format!(
+            "{}: the operator's token must have at least {MIN_TOKEN_CHARS} characters",
+            file.display()
+        )
+    };
+    AdminToken::new(text.trim()).ok_or_else(short)
+}
+
+async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener, scheme: &str) -> CommandResult {
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let told = signals()?;
-    println!("listening on http://{address}");
+    println!("listening on {scheme}://{address}");
     std::io::stdout().flush()?;
     let (begun, grace) = tokio::sync::oneshot::channel();
     let told = async move {

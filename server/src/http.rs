@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    http::{HeaderName, Method, header},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware,
     routing::{get, post},
 };
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::relay::Relay;
 
+pub mod admin;
 pub mod body;
 pub mod claims;
 pub mod events;
 pub mod files;
+pub mod limits;
+pub mod metrics;
 pub mod models;
 pub mod problem;
 pub mod tasks;
@@ -36,20 +39,29 @@ pub fn app(relay: Arc<Relay>) -> Router {
         .route("/tasks/{task}/updates", post(updates::update))
         .route("/tasks/{task}/events", get(events::events))
         .fallback(problem::not_found)
-        .layer(cors());
+        .layer(cors(&relay.options.origins));
     let router = Router::new()
         .nest("/v1", v1)
+        .merge(admin::routes(&relay))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(tasks::healthz))
         .route("/readyz", get(tasks::readyz));
     files::add(router, &relay.options)
-        .with_state(relay)
+        .with_state(relay.clone())
+        .layer(middleware::from_fn_with_state(relay.clone(), limits::limit))
+        .layer(middleware::from_fn_with_state(relay, metrics::count))
         .layer(middleware::from_fn(files::security_headers))
         .layer(middleware::map_response(problem::document_every_error))
 }
 
-fn cors() -> CorsLayer {
+/// Which pages elsewhere may ask: all, or those of a list.
+fn cors(origins: &Option<Vec<HeaderValue>>) -> CorsLayer {
+    let allowed = match origins {
+        None => Any.into(),
+        Some(origins) => AllowOrigin::list(origins.iter().cloned()),
+    };
     CorsLayer::new()
-        .allow_origin(Any)
+        .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
         .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH])

@@ -7,7 +7,9 @@
 //! - [`serve`](mod@serve) takes connections, and bounds how many there are and how long they may say nothing;
 //! - [`http`] reads requests and writes answers and problem documents; it decides nothing about rounds;
 //! - [`actor`] is one thread per task, the only one that changes it; it commits before it answers;
-//! - [`round`] is the state machine, without a clock or a disk; [`aggregate`] is the exact sum;
+//! - [`round`] is the state machine, without a clock or a disk; [`gather`] keeps a round's updates, as an exact sum
+//!   ([`aggregate`]) where that is enough, and [`strategy`] makes the next model of them;
+//! - [`simulate`] runs a task here, by the same code, without HTTP;
 //! - [`store`] is what survives: a port, and its embedded implementation.
 
 #![forbid(unsafe_code)]
@@ -17,14 +19,18 @@ pub mod aggregate;
 pub mod clock;
 pub mod data;
 pub mod evaluate;
+pub mod gather;
 pub mod http;
 pub mod live;
 pub mod relay;
 pub mod round;
 pub mod serve;
+pub mod simulate;
 pub mod snapshot;
 pub mod store;
+pub mod strategy;
 pub mod task_file;
+pub mod tls;
 
 pub use http::app;
 pub use relay::{Relay, RelayOptions, StartError};

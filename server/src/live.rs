@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use unsaid_engine::Model;
-use unsaid_protocol::{ContentHash, Manifest, RoundMetrics, UpdateReply};
+use unsaid_protocol::{
+    CheckIn, CheckInReply, ContentHash, DecodeError, Manifest, RoundMetrics, UpdateFrame, UpdateReply,
+};
 
 use crate::{
-    actor::{Answer, Command, Failure, Submission},
-    aggregate::{PartialSum, federated_average},
-    round::{Due, Judgement, Rounds, Rules},
+    actor::{Answer, Command, Failure, OlderModel, RolledBack, Submission},
+    aggregate::PartialSum,
+    gather::{self, Gathered},
+    round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
     store::{Changes, Saved, Store, StoreError},
+    strategy::{Memory, Strategy},
     task_file::Task,
 };
 
@@ -30,6 +34,8 @@ pub struct TaskConfig {
     pub round_limit: Option<u64>,
     /// Where the task adds no noise: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
+    /// How the next model is made.
+    pub strategy: Strategy,
 }
 
 impl TaskConfig {
@@ -45,7 +51,46 @@ impl TaskConfig {
             model: Arc::new(task.model),
             seed: task.seed,
             round_limit: task.round_limit,
+            strategy: task.strategy,
         }
+    }
+
+    /// Coordinates of an update: one for each parameter, and the client's weight where clients weigh differently.
+    pub fn coordinates(&self) -> usize {
+        gather::width(&self.strategy.aggregation, self.manifest.parameters as usize)
+    }
+
+    /// All that can be said of an update's bytes without the task's state. Coordinates that do not fit are only said after the
+    /// state was asked: a client that repeats an accepted update, or comes late, should learn that first.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are no frame.
+    pub fn examine(&self, bytes: &[u8]) -> Result<Submission, DecodeError> {
+        let frame = UpdateFrame::decode(bytes)?;
+        let claim = Claim::of(&frame, bytes);
+        let coordinates = self.fit(frame.coordinates);
+        Ok(Submission { claim, coordinates })
+    }
+
+    fn fit(&self, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
+        let (found, expected) = (coordinates.len(), self.coordinates());
+        if found != expected {
+            return Err(Refusal::Coordinates { found, expected });
+        }
+        let (change, weight) = coordinates.split_at(self.manifest.parameters as usize);
+        if let (Some(&found), Some(most)) = (weight.first(), self.strategy.aggregation.max_weight())
+            && !u32::try_from(found).is_ok_and(|weight| (1..=most).contains(&weight))
+        {
+            return Err(Refusal::Weight { found, most });
+        }
+        if let Some(bound) = self.norm_bound {
+            let square = |&coordinate: &i32| u128::from(coordinate.unsigned_abs()).pow(2);
+            let found = change.iter().map(square).sum::<u128>();
+            if found > u128::from(bound) {
+                return Err(Refusal::Norm { found, bound });
+            }
+        }
+        Ok(coordinates)
     }
 
     const fn rules(&self) -> Rules {
@@ -82,6 +127,15 @@ pub enum OpenError {
         /// The new one.
         new: f64,
     },
+    /// The rule changed while the open round held updates that were gathered for the old one.
+    #[error(
+        "the open round holds {received} updates that were gathered for another aggregation rule: \
+         let the round close under the old task file first"
+    )]
+    OtherRule {
+        /// Updates that the round holds.
+        received: u32,
+    },
     /// What the store holds does not belong together.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -91,8 +145,9 @@ pub enum OpenError {
 pub struct Live {
     /// The round machine.
     pub rounds: Rounds,
-    sum: PartialSum,
+    updates: Gathered,
     parameters: Vec<f32>,
+    memory: Memory,
 }
 
 impl Live {
@@ -108,6 +163,16 @@ impl Live {
     }
 
     fn begin(config: &TaskConfig, store: &dyn Store, now_ms: u64) -> Result<Self, OpenError> {
+        let (live, changes) = Self::first(config, now_ms)?;
+        store.commit(&config.manifest.task, &changes)?;
+        Ok(live)
+    }
+
+    /// A task before its first round, and what is to be stored of it.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] where the model cannot be written.
+    pub fn first(config: &TaskConfig, now_ms: u64) -> Result<(Self, Changes), OpenError> {
         let parameters = config.model.initial_parameters(config.seed);
         let bytes = config.model.to_safetensors(&parameters).map_err(damaged)?;
         let model = ContentHash::of(&bytes);
@@ -123,6 +188,7 @@ impl Live {
             published_at_ms: now_ms,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         };
         let changes = Changes {
             head: Some(rounds.head()),
@@ -131,13 +197,13 @@ impl Live {
             rounds: vec![metrics],
             ..Changes::default()
         };
-        store.commit(&config.manifest.task, &changes)?;
-        let sum = PartialSum::zero(parameters.len());
-        Ok(Self {
+        let live = Self {
             rounds,
-            sum,
+            updates: Gathered::none(&config.strategy.aggregation, parameters.len()),
+            memory: config.strategy.fresh(parameters.len()),
             parameters,
-        })
+        };
+        Ok((live, changes))
     }
 
     fn resume(config: &TaskConfig, store: &dyn Store, saved: &Saved) -> Result<Self, OpenError> {
@@ -153,10 +219,18 @@ impl Live {
             if old.model != config.manifest.model {
                 return Err(OpenError::OtherModel);
             }
+            let strategy = old.strategy;
             let (old, new) = (old.update.grid_step, config.manifest.update.grid_step);
             let received = rounds.received();
             if received > 0 && old != new {
                 return Err(OpenError::OtherGrid { received, old, new });
+            }
+            let old: Strategy = match strategy {
+                Some(strategy) => serde_json::from_value(strategy).map_err(damaged)?,
+                None => Strategy::default(),
+            };
+            if received > 0 && old.aggregation != config.strategy.aggregation {
+                return Err(OpenError::OtherRule { received });
             }
             let manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             let changes = Changes {
@@ -171,17 +245,17 @@ impl Live {
             .model(task, &model)?
             .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
         let parameters = config.model.from_safetensors(&bytes).map_err(damaged)?;
-        let sum = match &saved.sum {
-            Some(steps) if steps.len() == parameters.len() => PartialSum::from_steps(steps.clone()),
-            Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),
-            None if rounds.received() > 0 => return Err(damaged("the open round's sum is missing")),
-            None => PartialSum::zero(parameters.len()),
-        };
         Ok(Self {
+            updates: gathered(config, &rounds, saved)?,
+            memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
-            sum,
             parameters,
         })
+    }
+
+    /// The newest parameters, `[d]`.
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
     }
 
     /// Lets time pass.
@@ -202,19 +276,21 @@ impl Live {
     ) -> Answer {
         match command {
             Command::CheckIn(ask, reply) => {
-                let before = (self.rounds.checked_in(), self.rounds.span());
-                let answer = self.rounds.check_in(&ask, now_ms);
-                if before.0 != self.rounds.checked_in() {
-                    changes.check_ins.push((self.rounds.round(), ask.client));
-                }
-                if before.1 != self.rounds.span() {
-                    changes.head = Some(self.rounds.head());
-                }
+                let answer = self.check_in(&ask, now_ms, changes);
                 Answer::CheckIn(reply, answer.map_err(Failure::Refused))
             }
             Command::Update(submission, reply) => {
                 let answer = self.update(config, submission, now_ms, changes);
                 Answer::Update(reply, answer.map_err(Failure::Refused))
+            }
+            Command::Pause(paused, reply) => {
+                self.rounds.pause(paused);
+                changes.head = Some(self.rounds.head());
+                Answer::Paused(reply, Ok(()))
+            }
+            Command::RollBack(older, reply) => {
+                let answer = self.roll_back(config, older, now_ms, changes);
+                Answer::RolledBack(reply, answer.map_err(Failure::Refused))
             }
             Command::Evaluated(metrics) => {
                 changes.rounds.push(metrics);
@@ -224,13 +300,72 @@ impl Live {
         }
     }
 
-    fn update(
+    /// Goes back to an older model.
+    fn roll_back(
+        &mut self,
+        config: &TaskConfig,
+        older: OlderModel,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<RolledBack, Refusal> {
+        let OlderModel {
+            round: to,
+            model,
+            bytes,
+            parameters,
+        } = older;
+        let discarded = self.rounds.received();
+        let metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
+        let round = metrics.round;
+        tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
+        // What the strategy remembers belongs to the models that are left.
+        let memory = config.strategy.fresh(parameters.len());
+        changes.models.push((model, bytes));
+        changes.rounds.push(metrics);
+        changes.updates.clear();
+        changes.memory = Some(memory.clone());
+        (self.parameters, self.memory) = (parameters, memory);
+        self.updates.clear();
+        Ok(RolledBack {
+            round,
+            to,
+            model,
+            discarded,
+        })
+    }
+
+    /// A client asks to take part.
+    ///
+    /// # Errors
+    /// As [`Rounds::check_in`].
+    pub fn check_in(
+        &mut self,
+        ask: &CheckIn,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<CheckInReply, Refusal> {
+        let before = (self.rounds.checked_in(), self.rounds.span());
+        let answer = self.rounds.check_in(ask, now_ms);
+        if before.0 != self.rounds.checked_in() {
+            changes.check_ins.push((self.rounds.round(), ask.client));
+        }
+        if before.1 != self.rounds.span() {
+            changes.head = Some(self.rounds.head());
+        }
+        answer
+    }
+
+    /// A client reports. Where that completes the round, the next model is made.
+    ///
+    /// # Errors
+    /// As [`Rounds::judge`], and what [`TaskConfig::examine`] found.
+    pub fn update(
         &mut self,
         config: &TaskConfig,
         Submission { claim, coordinates }: Submission,
         now_ms: u64,
         changes: &mut Changes,
-    ) -> Result<UpdateReply, crate::round::Refusal> {
+    ) -> Result<UpdateReply, Refusal> {
         let update = claim.update;
         if let Judgement::Duplicate { round } = self.rounds.judge(&claim)? {
             return Ok(UpdateReply {
@@ -239,10 +374,17 @@ impl Live {
                 duplicate: true,
             });
         }
-        self.sum.add(&coordinates?);
+        let coordinates = coordinates?;
+        let rule = &config.strategy.aggregation;
+        if rule.needs_updates() {
+            changes.updates.push((update, coordinates.clone()));
+        } else {
+            changes.sum = Some(Vec::new()); // written below, once for the whole batch
+        }
+        let grid_step = config.manifest.update.grid_step;
+        self.updates.add(rule, update, coordinates, grid_step);
         let entry = self.rounds.count(&claim, now_ms);
         changes.counted.push(entry);
-        changes.sum = Some(Vec::new()); // written below, once for the whole batch
         self.tick(config, now_ms, changes);
         Ok(UpdateReply {
             update,
@@ -255,17 +397,31 @@ impl Live {
     pub fn complete(&self, changes: &mut Changes) {
         changes.head = Some(self.rounds.head());
         if changes.sum.is_some() {
-            changes.sum = (self.rounds.received() > 0).then(|| self.sum.steps().to_vec());
+            changes.sum = match &self.updates {
+                Gathered::Sum { sum, count } if *count > 0 => Some(sum.steps().to_vec()),
+                _ => None,
+            };
         }
     }
 
     fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
         let grid_step = config.manifest.update.grid_step;
-        let parameters = federated_average(&self.parameters, &self.sum, self.rounds.received(), grid_step);
-        let bytes = match config.model.to_safetensors(&parameters) {
+        let mut memory = self.memory.clone();
+        let parameters = config
+            .strategy
+            .next_model(&self.parameters, &self.updates, grid_step, &mut memory);
+        let bytes = if parameters.iter().all(|value| value.is_finite()) {
+            config
+                .model
+                .to_safetensors(&parameters)
+                .map_err(|error| error.to_string())
+        } else {
+            Err("a parameter is not a finite number".to_owned())
+        };
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::error!(%error, "the next model cannot be written; the round stays open");
+                tracing::error!(%error, "the next model cannot be published; the round stays open");
                 self.rounds.extend(now_ms);
                 return;
             }
@@ -278,9 +434,38 @@ impl Live {
         );
         changes.models.push((model, bytes));
         changes.rounds.push(metrics);
-        self.parameters = parameters;
-        self.sum.clear();
+        changes.updates.clear(); // those that came in the very commit that closes their round are never written
+        changes.memory = Some(memory.clone());
+        (self.parameters, self.memory) = (parameters, memory);
+        self.updates.clear();
     }
+}
+
+/// The open round's updates as they were stored.
+fn gathered(config: &TaskConfig, rounds: &Rounds, saved: &Saved) -> Result<Gathered, OpenError> {
+    let (rule, received) = (&config.strategy.aggregation, rounds.received());
+    let expected = config.coordinates();
+    let mut gathered = Gathered::none(rule, config.manifest.parameters as usize);
+    match &mut gathered {
+        Gathered::Sum { sum, count } => match &saved.sum {
+            Some(steps) if steps.len() == expected => {
+                (*sum, *count) = (PartialSum::from_steps(steps.clone()), received);
+            }
+            Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),
+            None if received > 0 => return Err(damaged("the open round's sum is missing")),
+            None => {}
+        },
+        Gathered::Updates(updates) => {
+            if let Some((_, wrong)) = saved.updates.iter().find(|(_, it)| it.len() != expected) {
+                return Err(damaged(format!("an update has {} coordinates", wrong.len())));
+            }
+            updates.extend(saved.updates.iter().cloned());
+            if updates.len() != received as usize {
+                return Err(damaged("updates of the open round are missing"));
+            }
+        }
+    }
+    Ok(gathered)
 }
 
 fn damaged(error: impl ToString) -> OpenError {

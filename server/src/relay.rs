@@ -3,19 +3,27 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
+use axum::http::HeaderValue;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::rustls::ServerConfig;
 use unsaid_protocol::TaskId;
 
 use crate::{
     actor::{Actor, Command, Outlook},
     clock::Clock,
     evaluate::{self, HeldOutError},
-    http::{claims::Claims, models::ModelCache},
+    http::{
+        admin::AdminToken,
+        claims::Claims,
+        limits::{Limits, RateLimit},
+        metrics::Requests,
+        models::ModelCache,
+    },
     live::{OpenError, TaskConfig},
     store::Store,
     task_file::Task,
@@ -41,6 +49,16 @@ pub struct RelayOptions {
     pub head_timeout: Duration,
     /// Connections at the same time; more wait their turn. An event stream is a connection too.
     pub max_connections: usize,
+    /// How many requests one address may make; none for any number.
+    pub rate_limit: Option<RateLimit>,
+    /// The pages elsewhere that may use the relay, by their origins; none for all.
+    pub origins: Option<Vec<HeaderValue>>,
+    /// The operator's token; none for a relay without operator's routes.
+    pub admin_token: Option<AdminToken>,
+    /// The folder to which task files of added tasks are written; none where none can be added.
+    pub tasks: Option<PathBuf>,
+    /// Certificate and key; none for plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Default for RelayOptions {
@@ -53,6 +71,11 @@ impl Default for RelayOptions {
             keep_alive: Duration::from_secs(15),
             head_timeout: Duration::from_secs(30),
             max_connections: 4_096,
+            rate_limit: None,
+            origins: None,
+            admin_token: None,
+            tasks: None,
+            tls: None,
         }
     }
 }
@@ -98,11 +121,15 @@ pub struct TaskHandle {
 
 /// A running relay.
 pub struct Relay {
-    pub(crate) tasks: BTreeMap<TaskId, TaskHandle>,
+    tasks: RwLock<BTreeMap<TaskId, Arc<TaskHandle>>>,
+    store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RelayOptions,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) claims: Claims,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) requests: Requests,
+    pub(crate) started_ms: u64,
     stopping: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -125,17 +152,55 @@ impl Relay {
             if handles.contains_key(&id) {
                 return Err(StartError::TwiceTheSame(id));
             }
-            handles.insert(id, start(task, store, clock, &options, &mut threads)?);
+            handles.insert(id, Arc::new(start(task, store, clock, &options, &mut threads)?));
         }
         Ok(Arc::new(Self {
-            tasks: handles,
+            tasks: RwLock::new(handles),
+            store: store.clone(),
             clock: clock.clone(),
             uploads: Arc::new(Semaphore::new(options.max_uploads)),
             claims: Claims::new(options.data.as_deref()),
+            limits: options.rate_limit.map(Limits::new),
+            requests: Requests::default(),
+            started_ms: clock.now_ms(),
             options,
             stopping: watch::Sender::new(false),
             threads: Mutex::new(threads),
         }))
+    }
+
+    /// Starts one more task. Blocks.
+    ///
+    /// # Errors
+    /// [`StartError`]; the others go on.
+    pub fn add(&self, task: Task) -> Result<(), StartError> {
+        let id = task.manifest.task.clone();
+        // Held to the end, so that two of one id cannot both start, and none starts after the last was told to stop.
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        if tasks.contains_key(&id) || *self.stopping.borrow() {
+            return Err(StartError::TwiceTheSame(id));
+        }
+        let mut threads = Vec::new();
+        let handle = start(task, &self.store, &self.clock, &self.options, &mut threads)?;
+        // In front: those that were there are joined after them, and each task's own thread before its evaluation.
+        self.threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .splice(..0, threads);
+        tasks.insert(id, Arc::new(handle));
+        Ok(())
+    }
+
+    /// A task.
+    pub fn handle(&self, id: &TaskId) -> Option<Arc<TaskHandle>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.get(id).cloned()
+    }
+
+    /// Every task, in the order of their ids.
+    pub fn handles(&self) -> Vec<Arc<TaskHandle>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.values().cloned().collect()
     }
 
     /// Ends event streams, so that a server can wait for its connections.
@@ -146,7 +211,7 @@ impl Relay {
     /// Ends every task after what it was given. Blocks.
     pub fn stop(&self) {
         self.begin_shutdown();
-        for task in self.tasks.values() {
+        for task in self.handles() {
             let _ = task.mailbox.send(Command::Stop); // it may have ended already
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

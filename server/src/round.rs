@@ -81,6 +81,7 @@ pub struct Rounds {
     model: ContentHash,
     span: Option<Span>,
     bytes_up: u64,
+    paused: bool,
     checked_in: BTreeSet<ClientId>,
     reported: BTreeSet<ClientId>,
     counted: HashMap<UpdateId, Counted>,
@@ -97,6 +98,9 @@ pub struct Head {
     pub span: Option<Span>,
     /// Bytes of the frames counted in the open round.
     pub bytes_up: u64,
+    /// Whether no more clients are let in.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 impl Rounds {
@@ -107,6 +111,7 @@ impl Rounds {
             model,
             span: None,
             bytes_up: 0,
+            paused: false,
         };
         Self::resume(rules, &head, [], [])
     }
@@ -126,6 +131,7 @@ impl Rounds {
             model: head.model,
             span: head.span,
             bytes_up: head.bytes_up,
+            paused: head.paused,
             checked_in: checked_in.into_iter().collect(),
             reported: counted.values().filter(open).map(|entry| entry.client).collect(),
             counted,
@@ -139,6 +145,7 @@ impl Rounds {
             model: self.model,
             span: self.span,
             bytes_up: self.bytes_up,
+            paused: self.paused,
         }
     }
 
@@ -165,6 +172,17 @@ impl Rounds {
     /// Updates counted in the open round.
     pub fn received(&self) -> u32 {
         self.reported.len() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// Whether no more clients are let in.
+    pub const fn paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Lets no more clients in, or lets them in again. The open round goes on with those that are in: it publishes as ever, and
+    /// the next one waits.
+    pub const fn pause(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// Where the round stands.
@@ -232,7 +250,14 @@ impl Rounds {
                 retry_after_ms: left.clamp(SHORTEST_WAIT_MS, LONGEST_WAIT_MS),
             });
         }
-        if !self.checked_in.contains(&ask.client) && self.checked_in.len() >= MAX_CHECK_INS {
+        let is_in = self.checked_in.contains(&ask.client);
+        if self.paused && !is_in {
+            return Ok(CheckInReply::Wait {
+                round,
+                retry_after_ms: LONGEST_WAIT_MS,
+            });
+        }
+        if !is_in && self.checked_in.len() >= MAX_CHECK_INS {
             return Err(Refusal::Full { round });
         }
         self.checked_in.insert(ask.client);
@@ -328,6 +353,7 @@ impl Rounds {
             published_at_ms: now_ms,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         };
         self.round += 1;
         self.model = model;
@@ -338,6 +364,27 @@ impl Rounds {
         let oldest = self.oldest_remembered();
         self.counted.retain(|_, entry| entry.round >= oldest);
         metrics
+    }
+
+    /// Closes the open round with the `model` of round `to`, as a round of no updates: those that it has are given up.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaused`]: while clients are let in, new ones would train on a model that the operator is about to leave.
+    pub fn roll_back(
+        &mut self,
+        to: u64,
+        model: ContentHash,
+        model_bytes: u64,
+        now_ms: u64,
+    ) -> Result<RoundMetrics, Refusal> {
+        if !self.paused {
+            return Err(Refusal::NotPaused);
+        }
+        Ok(RoundMetrics {
+            clients: 0,
+            rolled_back_to: Some(to),
+            ..self.publish(model, model_bytes, now_ms)
+        })
     }
 
     /// Counted updates of rounds before this one are forgotten.

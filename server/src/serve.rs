@@ -1,46 +1,56 @@
 //! Serving on a listener, within bounds on how many connections there are, and on how long one may say nothing.
 //!
 //! What a request's body may take is bounded where it is read ([`crate::http::body`]); here it is what comes before a request:
-//! connections that are opened and left, heads that trickle in, and connections kept between two requests.
+//! connections that are opened and left, handshakes and heads that trickle in, and connections kept between two requests.
 
-use std::{io::ErrorKind, pin::pin, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use hyper::server::conn::http1;
+use axum::{Router, extract::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_rustls::TlsAcceptor;
 
-use crate::{http::app, relay::Relay};
+use crate::{
+    http::{app, limits::Peer},
+    relay::Relay,
+    tls,
+};
 
 /// How long to wait where no connection can be taken, mostly because the process has no file descriptors left.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
+const MAX_STREAMS: u32 = 32;
 
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests
 /// that are being answered have been. The caller decides how long it waits for that.
 pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<Output = ()>) {
     let mut told = pin!(told);
-    let service = TowerToHyperService::new(app(relay.clone()));
-    let mut http = http1::Builder::new();
-    // The time runs from the end of one request, or from the connection's start, until the next head is whole.
-    http.timer(TokioTimer::new())
-        .header_read_timeout(relay.options.head_timeout);
+    let app = app(relay.clone());
     let places = Arc::new(Semaphore::new(relay.options.max_connections));
     let connections = GracefulShutdown::new();
     loop {
-        let (stream, place) = tokio::select! {
+        let ((stream, peer), place) = tokio::select! {
             () = &mut told => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = connections.watch(connection);
+        let (relay, app, watcher) = (relay.clone(), app.clone(), connections.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let connection = Connection { relay, app, peer };
+            if let Err(error) = connection.serve(stream, watcher).await {
                 tracing::trace!(%error, "a connection ended");
             }
             drop(place);
@@ -51,15 +61,85 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
     connections.shutdown().await;
 }
 
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+struct Connection {
+    relay: Arc<Relay>,
+    app: Router,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, watcher: Watcher) -> Ended {
+        let Some(config) = self.relay.options.tls.clone() else {
+            return self.http_1(stream, watcher).await;
+        };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::time::timeout(self.relay.options.head_timeout, handshake).await??;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(tls::HTTP_2) => self.http_2(stream, watcher).await,
+            _ => self.http_1(stream, watcher).await,
+        }
+    }
+
+    async fn http_1(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) -> Ended {
+        let mut http = http1::Builder::new();
+        // The time runs from the end of one request, or from the connection's start, until the next head is whole.
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.relay.options.head_timeout);
+        let peer = Peer(self.peer.ip());
+        let connection = http.serve_connection(TokioIo::new(stream), service(self.app, peer));
+        Ok(watcher.watch(connection).await?)
+    }
+
+    async fn http_2(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) -> Ended {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        // A peer that is gone is noticed by a ping that comes back no more.
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(self.relay.options.head_timeout)
+            .keep_alive_timeout(self.relay.options.head_timeout);
+        let peer = Peer(self.peer.ip());
+        let connection = http.serve_connection(TokioIo::new(stream), service(self.app, peer));
+        Ok(watcher.watch(connection).await?)
+    }
+}
+
+/// The relay's router, told whom each request comes from.
+fn service(
+    app: Router,
+    peer: Peer,
+) -> impl Service<
+    Request<Incoming>,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future: Send + 'static,
+> + Send
++ 'static {
+    let app = TowerToHyperService::new(app);
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        app.call(request)
+    })
+}
+
 /// The next connection, once there is a place for it. More wait in the operating system's queue.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> ((TcpStream, SocketAddr), Option<OwnedSemaphorePermit>) {
     let place = places.clone().acquire_owned().await.ok(); // none only where places are closed, which they never are
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok(accepted) => return (accepted, place),
             Err(error) if is_of_one_connection(error.kind()) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken; trying again");

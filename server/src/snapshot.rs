@@ -33,6 +33,7 @@ pub struct Snapshot {
     checked_in: u32,
     received: u32,
     span: Option<Span>,
+    paused: bool,
 }
 
 impl Snapshot {
@@ -60,6 +61,7 @@ impl Snapshot {
             checked_in: 0,
             received: 0,
             span: None,
+            paused: false,
         };
         Ok(base.after(live, &[]))
     }
@@ -95,12 +97,16 @@ impl Snapshot {
         };
         next.model = rounds.model();
         (next.checked_in, next.received, next.span) = (rounds.checked_in(), rounds.received(), rounds.span());
+        next.paused = rounds.paused();
         next
     }
 
     /// Whether the state of the round differs from `other`'s.
     pub fn differs(&self, other: &Self) -> bool {
-        let round = |it: &Self| (it.round, it.phase, it.model, it.checked_in, it.received, it.span);
+        let round = |it: &Self| {
+            let counts = (it.checked_in, it.received, it.span);
+            (it.round, it.phase, it.model, it.paused, counts)
+        };
         round(self) != round(other)
     }
 
@@ -115,6 +121,7 @@ impl Snapshot {
             checked_in: self.checked_in,
             received: self.received,
             deadline_ms: self.span.map(|span| span.deadline_ms.saturating_sub(now_ms)),
+            paused: self.paused,
         }
     }
 

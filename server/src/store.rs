@@ -3,14 +3,19 @@
 //! The rule that everything else rests on: whatever a relay acknowledges, it committed before. One [`Changes`] is one
 //! transaction, so a round's sum and the ids in it are never apart on disk.
 //!
-//! No update is written as such: what is written is the sum of the open round. That does not hide an update from whoever
-//! reads the store, or copies of it over time: a round's first commit may hold the sum of one update, which is that update,
-//! and one sum less the one before it is what the commits between them added. With privacy mode `none` the store's reader
-//! must be trusted; with local noise, an update that is found this way is as noisy as it was when its client sent it.
+//! Where the task's rule is a mean, no update is written as such: what is written is the sum of the open round. That does not
+//! hide an update from whoever reads the store, or copies of it over time: a round's first commit may hold the sum of one
+//! update, which is that update, and one sum less the one before it is what the commits between them added. A rule that needs
+//! every update ([`crate::strategy::Aggregation::needs_updates`]) has them written, until the commit that closes their round.
+//! With privacy mode `none` the store's reader must be trusted; with local noise, an update that is found this way is as noisy
+//! as it was when its client sent it.
 
-use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId};
+use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
-use crate::round::{Counted, Head};
+use crate::{
+    round::{Counted, Head},
+    strategy::Memory,
+};
 
 mod redb;
 #[cfg(test)]
@@ -27,6 +32,10 @@ pub struct Changes {
     pub manifest: Option<String>,
     /// The open round's sum, whole; absolute, so that writing it again changes nothing.
     pub sum: Option<Vec<i64>>,
+    /// Updates of the open round, where its rule needs each of them: kept until the head's round is another.
+    pub updates: Vec<(UpdateId, Vec<i32>)>,
+    /// What the strategy remembers, as of the newest model.
+    pub memory: Option<Memory>,
     /// New check-ins, with their round.
     pub check_ins: Vec<(u64, ClientId)>,
     /// Updates that the sum now counts.
@@ -53,6 +62,10 @@ pub struct Saved {
     pub manifest: String,
     /// The open round's sum; none where it counts nothing.
     pub sum: Option<Vec<i64>>,
+    /// Updates that were kept of the open round.
+    pub updates: Vec<(UpdateId, Vec<i32>)>,
+    /// What the strategy remembers; none before the first round.
+    pub memory: Option<Memory>,
     /// Clients that checked in to the open round.
     pub check_ins: Vec<ClientId>,
     /// Updates counted in the open round and in those still remembered.
@@ -78,8 +91,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError>;
 
-    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins and sums of rounds
-    /// before the head's are dropped, and counted updates that are no longer remembered. Old models may be dropped; never the
+    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins, sums and updates of
+    /// rounds before the head's are dropped, and counted updates that are no longer remembered. Old models may be dropped; never the
     /// head's.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use unsaid_engine::{Model, ModelSpec, SpecError, TrainSpec};
 use unsaid_privacy::Encoding;
 use unsaid_protocol::{DataSchema, Manifest, Privacy, RoundPolicy, TaskId, UpdateEncoding, VERSION};
 
+use crate::strategy::{Strategy, StrategyError, compose};
+
 mod document;
 mod number;
 #[cfg(test)]
@@ -19,6 +21,12 @@ use self::{
     number::{ClipL2, Count, DeadlineMs, GridStep, NoiseMultiplier},
 };
 
+/// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
+const MAX_KEPT_BYTES: u128 = 1 << 30;
+
+/// The JSON schema of task files. [`Task::read`] checks more: whether the parts fit each other.
+pub const SCHEMA: &str = include_str!("../tasks/task.schema.json");
+
 /// A task, read and checked.
 #[derive(Debug)]
 pub struct Task {
@@ -28,6 +36,8 @@ pub struct Task {
     pub model: Model,
     /// How updates of the manifest are bounded.
     pub encoding: Encoding,
+    /// How the next model is made.
+    pub strategy: Strategy,
     /// Seed of the first model.
     pub seed: u64,
     /// The last round, if the task has one.
@@ -74,6 +84,7 @@ struct TaskFile {
     update: UpdateSection,
     privacy: Spanned<PrivacySection>,
     rounds: RoundsSection,
+    strategy: Option<Spanned<Strategy>>,
     evaluation: Option<EvaluationSection>,
 }
 
@@ -102,7 +113,7 @@ enum Mode {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoundsSection {
-    min_clients: Count,
+    min_clients: Spanned<Count>,
     target_clients: Spanned<Count>,
     deadline_ms: DeadlineMs,
     limit: Option<Count>,
@@ -131,6 +142,10 @@ impl TaskFile {
         let update = UpdateEncoding {
             clip_l2: self.update.clip_l2.get(),
             grid_step: self.update.grid_step.get_ref().get(),
+            max_weight: self
+                .strategy
+                .as_ref()
+                .and_then(|strategy| strategy.get_ref().aggregation.max_weight()),
         };
         let encoding = Encoding::new(update.clip_l2, update.grid_step, model.parameter_count())
             .map_err(|error| Fault::at(self.update.grid_step.span(), error))?;
@@ -150,11 +165,41 @@ impl TaskFile {
             }
         };
         let (min_clients, target_clients) = (
-            self.rounds.min_clients.get(),
+            self.rounds.min_clients.get_ref().get(),
             self.rounds.target_clients.get_ref().get(),
         );
         if target_clients < min_clients {
             let message = format!("{target_clients} is below min_clients, {min_clients}");
+            return Err(Fault::at(self.rounds.target_clients.span(), message));
+        }
+        let strategy = match self.strategy {
+            Some(strategy) => {
+                let span = strategy.span();
+                let strategy = strategy.into_inner();
+                let fault = |StrategyError { field, message }| {
+                    Fault::of(format!("strategy.{field}"), span.clone(), message)
+                };
+                strategy.check().map_err(fault)?;
+                compose::check(&strategy.aggregation, &privacy, &encoding).map_err(fault)?;
+                strategy
+            }
+            None => Strategy::default(),
+        };
+        let rule = &strategy.aggregation;
+        if rule.least_updates() > min_clients.into() {
+            let message = format!(
+                "{min_clients} is too few for {}: as it is set, it needs at least {} updates",
+                rule.name(),
+                rule.least_updates()
+            );
+            return Err(Fault::at(self.rounds.min_clients.span(), message));
+        }
+        let kept = 4 * u128::from(target_clients) * model.parameter_count() as u128;
+        if rule.needs_updates() && kept > MAX_KEPT_BYTES {
+            let message = format!(
+                "{} keeps every update of a round: {target_clients} of them are {kept} bytes, above {MAX_KEPT_BYTES}",
+                rule.name()
+            );
             return Err(Fault::at(self.rounds.target_clients.span(), message));
         }
         let evaluation = match self.evaluation {
@@ -188,12 +233,14 @@ impl TaskFile {
                 target_clients,
                 deadline_ms: self.rounds.deadline_ms.get(),
             },
+            strategy: (!strategy.is_default()).then(|| document(&strategy)),
         };
         manifest.check().map_err(|error| Fault::at(model_span, error))?;
         Ok(Task {
             manifest,
             model,
             encoding,
+            strategy,
             seed: self.seed,
             round_limit: self.rounds.limit.map(|limit| limit.get().into()),
             evaluation,

@@ -117,6 +117,8 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     relay.arg(format!("127.0.0.1:{port}"));
     relay.arg("--store").arg(store.join("relay.redb"));
     relay.arg("--page").arg(&built.page).arg("--data").arg(&data);
+    // A hundred headless tabs are one address, and they are ours.
+    relay.args(["--rate-limit", "0"]);
     let set = |relay: &mut Command, key: &str, value: &dyn std::fmt::Display| {
         relay.arg("--set").arg(format!("{key}={value}"));
     };

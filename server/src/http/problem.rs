@@ -54,7 +54,10 @@ impl From<Refusal> for Refused {
             Refusal::NotCheckedIn { .. } => ProblemKind::NotCheckedIn,
             Refusal::AlreadyReported { .. } => ProblemKind::AlreadyReported,
             Refusal::Conflict { .. } => ProblemKind::UpdateConflict,
-            Refusal::Coordinates { .. } | Refusal::Norm { .. } => ProblemKind::Unacceptable,
+            Refusal::Coordinates { .. } | Refusal::Norm { .. } | Refusal::Weight { .. } => {
+                ProblemKind::Unacceptable
+            }
+            Refusal::NotPaused => ProblemKind::NotPaused,
             Refusal::Full { .. } => ProblemKind::TooManyRequests,
         };
         Self::new(kind, refusal.to_string())

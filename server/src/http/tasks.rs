@@ -21,8 +21,8 @@ use crate::{
 
 impl Relay {
     /// The task that a path names.
-    pub(crate) fn task(&self, id: &str) -> Result<&TaskHandle, Refused> {
-        let found = id.parse::<TaskId>().ok().and_then(|id| self.tasks.get(&id));
+    pub(crate) fn task(&self, id: &str) -> Result<Arc<TaskHandle>, Refused> {
+        let found = id.parse::<TaskId>().ok().and_then(|id| self.handle(&id));
         found.ok_or_else(|| Refused::new(ProblemKind::NotFound, "this relay has no such task"))
     }
 }
@@ -57,7 +57,7 @@ pub struct TaskSummary {
 
 /// `GET /v1/tasks`
 pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
-    let summary = |task: &TaskHandle| {
+    let summary = |task: Arc<TaskHandle>| {
         let manifest = &task.config.manifest;
         TaskSummary {
             task: manifest.task.clone(),
@@ -67,7 +67,7 @@ pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
             parameters: manifest.parameters,
         }
     };
-    Json(relay.tasks.values().map(summary).collect())
+    Json(relay.handles().into_iter().map(summary).collect())
 }
 
 /// `GET /v1/tasks/{task}/manifest`: the very bytes that the hash names.
@@ -76,7 +76,7 @@ pub async fn manifest(
     Path(task): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let config = &relay.task(&task)?.config;
+    let config = relay.task(&task)?.config.clone();
     let hash = config.manifest_hash.to_string();
     let etag = format!("\"{hash}\"");
     let shared = [
@@ -154,8 +154,8 @@ pub async fn healthz() -> &'static str {
 /// `GET /readyz`: every task can store what it is sent.
 pub async fn readyz(State(relay): State<Arc<Relay>>) -> Result<&'static str, Refused> {
     if relay
-        .tasks
-        .values()
+        .handles()
+        .iter()
         .all(|task| task.outlook.healthy.load(Ordering::Relaxed))
     {
         Ok("ready\n")

@@ -15,7 +15,6 @@ use crate::{
     actor::{Command, Submission},
     live::TaskConfig,
     relay::Relay,
-    round::{Claim, Refusal},
 };
 
 /// The content type of an update frame.
@@ -29,7 +28,7 @@ pub async fn update(
     body: Body,
 ) -> Result<Json<UpdateReply>, Refused> {
     let task = relay.task(&task)?;
-    let max_bytes = UpdateFrame::max_len(task.config.manifest.parameters as usize);
+    let max_bytes = UpdateFrame::max_len(task.config.coordinates());
     body::check_headers(&headers, max_bytes, UPDATE_CONTENT_TYPE)?;
 
     // At most so many uploads are in memory, from their first byte to their answer.
@@ -48,32 +47,12 @@ pub async fn update(
         .map(Json)
 }
 
-/// All that can be checked without the task's state. Coordinates that do not fit are only said after the state was asked:
-/// a client that repeats an accepted update, or comes late, should learn that first.
 fn examine(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, Refused> {
-    let frame = UpdateFrame::decode(bytes).map_err(|error| {
+    config.examine(bytes).map_err(|error| {
         let kind = match error {
             DecodeError::Version { .. } => ProblemKind::Version,
             _ => ProblemKind::Malformed,
         };
         Refused::new(kind, error.to_string())
-    })?;
-    let claim = Claim::of(&frame, bytes);
-    let coordinates = fit(config, frame.coordinates);
-    Ok(Submission { claim, coordinates })
-}
-
-fn fit(config: &TaskConfig, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
-    let (found, expected) = (coordinates.len(), config.manifest.parameters as usize);
-    if found != expected {
-        return Err(Refusal::Coordinates { found, expected });
-    }
-    if let Some(bound) = config.norm_bound {
-        let square = |&coordinate: &i32| u128::from(coordinate.unsigned_abs()).pow(2);
-        let found = coordinates.iter().map(square).sum::<u128>();
-        if found > u128::from(bound) {
-            return Err(Refusal::Norm { found, bound });
-        }
-    }
-    Ok(coordinates)
+    })
 }

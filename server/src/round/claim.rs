@@ -130,6 +130,17 @@ pub enum Refusal {
         /// The most that a clipped, rounded update can have.
         bound: u64,
     },
+    /// The weight is none that the task allows.
+    #[error("the update's weight is {found}, but must be from 1 to {most}")]
+    Weight {
+        /// The weight found.
+        found: i32,
+        /// The most that one client weighs.
+        most: u32,
+    },
+    /// What can only be done while the task is paused.
+    #[error("the task is not paused: pause it first")]
+    NotPaused,
     /// The round let in as many clients as it can.
     #[error("round {round} has let in as many clients as it can")]
     Full {

@@ -12,16 +12,23 @@ use redb::{
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
 use super::{Changes, Saved, Store, StoreError};
-use crate::round::{Counted, Head, REMEMBERED_ROUNDS};
+use crate::{
+    round::{Counted, Head, REMEMBERED_ROUNDS},
+    strategy::Memory,
+};
 
-/// The layout of the tables below. A store of another layout is refused.
-const LAYOUT: u64 = 1;
+/// The layout of the tables below. A store of a later layout is refused; one of an earlier is brought to this.
+const LAYOUT: u64 = 2;
 
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
 const MANIFESTS: TableDefinition<&str, &str> = TableDefinition::new("manifests");
 /// Little-endian `i64`s of the open round.
 const SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("sums");
+/// Little-endian `i32`s of each update of the open round, where its rule needs them. New in layout 2.
+pub(super) const UPDATES: TableDefinition<Entry, &[u8]> = TableDefinition::new("updates");
+/// Kind, and little-endian `f32`s, of what a strategy remembers. New in layout 2.
+pub(super) const MEMORIES: TableDefinition<&str, (&str, &[u8])> = TableDefinition::new("memories");
 const CHECK_INS: TableDefinition<Entry, ()> = TableDefinition::new("check-ins");
 /// Client id and SHA-256 of the frame, for each counted update.
 const COUNTED: TableDefinition<Entry, (&[u8; 16], &[u8; 32])> = TableDefinition::new("counted");
@@ -100,7 +107,10 @@ impl RedbStore {
     }
 
     /// Runs `work`, and drops the database where it fails: after an input/output error redb wants it opened again.
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let database = self.database()?;
         let result = work(&database);
         if result.is_err() {
@@ -117,17 +127,19 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         let found = meta.get("layout")?.map(|layout| layout.value());
         match found {
             Some(LAYOUT) => return Ok(()),
-            Some(found) => {
+            Some(found) if found > LAYOUT => {
                 return Err(StoreError(format!(
                     "its layout is {found}, this relay knows {LAYOUT}"
                 )));
             }
-            None => meta.insert("layout", LAYOUT)?,
+            _ => meta.insert("layout", LAYOUT)?, // later layouts have tables that earlier ones lack
         };
         // Every table is made now, so that reading never meets one that is not there.
         write.open_table(HEADS)?;
         write.open_table(MANIFESTS)?;
         write.open_table(SUMS)?;
+        write.open_table(UPDATES)?;
+        write.open_table(MEMORIES)?;
         write.open_table(CHECK_INS)?;
         write.open_table(COUNTED)?;
         write.open_table(MODELS)?;
@@ -179,7 +191,20 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     let sum = read
         .open_table(SUMS)?
         .get(task)?
-        .map(|bytes| steps_from_bytes(bytes.value()));
+        .map(|bytes| numbers(bytes.value(), i64::from_le_bytes));
+    let memory = read.open_table(MEMORIES)?.get(task)?.map(|memory| Memory {
+        kind: memory.value().0.to_owned(),
+        values: numbers(memory.value().1, f32::from_le_bytes),
+    });
+    let mut updates = Vec::new();
+    for entry in read
+        .open_table(UPDATES)?
+        .range((task, head.round, &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+    {
+        let (key, bytes) = entry?;
+        let update = UpdateId::from_bytes(*key.value().2);
+        updates.push((update, numbers(bytes.value(), i32::from_le_bytes)));
+    }
     let mut check_ins = Vec::new();
     for entry in read
         .open_table(CHECK_INS)?
@@ -204,6 +229,8 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
         head,
         manifest: manifest.unwrap_or_default(),
         sum,
+        updates,
+        memory,
         check_ins,
         counted,
     }))
@@ -235,7 +262,12 @@ fn apply(
     if let Some(manifest) = &changes.manifest {
         write.open_table(MANIFESTS)?.insert(task, manifest.as_str())?;
     }
+    if let Some(Memory { kind, values }) = &changes.memory {
+        let mut memories = write.open_table(MEMORIES)?;
+        memories.insert(task, (kind.as_str(), bytes(values, f32::to_le_bytes).as_slice()))?;
+    }
     let mut sums = write.open_table(SUMS)?;
+    let mut updates = write.open_table(UPDATES)?;
     if let Some(head) = &changes.head {
         let mut heads = write.open_table(HEADS)?;
         let before = heads
@@ -247,6 +279,7 @@ fn apply(
         };
         if opened {
             sums.remove(task)?;
+            updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
             check_ins.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, ()| false)?;
             let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
@@ -262,19 +295,23 @@ fn apply(
         }
     }
     if let Some(steps) = &changes.sum {
-        let bytes: Vec<u8> = steps.iter().flat_map(|step| step.to_le_bytes()).collect();
-        sums.insert(task, bytes.as_slice())?;
+        sums.insert(task, bytes(steps, i64::to_le_bytes).as_slice())?;
+    }
+    for (update, coordinates) in &changes.updates {
+        let round = changes.head.as_ref().map_or(0, |head| head.round);
+        let key = (task, round, update.as_bytes());
+        updates.insert(key, bytes(coordinates, i32::to_le_bytes).as_slice())?;
     }
     Ok(())
 }
 
-fn steps_from_bytes(bytes: &[u8]) -> Vec<i64> {
-    bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|chunk| i64::from_le_bytes(*chunk))
-        .collect()
+fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: fn(T) -> [u8; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|&number| to_le_bytes(number)).collect()
+}
+
+fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = bytes.as_chunks();
+    chunks.iter().map(|&chunk| from_le_bytes(chunk)).collect()
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {

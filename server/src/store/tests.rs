@@ -1,3 +1,4 @@
+use ::redb::ReadableDatabase;
 use tempfile::TempDir;
 use unsaid_protocol::UpdateId;
 
@@ -13,6 +14,7 @@ fn head(round: u64) -> Head {
             deadline_ms: 2,
         }),
         bytes_up: 3,
+        paused: false,
     }
 }
 
@@ -22,6 +24,13 @@ fn counted(round: u64) -> Counted {
         round,
         client: ClientId::from_bytes([9; 16]),
         digest: ContentHash::of(b"frame"),
+    }
+}
+
+fn memory() -> Memory {
+    Memory {
+        kind: "fed-adam".into(),
+        values: vec![0.1, f32::MIN_POSITIVE, -0.0],
     }
 }
 
@@ -49,6 +58,8 @@ fn what_was_committed_is_there_after_opening_again() {
     let client = ClientId::from_bytes([1; 16]);
     let changes = Changes {
         sum: Some(vec![1, -2, i64::MAX]),
+        updates: vec![(UpdateId::from_bytes([1; 16]), vec![1, -2, i32::MIN])],
+        memory: Some(memory()),
         check_ins: vec![(1, client)],
         counted: vec![counted(1)],
         models: vec![(ContentHash::of(b"m"), b"m".to_vec())],
@@ -62,6 +73,8 @@ fn what_was_committed_is_there_after_opening_again() {
         head: head(1),
         manifest: "{}".into(),
         sum: Some(vec![1, -2, i64::MAX]),
+        updates: vec![(UpdateId::from_bytes([1; 16]), vec![1, -2, i32::MIN])],
+        memory: Some(memory()),
         check_ins: vec![client],
         counted: vec![counted(1)],
     };
@@ -95,11 +108,13 @@ fn tasks_in_one_file_do_not_touch_each_other() {
 }
 
 #[test]
-fn a_new_round_drops_the_sum_the_check_ins_and_what_is_forgotten() {
+fn a_new_round_drops_the_sum_the_updates_the_check_ins_and_what_is_forgotten() {
     let (store, task, _folder) = open();
     let client = ClientId::from_bytes([1; 16]);
     let first = Changes {
         sum: Some(vec![1]),
+        updates: vec![(UpdateId::from_bytes([1; 16]), vec![1])],
+        memory: Some(memory()),
         check_ins: vec![(1, client)],
         counted: vec![counted(1)],
         ..opening(1)
@@ -120,6 +135,14 @@ fn a_new_round_drops_the_sum_the_check_ins_and_what_is_forgotten() {
         (saved.sum, saved.check_ins.len(), saved.counted.len()),
         (None, 1, 2)
     );
+    assert_eq!((saved.updates, saved.memory), (vec![], Some(memory())));
+    let kept = store
+        .with(|database| {
+            let updates = database.begin_read()?.open_table(super::redb::UPDATES)?;
+            Ok(::redb::ReadableTableMetadata::len(&updates)?)
+        })
+        .unwrap();
+    assert_eq!(kept, 0, "nothing of them is left in the table");
     store.commit(&task, &opening(66)).unwrap();
     let saved = store.load(&task).unwrap().unwrap();
     assert_eq!((saved.check_ins.len(), saved.counted), (0, vec![counted(2)]));
@@ -145,6 +168,7 @@ fn publishing(round: u64, bytes: &[u8]) -> Changes {
             published_at_ms: 1,
             accuracy: None,
             loss: None,
+            rolled_back_to: None,
         }],
         ..opening(round + 1)
     }
@@ -199,6 +223,33 @@ fn a_store_from_before_models_were_deleted_is_cleared_up_by_its_next_round() {
         let there = store.model(&task, &ContentHash::of(&[round])).unwrap().is_some();
         assert_eq!(there, round == 10, "{round}");
     }
+}
+
+#[test]
+fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
+    let (store, task, folder) = open();
+    store.commit(&task, &opening(1)).unwrap();
+    let set = |store: &RedbStore, layout: u64| {
+        let change = |database: &::redb::Database| {
+            let write = database.begin_write()?;
+            write.open_table(super::redb::META)?.insert("layout", layout)?;
+            if layout == 1 {
+                write.delete_table(super::redb::UPDATES)?;
+                write.delete_table(super::redb::MEMORIES)?;
+            }
+            Ok(write.commit()?)
+        };
+        store.with(change).unwrap();
+    };
+    set(&store, 1);
+    drop(store);
+    let path = folder.path().join("a.redb");
+    let store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.load(&task).unwrap().unwrap().head, head(1));
+    set(&store, 99);
+    drop(store);
+    let error = RedbStore::open(&path).err().unwrap();
+    assert!(error.to_string().contains("its layout is 99"), "{error}");
 }
 
 #[test]

@@ -170,6 +170,123 @@ fn each_mistake_is_reported_with_its_line_and_field() {
     }
 }
 
+/// The tasks's strategy, in the place of its line 31 and after.
+fn with_strategy(lines: &str) -> String {
+    format!("{GOOD}\n[strategy]\n{lines}\n")
+}
+
+#[test]
+fn a_strategy_is_part_of_what_clients_agree_to() {
+    assert_eq!(parse(GOOD, &[]).unwrap().manifest.strategy, None);
+    let plain = with_strategy("aggregation = { type = \"mean\" }\nserver = { type = \"fed-avg\" }");
+    let plain = parse(&plain, &[]).unwrap().manifest;
+    assert_eq!(
+        plain,
+        parse(GOOD, &[]).unwrap().manifest,
+        "what is the default is not written"
+    );
+    let adam = with_strategy("server = { type = \"fed-adam\", learning_rate = 0.01 }");
+    let task = parse(&adam, &[]).unwrap();
+    let server = &task.manifest.strategy.as_ref().unwrap()["server"];
+    assert_eq!(
+        (server["beta2"].to_string(), server["tau"].to_string()),
+        ("0.99".into(), "0.001".into())
+    );
+    let read: Strategy = serde_json::from_value(task.manifest.strategy.clone().unwrap()).unwrap();
+    assert_eq!(read, task.strategy);
+    let weighted = with_strategy("aggregation = { type = \"weighted-mean\", max_weight = 600 }");
+    let weighted = parse(&weighted, &[]).unwrap().manifest;
+    assert_eq!(weighted.update.max_weight, Some(600));
+}
+
+#[test]
+fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
+    let cases = [
+        (
+            "aggregation = { type = \"krumm\" }",
+            "aggregation.type",
+            "unknown variant `krumm`",
+        ),
+        (
+            "aggregation = { type = \"krum\" }",
+            "aggregation",
+            "missing field `byzantine`",
+        ),
+        (
+            "aggregation = { type = \"mean\", trim = 1 }",
+            "aggregation.trim",
+            "unknown field `trim`",
+        ),
+        (
+            "aggregation = { type = \"norm-bounding\", bound_l2 = -1 }",
+            "aggregation.bound_l2",
+            "-1 is not a number above 0",
+        ),
+        (
+            "aggregation = { type = \"weighted-mean\", max_weight = 2_000_000 }",
+            "aggregation.max_weight",
+            "2000000 is not a whole number from 1 to 1048576",
+        ),
+        (
+            "server = { type = \"fed-adam\", learning_rate = 0.1, beta2 = 1.0 }",
+            "server.beta2",
+            "1 is not a number of at least 0 and below 1",
+        ),
+        (
+            "server = { type = \"fed-yogi\", learning_rate = nan }",
+            "server.learning_rate",
+            "NaN is not",
+        ),
+    ];
+    for (lines, field, message) in cases {
+        let error = parse(&with_strategy(lines), &[]).unwrap_err();
+        let line = GOOD.lines().count() + 3;
+        let field = format!("strategy.{field}");
+        assert_eq!(
+            (error.line, error.field.as_str()),
+            (Some(line), field.as_str()),
+            "{error}"
+        );
+        assert!(error.message.contains(message), "{error}");
+    }
+    // Pairs: what does not go with noise, and what needs more clients.
+    let local = ["privacy.mode=local"];
+    for (lines, reason) in [
+        (
+            "{ type = \"krum\", byzantine = 0 }",
+            "krum cannot go with privacy mode \"local\"",
+        ),
+        (
+            "{ type = \"weighted-mean\", max_weight = 9 }",
+            "would leave its device without noise",
+        ),
+        (
+            "{ type = \"centred-clipping\", radius_l2 = 1.0 }",
+            "every update would be cut",
+        ),
+    ] {
+        let text =
+            with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
+        assert!(parse(&text, &[]).is_ok(), "{lines}");
+        let error = parse(&text, &local).unwrap_err();
+        assert!(error.field.starts_with("strategy.aggregation"), "{error}");
+        assert_eq!(error.line, Some(GOOD.lines().count() + 3), "{error}");
+        assert!(error.message.contains(reason), "{error}");
+    }
+    let few = with_strategy("aggregation = { type = \"krum\", byzantine = 1 }");
+    let error = parse(&few, &[]).unwrap_err();
+    assert_eq!(
+        (error.line, error.field.as_str()),
+        (Some(28), "rounds.min_clients"),
+        "{error}"
+    );
+    assert!(error.message.contains("needs at least 5 updates"), "{error}");
+    let many = with_strategy("aggregation = { type = \"coordinate-median\" }");
+    let error = parse(&many, &["rounds.target_clients=40_000_000"]).unwrap_err();
+    assert_eq!(error.field, "rounds.target_clients", "{error}");
+    assert!(error.message.contains("keeps every update"), "{error}");
+}
+
 #[test]
 fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_and_field() {
     let inline = "optimizer = { type = \"sgd\", learning_rate = 0.1 }";
@@ -297,4 +414,124 @@ fn a_bad_override_is_named() {
         assert_eq!(error.place, format!("override {over}"));
         assert!(error.message.contains(message), "{error}");
     }
+}
+
+/// What the schema says of a task file, read as TOML.
+fn schema_takes(text: &str) -> Result<(), String> {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let mut compiler = boon::Compiler::new();
+    compiler.add_resource("task.json", schema).unwrap();
+    let mut schemas = boon::Schemas::new();
+    let index = compiler.compile("task.json", &mut schemas).unwrap();
+    let document: toml::Value = toml::from_str(text).unwrap();
+    let document = serde_json::to_value(document).unwrap();
+    schemas
+        .validate(&document, index)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_schema_takes_what_the_relay_takes() {
+    let rules = [
+        "{ type = \"mean\" }",
+        "{ type = \"weighted-mean\", max_weight = 600 }",
+        "{ type = \"norm-bounding\", bound_l2 = 1 }",
+        "{ type = \"coordinate-median\" }",
+        "{ type = \"trimmed-mean\", trim = 0 }",
+        "{ type = \"geometric-median\", smoothing = 0.1 }",
+        "{ type = \"centred-clipping\", radius_l2 = 1.5, iterations = 3 }",
+        "{ type = \"krum\", byzantine = 0 }",
+        "{ type = \"multi-krum\", byzantine = 0, chosen = 2 }",
+    ];
+    let servers = [
+        "{ type = \"fed-avg\" }",
+        "{ type = \"fed-avg-m\", momentum = 0.9 }",
+        "{ type = \"fed-adagrad\", learning_rate = 1 }",
+        "{ type = \"fed-adam\", learning_rate = 0.1, beta1 = 0.5, beta2 = 0.9, tau = 0.1 }",
+        "{ type = \"fed-yogi\", learning_rate = 0.1 }",
+    ];
+    for (rule, server) in rules.iter().zip(servers.iter().cycle()) {
+        let text = with_strategy(&format!("aggregation = {rule}\nserver = {server}"));
+        let text = text.replace("_clients = 2", "_clients = 3");
+        parse(&text, &[]).unwrap();
+        schema_takes(&text).unwrap();
+    }
+    let tasks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(tasks).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|kind| kind == "toml") {
+            seen += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            Task::parse(&path.display().to_string(), &text, &[]).unwrap();
+            schema_takes(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+    assert!(seen >= 2, "{seen} task files");
+}
+
+#[test]
+fn the_schema_refuses_what_needs_no_other_field_to_be_wrong() {
+    schema_takes(GOOD).unwrap();
+    for (good, bad) in [
+        ("title = ", "titel = "),
+        ("task = \"tiny\"", "task = \"Tiny!\""),
+        ("epochs = 1", "epochs = 0"),
+        ("epochs = 1", "epochs = 1.5"),
+        ("batch_size = 10", "batch_size = \"10\""),
+        ("\"relu\"", "\"rely\""),
+        ("clip_l2 = 1", "clip_l2 = -1"),
+        ("noise_multiplier = 1.5", "noise_multiplier = 0.0"),
+        ("mode = \"none\"", "mode = \"central\""),
+        ("min_clients = 2", "min_clients = 0"),
+        ("deadline_ms = 60_000", "dedline_ms = 60_000"),
+        ("shard = \"test.shard\"", "shard = \"../test.shard\""),
+        ("shard = \"test.shard\"", "shard = \"/test.shard\""),
+    ] {
+        assert!(GOOD.contains(good), "{good}");
+        let text = GOOD.replace(good, bad);
+        assert!(schema_takes(&text).is_err(), "{bad}");
+        assert!(parse(&text, &[]).is_err(), "{bad}");
+    }
+    let without = GOOD
+        .replace("noise_multiplier = 1.5\n", "")
+        .replace("\"none\"", "\"local\"");
+    assert!(
+        schema_takes(&without).is_err(),
+        "local noise needs its multiplier"
+    );
+    for lines in [
+        "aggregation = { type = \"krumm\" }",
+        "aggregation = { type = \"krum\" }",
+        "aggregation = { type = \"mean\", trim = 1 }",
+        "server = { type = \"fed-adam\", learning_rate = 0.1, beta2 = 1.0 }",
+    ] {
+        let text = with_strategy(lines);
+        assert!(
+            schema_takes(&text).is_err() && parse(&text, &[]).is_err(),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn every_layer_that_the_schema_names_is_one_of_the_engines() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let layers = &schema["$defs"]["model"]["properties"]["layers"]["items"]["properties"]["type"]["enum"];
+    let layers = layers.as_array().unwrap();
+    assert!(layers.len() > 20);
+    let read = |name: &serde_json::Value| {
+        let spec = serde_json::json!({ "input": [1], "layers": [{ "type": name }], "loss": "softmax-cross-entropy" });
+        serde_json::from_value::<ModelSpec>(spec).map_err(|error| error.to_string())
+    };
+    for name in layers {
+        let known = read(name)
+            .err()
+            .is_none_or(|error| !error.contains("unknown variant"));
+        assert!(known, "{name}");
+    }
+    assert!(
+        read(&"rely".into()).unwrap_err().contains("unknown variant"),
+        "the control"
+    );
 }

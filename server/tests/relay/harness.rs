@@ -17,7 +17,6 @@ use unsaid_protocol::{
 };
 use unsaid_relay::{
     Relay, RelayOptions,
-    aggregate::{PartialSum, federated_average},
     clock::{Clock, SystemClock},
     store::{Changes, RedbStore, Saved, Store, StoreError},
     task_file::Task,
@@ -269,11 +268,31 @@ pub fn duplicate(frame: &UpdateFrame) -> UpdateReply {
 
 /// The model that comes out when exactly these clients are counted once each.
 pub fn expected_model(before: &[u8], clients: &[u8]) -> ContentHash {
+    moved_model(before, |at| {
+        let sum: i64 = clients
+            .iter()
+            .map(|&client| i64::from(coordinates(client)[at]))
+            .sum();
+        sum as f64 * GRID_STEP / clients.len() as f64
+    })
+}
+
+/// The model that comes out of the medians of these clients' coordinates.
+pub fn expected_median(before: &[u8], clients: &[u8]) -> ContentHash {
+    moved_model(before, |at| {
+        let mut values: Vec<i32> = clients.iter().map(|&client| coordinates(client)[at]).collect();
+        values.sort_unstable();
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        f64::from(low + high) / 2.0 * GRID_STEP
+    })
+}
+
+fn moved_model(before: &[u8], step: impl Fn(usize) -> f64) -> ContentHash {
     let model: Model = task(&[]).model;
-    let mut sum = PartialSum::zero(PARAMETERS);
-    clients.iter().for_each(|&client| sum.add(&coordinates(client)));
     let parameters = model.from_safetensors(before).unwrap();
-    let next = federated_average(&parameters, &sum, clients.len() as u32, GRID_STEP);
+    let next: Vec<f32> = (0..PARAMETERS)
+        .map(|at| (f64::from(parameters[at]) + step(at)) as f32)
+        .collect();
     ContentHash::of(&model.to_safetensors(&next).unwrap())
 }
 

@@ -24,7 +24,7 @@ struct Program {
 }
 
 impl Program {
-    fn start(folder: &Path) -> Self {
+    fn start(folder: &Path, rule: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
             .args(["serve", "--listen", "127.0.0.1:0", "--task"])
             .arg(folder.join("tiny.toml"))
@@ -32,6 +32,7 @@ impl Program {
             .arg(folder.join("relay.redb"))
             .args(["--set", &format!("rounds.target_clients={CLIENTS}")])
             .args(["--set", &format!("rounds.min_clients={CLIENTS}")])
+            .args(["--set", &format!("strategy.aggregation.type={rule}")])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -80,12 +81,12 @@ async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, del
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is_killed() {
-    for seed in 0..3 {
+    for (seed, rule) in [(0, "mean"), (1, "mean"), (2, "mean"), (3, "coordinate-median")] {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("tiny.toml"), TASK).unwrap();
-        let mut program = Program::start(folder.path());
+        let mut program = Program::start(folder.path(), rule);
         let state = Api::new(&program.base).state().await;
         let before = Api::new(&program.base).model(state.model).await;
         let address = Arc::new(RwLock::new(program.base.clone()));
@@ -95,7 +96,7 @@ async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is
         for _ in 0..KILLS {
             tokio::time::sleep(pick(250)).await;
             program.kill();
-            program = Program::start(folder.path());
+            program = Program::start(folder.path(), rule);
             *address.write().unwrap() = program.base.clone();
         }
         let mut attempts = 0;
@@ -108,11 +109,12 @@ async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is
         let rounds = api.rounds().await;
         assert_eq!(rounds.len(), 2, "seed {seed}");
         assert_eq!(rounds[1].clients, u32::from(CLIENTS), "seed {seed}");
-        assert_eq!(
-            rounds[1].model,
-            expected_model(&before, &(1..=CLIENTS).collect::<Vec<_>>()),
-            "seed {seed}"
-        );
+        let all: Vec<u8> = (1..=CLIENTS).collect();
+        let expected = match rule {
+            "mean" => expected_model(&before, &all),
+            _ => expected_median(&before, &all),
+        };
+        assert_eq!(rounds[1].model, expected, "seed {seed}");
         eprintln!("seed {seed}: {KILLS} kills, {attempts} attempts for {CLIENTS} updates");
         program.kill();
     }
@@ -122,7 +124,7 @@ async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is
 fn a_terminated_program_ends_in_good_order() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("tiny.toml"), TASK).unwrap();
-    let mut program = Program::start(folder.path());
+    let mut program = Program::start(folder.path(), "mean");
     let stopped = Command::new("kill")
         .arg(program.child.id().to_string())
         .status()

@@ -8,6 +8,8 @@ mod events;
 mod faults;
 mod harness;
 mod kill;
+mod operating;
 mod rounds;
 mod serving;
+mod strategies;
 mod updates;

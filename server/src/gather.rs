@@ -1,0 +1,70 @@
+//! What is kept of an open round's updates: an exact sum, or every update where the rule needs them.
+
+use std::collections::BTreeMap;
+
+use unsaid_protocol::UpdateId;
+
+use crate::{
+    aggregate::PartialSum,
+    strategy::{Aggregation, norm_bounding},
+};
+
+/// An open round's updates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gathered {
+    /// Their sum. Where clients weigh differently its last entry is the sum of their weights.
+    Sum {
+        /// The sum.
+        sum: PartialSum,
+        /// Updates in it.
+        count: u32,
+    },
+    /// Each of them, in the order of their ids.
+    Updates(BTreeMap<UpdateId, Vec<i32>>),
+}
+
+impl Gathered {
+    /// No updates to a model of `parameters`.
+    pub fn none(rule: &Aggregation, parameters: usize) -> Self {
+        if rule.needs_updates() {
+            Self::Updates(BTreeMap::new())
+        } else {
+            let sum = PartialSum::zero(width(rule, parameters));
+            Self::Sum { sum, count: 0 }
+        }
+    }
+
+    /// Adds one update, whose coordinates are as many as [`width`].
+    pub fn add(&mut self, rule: &Aggregation, update: UpdateId, mut coordinates: Vec<i32>, grid_step: f64) {
+        match self {
+            Self::Sum { sum, count } => {
+                match *rule {
+                    Aggregation::WeightedMean { .. } => sum.add_weighted(&coordinates),
+                    Aggregation::NormBounding { bound_l2 } => {
+                        norm_bounding::shorten(&mut coordinates, bound_l2 / grid_step);
+                        sum.add(&coordinates);
+                    }
+                    _ => sum.add(&coordinates),
+                }
+                *count += 1;
+            }
+            Self::Updates(updates) => drop(updates.insert(update, coordinates)),
+        }
+    }
+
+    /// Back to no updates.
+    pub fn clear(&mut self) {
+        match self {
+            Self::Sum { sum, count } => {
+                sum.clear();
+                *count = 0;
+            }
+            Self::Updates(updates) => updates.clear(),
+        }
+    }
+}
+
+/// Coordinates of an update to a model of `parameters`: one more where the update ends with its weight.
+pub const fn width(rule: &Aggregation, parameters: usize) -> usize {
+    parameters + rule.max_weight().is_some() as usize
+}

@@ -1,0 +1,248 @@
+//! The operator's routes, for whoever has the operator's token: `POST /v1/admin/tasks/{task}/pause`, `resume` and `rollback`, and
+//! `POST /v1/admin/tasks`, which adds a task.
+
+use std::{io::Write, path::Path as FilePath, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use unsaid_protocol::{ContentHash, ProblemKind};
+
+use super::{body, problem::Refused};
+use crate::{
+    actor::{Command, OlderModel, RolledBack},
+    relay::{Relay, StartError, TaskHandle},
+    task_file::Task,
+};
+
+/// The fewest characters of an operator's token: 16 of them, drawn from 64, are 96 bits.
+pub const MIN_TOKEN_CHARS: usize = 16;
+
+/// The operator's token, as its SHA-256: what is compared is always as long.
+#[derive(Debug, Clone)]
+pub struct AdminToken(ContentHash);
+
+impl AdminToken {
+    /// A token; none where it is too short to keep anyone out.
+    pub fn new(token: &str) -> Option<Self> {
+        let long = token.chars().count() >= MIN_TOKEN_CHARS;
+        long.then(|| Self(ContentHash::of(token.as_bytes())))
+    }
+
+    /// Whether a request carries it: `authorization: Bearer …`. Compared in constant time.
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let parts = value.and_then(|value| value.split_once(' '));
+        let Some((scheme, token)) = parts else {
+            return false;
+        };
+        let found = ContentHash::of(token.trim().as_bytes());
+        let same: bool = found.as_bytes().ct_eq(self.0.as_bytes()).into();
+        scheme.eq_ignore_ascii_case("bearer") && same
+    }
+}
+
+/// The routes; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
+pub fn routes(relay: &Arc<Relay>) -> Router<Arc<Relay>> {
+    if relay.options.admin_token.is_none() {
+        return Router::new();
+    }
+    let with_token = middleware::from_fn_with_state(relay.clone(), require_token);
+    Router::new()
+        .route("/v1/admin/tasks", post(add))
+        .route("/v1/admin/tasks/{task}/pause", post(pause))
+        .route("/v1/admin/tasks/{task}/resume", post(resume))
+        .route("/v1/admin/tasks/{task}/rollback", post(rollback))
+        .route_layer(with_token)
+}
+
+async fn require_token(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+    let token = relay.options.admin_token.as_ref();
+    if token.is_some_and(|token| token.is_in(request.headers())) {
+        return next.run(request).await;
+    }
+    let detail = "this route needs the header `authorization: Bearer` with the operator's token";
+    Refused::new(ProblemKind::Unauthorized, detail).into_response()
+}
+
+/// Whether a task lets clients in.
+#[derive(Debug, Serialize)]
+struct Paused {
+    paused: bool,
+}
+
+async fn pause(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    set_paused(&relay, &task, true).await
+}
+
+async fn resume(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    set_paused(&relay, &task, false).await
+}
+
+async fn set_paused(relay: &Relay, task: &str, paused: bool) -> Result<Json<Paused>, Refused> {
+    relay
+        .task(task)?
+        .ask(|reply| Command::Pause(paused, reply))
+        .await?;
+    tracing::info!(task, paused, "by the operator");
+    Ok(Json(Paused { paused }))
+}
+
+/// Which model to go back to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    /// The round that it came from.
+    round: u64,
+}
+
+async fn rollback(
+    State(relay): State<Arc<Relay>>,
+    Path(task): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<RolledBack>, Refused> {
+    let task = relay.task(&task)?;
+    let ask: Rollback = body::read_json(&headers, body).await?;
+    let older = older_model(&task, ask.round).await?;
+    task.ask(|reply| Command::RollBack(older, reply)).await.map(Json)
+}
+
+/// Reads the model of `round`, away from the threads that answer.
+async fn older_model(task: &TaskHandle, round: u64) -> Result<OlderModel, Refused> {
+    let (store, config) = (task.store.clone(), task.config.clone());
+    let work = move || {
+        let id = &config.manifest.task;
+        let unstored = |error| {
+            tracing::warn!(%error, "a model cannot be read");
+            Refused::unstored()
+        };
+        let rounds = store.rounds(id).map_err(unstored)?;
+        let metrics = rounds.into_iter().find(|metrics| metrics.round == round);
+        let none = |what| Refused::new(ProblemKind::NotFound, format!("round {round} {what}"));
+        let model = metrics.ok_or_else(|| none("has not been published"))?.model;
+        let bytes = store.model(id, &model).map_err(unstored)?;
+        let bytes = bytes.ok_or_else(|| none("had a model that is no longer kept"))?;
+        let parameters = config.model.from_safetensors(&bytes).map_err(|error| {
+            tracing::error!(%error, "a stored model cannot be read");
+            Refused::internal()
+        })?;
+        Ok(OlderModel {
+            round,
+            model,
+            bytes,
+            parameters,
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Refused::internal())?
+}
+
+/// The most bytes of a task file that is added.
+const MAX_TASK_BYTES: usize = 65_536;
+
+/// The longest that it may take to arrive.
+const TASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A task that was added.
+#[derive(Debug, Serialize)]
+struct Added {
+    task: unsaid_protocol::TaskId,
+    manifest: ContentHash,
+}
+
+/// Reads a task file, keeps it where the next start finds it, and starts the task.
+async fn add(
+    State(relay): State<Arc<Relay>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Added>, Refused> {
+    let folder = relay.options.tasks.clone().ok_or_else(|| {
+        let detail = "this relay has no folder for task files (--tasks)";
+        Refused::new(ProblemKind::NotFound, detail)
+    })?;
+    body::check_headers(&headers, MAX_TASK_BYTES, "application/toml")?;
+    let bytes = body::read(body, MAX_TASK_BYTES, TASK_TIMEOUT).await?;
+    let malformed = |detail: String| Refused::new(ProblemKind::Malformed, detail);
+    let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
+    let task = Task::parse("task", &text, &[]).map_err(|error| malformed(error.to_string()))?;
+    let added = Added {
+        task: task.manifest.task.clone(),
+        manifest: ContentHash::of(&task.manifest.to_json()),
+    };
+    let id = added.task.clone();
+    let work = move || {
+        // Started first: a file that cannot be started would keep the relay from its next start.
+        relay.add(task).map_err(|error| match error {
+            StartError::TwiceTheSame(id) => {
+                Refused::new(ProblemKind::TaskExists, format!("there is a task {id}"))
+            }
+            error => malformed(error.to_string()),
+        })?;
+        keep(&folder, id.as_str(), &text).map_err(|error| {
+            tracing::error!(task = %id, %error, "the task runs, but its file cannot be kept: it will not start again by itself");
+            Refused::internal()
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Refused::internal())??;
+    tracing::info!(task = %added.task, manifest = %added.manifest, "added by the operator");
+    Ok(Json(added))
+}
+
+/// Writes a task file whole or not at all.
+fn keep(folder: &FilePath, id: &str, text: &str) -> std::io::Result<()> {
+    let (begun, whole) = (
+        folder.join(format!(".{id}.part")),
+        folder.join(format!("{id}.toml")),
+    );
+    let mut file = std::fs::File::create(&begun)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(begun, whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_token_is_taken() {
+        let token = AdminToken::new("0123456789abcdef").unwrap();
+        for (value, expected) in [
+            ("Bearer 0123456789abcdef", true),
+            ("bearer 0123456789abcdef", true),
+            ("Bearer 0123456789abcdeF", false),
+            ("Bearer 0123456789abcde", false),
+            ("Bearer 0123456789abcdef0", false),
+            ("Basic 0123456789abcdef", false),
+            ("0123456789abcdef", false),
+            ("Bearer", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            assert_eq!(token.is_in(&headers), expected, "{value}");
+        }
+        assert!(!token.is_in(&HeaderMap::new()));
+        assert!(AdminToken::new("too short").is_none());
+    }
+}

@@ -1,0 +1,376 @@
+//! The simulator: a task's rounds on this machine, by the code that the relay and the browser run, without HTTP.
+//!
+//! A simulated client trains with the engine, and clips, rounds and noises with the same functions as one in a browser; its
+//! update is a frame of the protocol. A simulated relay is [`Live`]: the round machine, the exact sum and the strategies of the
+//! real one, on a clock that the simulation moves.
+//!
+//! **Reproducible.** Everything that is drawn comes from one seed: which clients a round chooses, the order of their examples,
+//! how updates are rounded, the noise. Clients are trained on several threads, and their updates handed over in their own order:
+//! the same seed gives the same bits, whatever the number of threads (on one kind of machine: the matrix kernels differ).
+//!
+//! **Seeded noise protects nobody**, and is for simulations alone. The mechanisms of `unsaid-privacy` own no generator: theirs
+//! is passed in. The one that can be seeded is made in `simulate/random.rs`, which is private to this module; the client's
+//! (`crate/src/random.rs`) has no constructor but the platform's.
+
+use std::collections::BTreeMap;
+
+use unsaid_engine::{EngineError, Examples};
+use unsaid_privacy::{AccountingError, Adjacency, Encoding, LocalNoise, PrivacyError, Rho};
+use unsaid_protocol::{CheckIn, CheckInReply, ClientId, Privacy};
+
+use crate::{
+    live::{Live, OpenError, TaskConfig},
+    round::Refusal,
+    store::Changes,
+    task_file::Task,
+};
+
+pub mod attack;
+pub mod baselines;
+pub mod data;
+mod local;
+pub mod partition;
+mod pool;
+mod random;
+pub mod record;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    attack::Attack,
+    baselines::Baseline,
+    data::TrainingData,
+    partition::Partition,
+    record::{Fairness, Line, RoundLine},
+};
+use self::{
+    local::Local,
+    random::{Purpose, Seed},
+};
+
+/// Examples of one piece of the held-out set: evaluated on its own, so that the result does not depend on the threads.
+const EVALUATED_TOGETHER: usize = 1_000;
+
+/// What to simulate.
+#[derive(Debug)]
+pub struct Settings {
+    /// Rounds.
+    pub rounds: u64,
+    /// Clients that each round chooses.
+    pub cohort: usize,
+    /// The seed of everything.
+    pub seed: u64,
+    /// Threads that train clients.
+    pub threads: usize,
+    /// δ at which ε is told.
+    pub delta: f64,
+    /// The held-out set is evaluated after every so many rounds, and after the last.
+    pub evaluate_every: u64,
+    /// Stop once the held-out accuracy is at least this.
+    pub stop_at: Option<f64>,
+    /// What malicious clients do, and how many of all clients they are: the first so many.
+    pub attack: Option<(Attack, usize)>,
+    /// What to compare with.
+    pub baselines: Vec<Baseline>,
+}
+
+/// Why a simulation ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimulateError {
+    /// The task cannot begin.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Training or evaluation failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An update cannot be protected.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
+    /// A cost cannot be computed.
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+    /// The round machine refused what a client of a simulation does.
+    #[error("the relay refused: {0}")]
+    Refused(#[from] Refusal),
+    /// A round did not publish.
+    #[error("round {round} had {received} updates and did not publish")]
+    Stuck {
+        /// The round.
+        round: u64,
+        /// Its updates.
+        received: u32,
+    },
+    /// Settings that cannot be followed.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// A simulation that can be run.
+pub struct Simulation {
+    config: TaskConfig,
+    spec: unsaid_engine::TrainSpec,
+    encoding: Encoding,
+    noise: Option<LocalNoise>,
+    data: TrainingData,
+    held_out: Vec<Examples>,
+    settings: Settings,
+    seed: Seed,
+}
+
+impl Simulation {
+    /// Prepares the rounds of `task` among the clients of `data`. The task's round policy is the cohort, its deadline is that of
+    /// the task on a clock of its own, and it has no last round but the settings'.
+    ///
+    /// # Errors
+    /// [`SimulateError::Settings`] where the cohort is larger than the clients are many, or is too small for the task's rule.
+    pub fn new(
+        mut task: Task,
+        data: TrainingData,
+        held_out: &Examples,
+        settings: Settings,
+    ) -> Result<Self, SimulateError> {
+        let clients = data.clients.len();
+        if settings.cohort == 0 || settings.cohort > clients {
+            let message = format!(
+                "a cohort of {} cannot be chosen from {clients} clients",
+                settings.cohort
+            );
+            return Err(SimulateError::Settings(message));
+        }
+        let rule = task.strategy.aggregation;
+        if rule.least_updates() > settings.cohort as u64 {
+            let message = format!(
+                "{} needs at least {} updates in a round, the cohort is {}",
+                rule.name(),
+                rule.least_updates(),
+                settings.cohort
+            );
+            return Err(SimulateError::Settings(message));
+        }
+        let cohort = u32::try_from(settings.cohort)
+            .map_err(|_| SimulateError::Settings("the cohort is too large".into()))?;
+        let policy = &mut task.manifest.rounds;
+        policy.target_clients = cohort;
+        policy.min_clients = policy.min_clients.min(cohort);
+        task.round_limit = None;
+        let noise = match task.manifest.privacy {
+            Privacy::None => None,
+            Privacy::Local { noise_multiplier } => {
+                let noise = LocalNoise::new(&task.encoding, noise_multiplier);
+                Some(noise.map_err(PrivacyError::from)?)
+            }
+            _ => {
+                let message = "the simulator does not know this privacy mode".to_owned();
+                return Err(SimulateError::Settings(message));
+            }
+        };
+        let spec = serde_json::from_value(task.manifest.training.clone())
+            .map_err(|error| SimulateError::Settings(error.to_string()))?;
+        Ok(Self {
+            encoding: task.encoding,
+            config: TaskConfig::new(task),
+            spec,
+            noise,
+            held_out: data::pieces(held_out, EVALUATED_TOGETHER).map_err(EngineError::from)?,
+            data,
+            seed: Seed::new(settings.seed),
+            settings,
+        })
+    }
+
+    /// Runs all rounds and the baselines. `hear` is told of everything as it happens.
+    ///
+    /// # Errors
+    /// [`SimulateError`]
+    pub fn run(&self, hear: &mut dyn FnMut(&Line)) -> Result<Vec<Line>, SimulateError> {
+        let mut lines = Vec::new();
+        let mut tell = |line: Line| {
+            hear(&line);
+            lines.push(line);
+        };
+        tell(self.start_line());
+        let (mut live, _) = Live::first(&self.config, 0)?;
+        let mut taken_part = BTreeMap::<usize, u32>::new();
+        let mut accuracy = self.evaluate(live.parameters())?.0;
+        for round in 1..=self.settings.rounds {
+            let line = self.round(round, &mut live, &mut taken_part)?;
+            accuracy = line.accuracy.unwrap_or(accuracy);
+            let reached = self.settings.stop_at.is_some_and(|goal| accuracy >= goal);
+            tell(Line::Round(line));
+            if reached {
+                break;
+            }
+        }
+        let parameters = live.parameters();
+        for &baseline in &self.settings.baselines {
+            let accuracies = self.baseline(baseline, live.rounds.round() - 1)?;
+            let federated = (baseline == Baseline::Centralised).then_some(accuracy);
+            tell(Line::Baseline(record::BaselineLine::new(
+                baseline,
+                &accuracies,
+                federated,
+            )));
+        }
+        let own = pool::map(self.settings.threads, &self.data.clients, |examples| {
+            self.config.model.evaluate(parameters, examples)
+        });
+        let own: Vec<f64> = own
+            .into_iter()
+            .map(|figures| figures.map(|figures| figures.accuracy))
+            .collect::<Result<_, _>>()?;
+        tell(Line::End(record::EndLine {
+            rounds: live.rounds.round() - 1,
+            model: live.rounds.model(),
+            accuracy,
+            fairness: Fairness::of(&own),
+            clients: own,
+        }));
+        Ok(lines)
+    }
+
+    fn start_line(&self) -> Line {
+        let manifest = &self.config.manifest;
+        let sizes = self.data.clients.iter().map(Examples::len);
+        Line::Start(record::StartLine {
+            task: manifest.task.to_string(),
+            title: manifest.title.clone(),
+            parameters: manifest.parameters,
+            aggregation: self.config.strategy.aggregation.name(),
+            server: self.config.strategy.server.name(),
+            noise_multiplier: match manifest.privacy {
+                Privacy::Local { noise_multiplier } => Some(noise_multiplier),
+                _ => None,
+            },
+            partition: self.data.partition.clone(),
+            clients: self.data.clients.len(),
+            examples: sizes.sum(),
+            cohort: self.settings.cohort,
+            rounds: self.settings.rounds,
+            seed: self.settings.seed,
+            delta: self.settings.delta,
+            attack: self.settings.attack.map(|(attack, _)| attack.to_string()),
+            malicious: self.settings.attack.map_or(0, |(_, malicious)| malicious),
+        })
+    }
+
+    /// One round: check-in, training, reports, publication.
+    fn round(
+        &self,
+        round: u64,
+        live: &mut Live,
+        taken_part: &mut BTreeMap<usize, u32>,
+    ) -> Result<RoundLine, SimulateError> {
+        let mut changes = Changes::default(); // what a store would be told
+        let now_ms = (round - 1).saturating_mul(self.config.manifest.rounds.deadline_ms.saturating_add(1));
+        let cohort = self.choose(round);
+        for &client in &cohort {
+            let ask = CheckIn {
+                client: client_id(client),
+                manifest: self.config.manifest_hash,
+            };
+            match live.check_in(&ask, now_ms, &mut changes)? {
+                CheckInReply::Train { round: asked, .. } if asked == round => {}
+                _ => return Err(self.stuck(round, live)),
+            }
+        }
+        let before = live.parameters().to_vec();
+        let trained = pool::map(self.settings.threads, &cohort, |&client| {
+            self.train(round, client, &before)
+        });
+        let mut locals = trained.into_iter().collect::<Result<Vec<Local>, _>>()?;
+        if let Some((attack, malicious)) = self.settings.attack {
+            attack.apply(&mut locals, malicious);
+        }
+        let model = live.rounds.model();
+        let frames = pool::map(self.settings.threads, &locals, |local| {
+            self.protect(round, model, local)
+        });
+        let (mut bytes_up, mut clipped) = (0, 0);
+        for frame in frames {
+            let frame = frame?;
+            bytes_up += frame.bytes.len() as u64;
+            clipped += u32::from(frame.clipped);
+            let submission = self
+                .config
+                .examine(&frame.bytes)
+                .map_err(|error| SimulateError::Settings(error.to_string()))?;
+            live.update(&self.config, submission, now_ms, &mut changes)?;
+        }
+        let Some(metrics) = changes.rounds.last().filter(|metrics| metrics.round == round) else {
+            return Err(self.stuck(round, live));
+        };
+        for client in cohort {
+            *taken_part.entry(client).or_default() += 1;
+        }
+        let is_due = round.is_multiple_of(self.settings.evaluate_every) || round == self.settings.rounds;
+        let figures = if is_due {
+            Some(self.evaluate(live.parameters())?)
+        } else {
+            None
+        };
+        let train_loss = locals.iter().map(|local| f64::from(local.loss)).sum::<f64>() / locals.len() as f64;
+        Ok(RoundLine {
+            round,
+            clients: metrics.clients,
+            accuracy: figures.map(|(accuracy, _)| accuracy),
+            loss: figures.map(|(_, loss)| loss),
+            train_loss,
+            clipped,
+            epsilon: self.epsilon(taken_part)?,
+            bytes_up,
+            bytes_down: metrics.model_bytes * u64::from(metrics.clients),
+        })
+    }
+
+    fn stuck(&self, round: u64, live: &Live) -> SimulateError {
+        let received = live.rounds.received();
+        SimulateError::Stuck { round, received }
+    }
+
+    /// The round's clients, in ascending order: each set of this size is as likely (McMahan et al. 2017, algorithm 1).
+    fn choose(&self, round: u64) -> Vec<usize> {
+        let mut rng = self.seed.generator(Purpose::Cohort, round, 0);
+        let mut all: Vec<usize> = (0..self.data.clients.len()).collect();
+        for at in 0..self.settings.cohort {
+            let other = at + random::below(&mut rng, all.len() - at);
+            all.swap(at, other);
+        }
+        all.truncate(self.settings.cohort);
+        all.sort_unstable();
+        all
+    }
+
+    /// Accuracy and loss on the held-out examples.
+    fn evaluate(&self, parameters: &[f32]) -> Result<(f64, f64), EngineError> {
+        let pieces = pool::map(self.settings.threads, &self.held_out, |piece| {
+            self.config.model.evaluate(parameters, piece)
+        });
+        let (mut right, mut loss, mut count) = (0.0, 0.0, 0.0);
+        for figures in pieces {
+            let figures = figures?;
+            let examples = figures.examples as f64;
+            right += (figures.accuracy * examples).round();
+            loss += figures.loss * examples;
+            count += examples;
+        }
+        Ok((right / count, loss / count))
+    }
+
+    /// ε of the client that took part most often; none in a task without noise.
+    fn epsilon(&self, taken_part: &BTreeMap<usize, u32>) -> Result<Option<f64>, AccountingError> {
+        let Some(noise) = &self.noise else {
+            return Ok(None);
+        };
+        let most = taken_part.values().max().copied().unwrap_or(0);
+        let round = noise.rho(Adjacency::ReplaceOne);
+        let spent: Rho = std::iter::repeat_n(round, most as usize).sum();
+        spent.epsilon(self.settings.delta).map(Some)
+    }
+}
+
+/// A simulated client's id: its number.
+fn client_id(client: usize) -> ClientId {
+    ClientId::from_bytes((client as u128).to_le_bytes())
+}

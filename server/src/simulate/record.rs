@@ -1,0 +1,158 @@
+//! What a simulation tells, one JSON object per line. Nothing of it depends on time or threads: the same seed writes the same bytes.
+
+use serde::Serialize;
+use unsaid_protocol::ContentHash;
+
+use super::Baseline;
+
+/// A line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Line {
+    /// What is simulated.
+    Start(StartLine),
+    /// A round was published.
+    Round(RoundLine),
+    /// A baseline was trained.
+    Baseline(BaselineLine),
+    /// The final model.
+    End(EndLine),
+}
+
+/// What is simulated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StartLine {
+    /// The task's id.
+    pub task: String,
+    /// The task's title.
+    pub title: String,
+    /// Parameters of the model.
+    pub parameters: u32,
+    /// The aggregation rule.
+    pub aggregation: &'static str,
+    /// The server optimiser.
+    pub server: &'static str,
+    /// The noise multiplier of local noise, where there is noise.
+    pub noise_multiplier: Option<f64>,
+    /// How the data are split.
+    pub partition: String,
+    /// Clients.
+    pub clients: usize,
+    /// Examples of all clients.
+    pub examples: usize,
+    /// Clients of a round.
+    pub cohort: usize,
+    /// Rounds at most.
+    pub rounds: u64,
+    /// The seed.
+    pub seed: u64,
+    /// δ of every ε.
+    pub delta: f64,
+    /// What malicious clients do.
+    pub attack: Option<String>,
+    /// How many clients are malicious.
+    pub malicious: usize,
+}
+
+/// A published round.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoundLine {
+    /// The round.
+    pub round: u64,
+    /// Updates in its aggregate.
+    pub clients: u32,
+    /// Held-out accuracy, 0 to 1, where it was evaluated.
+    pub accuracy: Option<f64>,
+    /// Held-out loss, where it was evaluated.
+    pub loss: Option<f64>,
+    /// Mean over the clients of the loss of their last local epoch.
+    pub train_loss: f64,
+    /// Clients whose change was longer than the clip norm.
+    pub clipped: u32,
+    /// ε of the client that took part most often, replace-one; none without noise.
+    pub epsilon: Option<f64>,
+    /// Bytes of the update frames.
+    pub bytes_up: u64,
+    /// Bytes of the models that were downloaded for them, uncompressed.
+    pub bytes_down: u64,
+}
+
+/// A baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BaselineLine {
+    /// Which one.
+    pub baseline: Baseline,
+    /// Held-out accuracy, the mean over its models.
+    pub accuracy: f64,
+    /// How it is spread over its models.
+    pub fairness: Fairness,
+    /// δ = |V_FED − V_SUM|, with the centralised baseline: how much accuracy federation costs.
+    pub loss_of_accuracy: Option<f64>,
+}
+
+impl BaselineLine {
+    pub(super) fn new(baseline: Baseline, accuracies: &[f64], federated: Option<f64>) -> Self {
+        let fairness = Fairness::of(accuracies);
+        Self {
+            baseline,
+            accuracy: fairness.mean,
+            fairness,
+            loss_of_accuracy: federated.map(|federated| (federated - fairness.mean).abs()),
+        }
+    }
+}
+
+/// The final model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EndLine {
+    /// Rounds that were published.
+    pub rounds: u64,
+    /// The final model's hash.
+    pub model: ContentHash,
+    /// Its held-out accuracy, as of the last evaluation.
+    pub accuracy: f64,
+    /// How the final model's accuracy on each client's own examples is spread over the clients.
+    pub fairness: Fairness,
+    /// That accuracy, of each client.
+    pub clients: Vec<f64>,
+}
+
+/// How a figure is spread over clients.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Fairness {
+    /// The least.
+    pub least: f64,
+    /// A tenth of the clients have less.
+    pub tenth: f64,
+    /// Half of the clients have less.
+    pub median: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The greatest.
+    pub greatest: f64,
+    /// The variance, the measure of Li et al. 2020 (“Fair Resource Allocation in Federated Learning”, definition 1).
+    pub variance: f64,
+}
+
+impl Fairness {
+    /// The spread of `values`; all 0 of none.
+    pub fn of(values: &[f64]) -> Self {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len().max(1) as f64;
+        let at = |share: f64| {
+            let rank = (share * n) as usize;
+            sorted.get(rank).or(sorted.last()).copied().unwrap_or_default()
+        };
+        let mean = sorted.iter().sum::<f64>() / n;
+        Self {
+            least: at(0.0),
+            tenth: at(0.1),
+            median: at(0.5),
+            mean,
+            greatest: sorted.last().copied().unwrap_or_default(),
+            variance: sorted.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n,
+        }
+    }
+}

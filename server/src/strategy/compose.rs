@@ -1,0 +1,88 @@
+//! Which aggregation rule goes with which privacy mode.
+//!
+//! | rule | `none` | `local` |
+//! |---|---|---|
+//! | `mean` | yes | yes |
+//! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times |
+//! | `norm-bounding` | yes | with a bound above the norm of the noise itself |
+//! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes: the noise is symmetric about each update |
+//! | `krum`, `multi-krum` | yes | **no**: the distances that they compare are those of the noise |
+//! | `centred-clipping` | yes | with a radius above the norm of the noise itself |
+//!
+//! Every rule is computed after the noise was added on the devices: it costs no further privacy (post-processing). What is
+//! refused is refused because it would reveal more, or because it would be noise. Every server optimiser goes with both modes.
+//!
+//! With weights, the mean's sensitivity is not one client's share any more: replacing a client moves Σ wᵢuᵢ by up to
+//! 2 · `max_weight` · Δ, and Σ wᵢ by up to `max_weight` (McMahan, Ramage, Talwar, Zhang, “Learning Differentially Private
+//! Recurrent Language Models”, ICLR 2018, section 3: noise for the sum of weights, or a fixed denominator). No mode of this
+//! relay adds noise for that, so weights go without noise only.
+//!
+//! Sums that hide their parts (secure aggregation) can only go with rules that need no single update:
+//! [`Aggregation::needs_updates`].
+
+use unsaid_privacy::{Encoding, LocalNoise};
+use unsaid_protocol::Privacy;
+
+use super::{Aggregation, StrategyError};
+
+/// Checks that `rule` can be used in a task of this privacy mode.
+///
+/// # Errors
+/// [`StrategyError`] with the field and the reason.
+pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Result<(), StrategyError> {
+    let noise_multiplier = match *privacy {
+        Privacy::None => return Ok(()),
+        Privacy::Local { noise_multiplier } => noise_multiplier,
+        _ => {
+            let message = format!("{} is not known to go with this privacy mode", rule.name());
+            return match rule {
+                Aggregation::Mean {} => Ok(()),
+                _ => Err(StrategyError::new("aggregation", message)),
+            };
+        }
+    };
+    let refused = |reason: &str| {
+        let message = format!("{} cannot go with privacy mode \"local\": {reason}", rule.name());
+        Err(StrategyError::new("aggregation", message))
+    };
+    match *rule {
+        Aggregation::Mean {}
+        | Aggregation::CoordinateMedian {}
+        | Aggregation::TrimmedMean { .. }
+        | Aggregation::GeometricMedian { .. } => Ok(()),
+        Aggregation::WeightedMean { .. } => {
+            refused("a client's number of examples would leave its device without noise")
+        }
+        Aggregation::Krum { .. } | Aggregation::MultiKrum { .. } => {
+            refused("the distances that it compares would be those of the noise")
+        }
+        Aggregation::NormBounding { bound_l2 } => {
+            above_noise("aggregation.bound_l2", bound_l2, encoding, noise_multiplier)
+        }
+        Aggregation::CentredClipping { radius_l2, .. } => {
+            above_noise("aggregation.radius_l2", radius_l2, encoding, noise_multiplier)
+        }
+    }
+}
+
+/// Whether `bound` is above what an honest, noised update's norm is expected to be at most: √(Δ² + dσ²) grid steps.
+fn above_noise(
+    field: &'static str,
+    bound: f64,
+    encoding: &Encoding,
+    noise_multiplier: f64,
+) -> Result<(), StrategyError> {
+    let noise = LocalNoise::new(encoding, noise_multiplier)
+        .map_err(|error| StrategyError::new("aggregation", error.to_string()))?;
+    let squared = encoding.bound_squared() as f64 + encoding.dimension() as f64 * noise.variance_steps();
+    let expected = squared.sqrt() * encoding.grid_step();
+    if bound >= expected {
+        return Ok(());
+    }
+    Err(StrategyError::new(
+        field,
+        format!(
+            "{bound} is below {expected:.6}, the norm of an honest update with its noise: every update would be cut"
+        ),
+    ))
+}

@@ -1,0 +1,51 @@
+//! TLS, and which HTTP is spoken inside: HTTP/2 where the client asks for it (ALPN), else HTTP/1.1.
+
+use std::{path::Path, sync::Arc};
+
+use tokio_rustls::rustls::{
+    self, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+/// What is offered in the handshake, in the order of preference.
+pub(crate) const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+
+/// Why the certificate or the key cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file is no PEM of what it should be.
+    #[error("{path}: {error}")]
+    Pem {
+        /// The file.
+        path: String,
+        /// Why.
+        error: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key are not for each other, or of a kind that is not known.
+    #[error("the certificate and the key cannot be used: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// Reads a certificate chain and its private key, both PEM.
+///
+/// # Errors
+/// [`TlsError`] naming the file.
+pub fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let failed = |path: &Path, error| TlsError::Pem {
+        path: path.display().to_string(),
+        error,
+    };
+    let chain = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| failed(certificates, error))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}

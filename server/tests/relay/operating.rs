@@ -1,0 +1,462 @@
+//! What an operator has: pause, rollback, figures, limits, TLS.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+use unsaid_protocol::{CheckInReply, ProblemKind};
+use unsaid_relay::{
+    RelayOptions,
+    http::{admin::AdminToken, limits::RateLimit},
+    tls,
+};
+
+use crate::harness::*;
+
+const TOKEN: &str = "a token of the tests";
+
+async fn with_operator() -> TestRelay {
+    let options = RelayOptions {
+        admin_token: AdminToken::new(TOKEN),
+        ..RelayOptions::default()
+    };
+    TestRelay::over(FaultyStore::new(), &[], options).await
+}
+
+async fn call(
+    relay: &TestRelay,
+    path: &str,
+    token: &str,
+    body: serde_json::Value,
+) -> Answer<serde_json::Value> {
+    let request = relay.api.http.post(relay.api.url(path)).json(&body);
+    let response = request.bearer_auth(token).send().await.unwrap();
+    answer(response).await.unwrap()
+}
+
+async fn operator(relay: &TestRelay, what: &str) -> Answer<serde_json::Value> {
+    let path = format!("/v1/admin/tasks/tiny/{what}");
+    call(relay, &path, TOKEN, serde_json::json!({})).await
+}
+
+async fn roll_back(relay: &TestRelay, round: u64) -> Answer<serde_json::Value> {
+    let path = "/v1/admin/tasks/tiny/rollback";
+    call(relay, path, TOKEN, serde_json::json!({ "round": round })).await
+}
+
+#[tokio::test]
+async fn a_paused_task_lets_nobody_in_and_finishes_its_round() {
+    let relay = with_operator().await;
+    let api = &relay.api;
+    api.take_part(1).await;
+    api.check_in(2).await.unwrap();
+    operator(&relay, "pause").await.unwrap();
+    assert!(api.state().await.paused);
+    assert!(matches!(
+        api.check_in(3).await,
+        Ok(CheckInReply::Wait { round: 1, .. })
+    ));
+    assert!(matches!(
+        api.check_in(2).await,
+        Ok(CheckInReply::Train { round: 1, .. })
+    ));
+    let second = api.frame(2).await;
+    assert_eq!(
+        api.send(&second).await,
+        Ok(accepted(&second)),
+        "who is in may report"
+    );
+    operator(&relay, "resume").await.unwrap();
+    assert!(!api.state().await.paused);
+    api.take_part(3).await;
+    assert_eq!(api.state().await.round, 2);
+}
+
+#[tokio::test]
+async fn a_pause_survives_a_restart() {
+    let store = FaultyStore::new();
+    let options = || RelayOptions {
+        admin_token: AdminToken::new(TOKEN),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(store.clone(), &[], options()).await;
+    operator(&relay, "pause").await.unwrap();
+    relay.stop().await;
+    let relay = TestRelay::over(store, &[], options()).await;
+    assert!(matches!(
+        relay.api.check_in(1).await,
+        Ok(CheckInReply::Wait { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_rollback_is_a_round_that_publishes_an_older_model() {
+    let relay = with_operator().await;
+    let api = &relay.api;
+    for _ in 0..2 {
+        for client in 1..=3 {
+            api.take_part(client).await;
+        }
+    }
+    let pending = api.take_part(4).await;
+    assert_eq!(roll_back(&relay, 1).await, Err(ProblemKind::NotPaused));
+    operator(&relay, "pause").await.unwrap();
+    assert_eq!(roll_back(&relay, 9).await, Err(ProblemKind::NotFound));
+    let answer = roll_back(&relay, 1).await.unwrap();
+    let rounds = api.rounds().await;
+    let older = rounds[1].model;
+    let expected = serde_json::json!({ "round": 3, "to": 1, "model": older, "discarded": 1 });
+    assert_eq!(answer, expected);
+    assert_eq!(
+        (rounds[3].model, rounds[3].clients, rounds[3].rolled_back_to),
+        (older, 0, Some(1))
+    );
+    assert_eq!((rounds[2].rolled_back_to, api.state().await.model), (None, older));
+    assert_eq!(
+        api.send(&pending).await,
+        Ok(duplicate(&pending)),
+        "its id is known: it is not sent again for ever"
+    );
+    // The next round starts from it, and counts nothing of what was given up.
+    operator(&relay, "resume").await.unwrap();
+    let before = api.model(older).await;
+    for client in 1..=3 {
+        api.take_part(client).await;
+    }
+    assert_eq!(api.state().await.model, expected_model(&before, &[1, 2, 3]));
+}
+
+#[tokio::test]
+async fn only_the_operator_is_the_operator() {
+    let relay = with_operator().await;
+    let path = "/v1/admin/tasks/tiny/pause";
+    let body = || serde_json::json!({});
+    assert_eq!(
+        call(&relay, path, "another token of tests", body()).await,
+        Err(ProblemKind::Unauthorized)
+    );
+    let bare = relay.api.http.post(relay.api.url(path)).send().await.unwrap();
+    assert_eq!(
+        answer::<serde_json::Value>(bare).await.unwrap(),
+        Err(ProblemKind::Unauthorized)
+    );
+    assert_eq!(
+        call(&relay, "/v1/admin/tasks/none/pause", TOKEN, body()).await,
+        Err(ProblemKind::NotFound)
+    );
+    assert!(!relay.api.state().await.paused);
+    // No page elsewhere is told that it may ask, and without a token there is nothing to ask for.
+    let request = relay
+        .api
+        .http
+        .post(relay.api.url(path))
+        .header("origin", "https://elsewhere.example");
+    let response = request.bearer_auth(TOKEN).send().await.unwrap();
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+    let plain = TestRelay::start(&[]).await;
+    assert_eq!(
+        call(&plain, path, TOKEN, body()).await,
+        Err(ProblemKind::NotFound)
+    );
+}
+
+#[tokio::test]
+async fn figures_tell_what_happened_and_are_the_operators_where_there_is_one() {
+    let relay = TestRelay::start(&[]).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    relay.api.get("/v1/tasks/none/round").await;
+    relay.api.get("/somewhere/else").await;
+    let response = relay.api.get("/metrics").await;
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let page = response.text().await.unwrap();
+    let value = |line: &str| -> f64 {
+        let found = page.lines().find_map(|found| found.strip_prefix(line));
+        found
+            .unwrap_or_else(|| panic!("{line}\n{page}"))
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(value("unsaid_round{task=\"tiny\"}"), 2.0);
+    assert_eq!(value("unsaid_model_clients{task=\"tiny\"}"), 3.0);
+    assert!(
+        value("unsaid_model_accuracy{task=\"tiny\"}").is_nan(),
+        "there are no held-out examples"
+    );
+    assert_eq!(value("unsaid_task_healthy{task=\"tiny\"}"), 1.0);
+    let labels = "route=\"/v1/tasks/{task}/updates\",method=\"POST\",status=\"200\"";
+    assert_eq!(
+        value(&format!("unsaid_http_request_seconds_count{{{labels}}}")),
+        3.0
+    );
+    let last = format!("unsaid_http_request_seconds_bucket{{{labels},le=\"+Inf\"}}");
+    assert_eq!(value(&last), 3.0);
+    let missing = "route=\"/v1/tasks/{task}/round\",method=\"GET\",status=\"404\"";
+    assert_eq!(
+        value(&format!("unsaid_http_request_seconds_count{{{missing}}}")),
+        1.0
+    );
+    assert!(
+        !page.contains("/somewhere/else"),
+        "no line for what nobody has: {page}"
+    );
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("unsaid_"), "{line}");
+        assert!(value == "NaN" || value.parse::<f64>().is_ok(), "{line}");
+    }
+    let relay = with_operator().await;
+    assert_eq!(relay.api.get("/metrics").await.status(), 401);
+    let request = relay.api.http.get(relay.api.url("/metrics")).bearer_auth(TOKEN);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_address_that_asks_too_often_is_told_to_wait() {
+    let options = RelayOptions {
+        rate_limit: Some(RateLimit {
+            per_second: 1.0,
+            burst: 5.0,
+        }),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let path = "/v1/tasks/tiny/round";
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(relay.api.get(path).await.status().as_u16());
+    }
+    assert_eq!(statuses[..5], [200; 5]);
+    assert!(statuses[5..].contains(&429), "{statuses:?}");
+    let refused = loop {
+        let response = relay.api.get(path).await;
+        if response.status() == 429 {
+            break response;
+        }
+    };
+    assert!(
+        refused.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            >= 1
+    );
+    assert!(refused.headers().contains_key("content-security-policy"));
+    assert_eq!(
+        answer::<()>(refused).await.unwrap(),
+        Err(ProblemKind::TooManyRequests)
+    );
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(relay.api.get(path).await.status(), 200);
+}
+
+#[tokio::test]
+async fn only_pages_of_the_list_may_ask() {
+    let options = RelayOptions {
+        origins: Some(vec!["https://good.example".parse().unwrap()]),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let allowed = async |origin: &str| {
+        let request = relay
+            .api
+            .http
+            .get(relay.api.url("/v1/tasks"))
+            .header("origin", origin);
+        let response = request.send().await.unwrap();
+        response.headers().get("access-control-allow-origin").cloned()
+    };
+    assert_eq!(
+        allowed("https://good.example").await.unwrap(),
+        "https://good.example"
+    );
+    assert_eq!(allowed("https://other.example").await, None);
+    assert_eq!(allowed("http://good.example").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let tasks = folder.path().join("tasks");
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let start = || {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--tasks"])
+            .arg(&tasks)
+            .arg("--store")
+            .arg(folder.path().join("relay.redb"))
+            .arg("--admin-token-file")
+            .arg(&token)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        let base = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("it starts")
+            .to_owned();
+        (child, Api::new(&base))
+    };
+    let admin = |api: &Api, arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .arg("admin")
+            .args(arguments)
+            .args(["--relay", &api.base, "--token-file"])
+            .arg(&token)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (mut child, api) = start();
+    let file = folder.path().join("tiny.toml");
+    std::fs::write(&file, TASK.replace("epochs = 1", "epochs = 0")).unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(
+        !done && said.contains("task:15:") && said.contains("training.epochs"),
+        "{said}"
+    );
+    assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
+    std::fs::write(&file, TASK).unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(!done && said.contains("task-exists"), "{said}");
+    api.take_part(1).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (mut child, api) = start();
+    assert_eq!(api.state().await.received, 1, "it goes on where it was");
+    let (done, said) = admin(&api, &["pause", "tiny"]);
+    assert!(done && said.contains("\"paused\":true"), "{said}");
+    let (done, said) = admin(&api, &["rollback", "tiny", "--round", "0"]);
+    assert!(done && said.contains("\"discarded\":1"), "{said}");
+    let (done, said) = admin(&api, &["resume", "none"]);
+    assert!(!done && said.contains("404"), "{said}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A relay over TLS with a certificate of its own, and a client that trusts it.
+async fn over_tls(folder: &TempDir) -> (TestRelay, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let options = RelayOptions {
+        tls: Some(tls::read(&certificate, &key).unwrap()),
+        head_timeout: Duration::from_millis(600),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(&certificate).unwrap())
+        .unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (relay, Arc::new(config))
+}
+
+async fn connect(
+    relay: &TestRelay,
+    config: &Arc<ClientConfig>,
+    protocol: &[u8],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut config = (**config).clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let address = relay.api.base.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("localhost").unwrap();
+    connector.connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn tls_carries_http_1_and_http_2() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let mut one = connect(&relay, &config, b"http/1.1").await;
+    let request = b"GET /v1/tasks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    one.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = one.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"tiny\""),
+        "{answer}"
+    );
+
+    let two = connect(&relay, &config, b"h2").await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(two))
+            .await
+            .unwrap();
+    tokio::spawn(connection.map(drop));
+    let mut ask = |path: &str| {
+        let request = hyper::Request::get(format!("https://localhost{path}"));
+        sender.send_request(request.body(axum::body::Body::empty()).unwrap())
+    };
+    // Two at a time over one connection.
+    let both = (ask("/v1/tasks"), ask("/healthz"));
+    let (first, second) = futures_util::future::join(both.0, both.1).await;
+    for response in [first.unwrap(), second.unwrap()] {
+        assert_eq!(
+            (response.status().as_u16(), response.version()),
+            (200, hyper::Version::HTTP_2)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let (relay, _) = over_tls(&folder).await;
+    let address = relay.api.base.strip_prefix("http://").unwrap();
+    for first in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0x16, 3, 1]] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+        let _ = end.await.expect("the relay closes the connection");
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_named() {
+    let folder = TempDir::new().unwrap();
+    let (empty, missing) = (folder.path().join("empty.pem"), folder.path().join("missing.pem"));
+    std::fs::write(&empty, "").unwrap();
+    let error = tls::read(&missing, &empty).unwrap_err().to_string();
+    assert!(error.contains("missing.pem"), "{error}");
+    let error = tls::read(&empty, &empty).unwrap_err().to_string();
+    assert!(error.contains("empty.pem"), "{error}");
+}

@@ -1,0 +1,157 @@
+//! Strategies through the relay: what they remember survives a restart, and what they keep does not outlive its round.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use unsaid_protocol::{ContentHash, ProblemKind, TaskId, UpdateFrame};
+use unsaid_relay::{
+    Relay, RelayOptions, StartError,
+    clock::{Clock, SystemClock},
+    live::OpenError,
+    store::{RedbStore, Store},
+};
+
+use crate::harness::*;
+
+const ADAM: [&str; 2] = [
+    "strategy.server.type=fed-adam",
+    "strategy.server.learning_rate=0.1",
+];
+
+/// The model after each of four rounds, in a relay that is stopped and started after every `every` of them.
+async fn models(overrides: &[&str], every: u32) -> Vec<ContentHash> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let mut relay = TestRelay::in_file(&path, overrides).await;
+    let mut models = Vec::new();
+    for round in 1..=4 {
+        for client in 1..=3 {
+            if round % every == 0 && client == 3 {
+                // In the middle of the round, too: what was gathered goes on.
+                relay.stop().await;
+                relay = TestRelay::in_file(&path, overrides).await;
+            }
+            relay.api.take_part(client * round as u8).await;
+        }
+        models.push(relay.api.state().await.model);
+    }
+    relay.stop().await;
+    models
+}
+
+#[tokio::test]
+async fn a_restart_changes_no_bit_of_what_a_strategy_makes() {
+    let clipping = [
+        "strategy.aggregation.type=centred-clipping",
+        "strategy.aggregation.radius_l2=0.01",
+        ADAM[0],
+        ADAM[1],
+    ];
+    let median = ["strategy.aggregation.type=geometric-median"];
+    for overrides in [&ADAM[..], &clipping, &median] {
+        let without = models(overrides, 100).await;
+        let with = models(overrides, 1).await;
+        assert_eq!(without, with, "{overrides:?}");
+    }
+    let plain = models(&[], 100).await;
+    let adam = models(&ADAM, 100).await;
+    assert_ne!(plain[3], adam[3], "the control: the strategy is used");
+}
+
+#[tokio::test]
+async fn updates_are_kept_on_disk_until_their_round_closes_and_no_longer() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let median = ["strategy.aggregation.type=coordinate-median"];
+    let relay = TestRelay::in_file(&path, &median).await;
+    let before = relay.api.model(relay.api.state().await.model).await;
+    relay.api.take_part(1).await;
+    relay.api.take_part(2).await;
+    relay.stop().await;
+    let task: TaskId = "tiny".parse().unwrap();
+    let kept = |path| {
+        let store = RedbStore::open(path).unwrap();
+        store.load(&task).unwrap().unwrap().updates
+    };
+    let mut expected = vec![
+        (update_id(1, 1), coordinates(1)),
+        (update_id(1, 2), coordinates(2)),
+    ];
+    expected.sort_by_key(|(id, _)| *id);
+    assert_eq!(kept(&path), expected);
+    let relay = TestRelay::in_file(&path, &median).await;
+    relay.api.take_part(3).await;
+    let state = relay.api.state().await;
+    assert_eq!(
+        (state.round, state.model),
+        (2, expected_median(&before, &[1, 2, 3]))
+    );
+    relay.stop().await;
+    assert_eq!(kept(&path), []);
+    // With a mean, nothing is kept at all.
+    let path = folder.path().join("mean.redb");
+    let relay = TestRelay::in_file(&path, &[]).await;
+    relay.api.take_part(1).await;
+    relay.stop().await;
+    assert_eq!(kept(&path), []);
+}
+
+#[tokio::test]
+async fn the_rule_cannot_change_under_updates_that_were_gathered_for_another() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let relay = TestRelay::in_file(&path, &[]).await;
+    relay.api.take_part(1).await;
+    relay.stop().await;
+    let median = ["strategy.aggregation.type=coordinate-median"];
+    let open = || {
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Relay::open(vec![task(&median)], &store, &clock, RelayOptions::default())
+    };
+    let refused = open().err().unwrap();
+    assert!(
+        matches!(
+            &refused,
+            StartError::Open {
+                source: OpenError::OtherRule { received: 1 },
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    // The optimiser may: it is asked only when the round closes.
+    let relay = TestRelay::in_file(&path, &ADAM).await;
+    assert_eq!(relay.api.state().await.received, 1);
+}
+
+#[tokio::test]
+async fn a_weighted_update_needs_its_weight() {
+    let relay = TestRelay::start(&[
+        "strategy.aggregation.type=weighted-mean",
+        "strategy.aggregation.max_weight=600",
+    ])
+    .await;
+    relay.api.check_in(1).await.unwrap();
+    let plain = relay.api.frame(1).await;
+    let weighing = |weight: i32| UpdateFrame {
+        coordinates: [&plain.coordinates[..], &[weight]].concat(),
+        ..plain.clone()
+    };
+    for bad in [
+        plain.clone(),
+        weighing(0),
+        weighing(-1),
+        weighing(601),
+        weighing(i32::MAX),
+    ] {
+        assert_eq!(
+            relay.api.send(&bad).await,
+            Err(ProblemKind::Unacceptable),
+            "{bad:?}"
+        );
+    }
+    assert_eq!(relay.api.state().await.received, 0);
+    let good = weighing(600);
+    assert_eq!(relay.api.send(&good).await, Ok(accepted(&good)));
+}
