@@ -108,7 +108,7 @@ const STEPS_PER_SUBMISSION: usize = STEPS_UNDER_WAY / SUBMISSIONS;
 
 /// A back end in the middle of training.
 enum Run<'m> {
-    Cpu(CpuRun<'m>),
+    Cpu(Box<CpuRun<'m>>),
     #[cfg(feature = "gpu")]
     Gpu(Box<GpuRun>),
 }
@@ -360,13 +360,8 @@ impl<'m> Job<'m> {
         let Checkpoint {
             parameters, state, ..
         } = from.clone();
-        Run::Cpu(CpuRun::new(
-            self.model,
-            self.examples,
-            self.settings,
-            parameters,
-            state,
-        ))
+        let run = CpuRun::new(self.model, self.examples, self.settings, parameters, state);
+        Run::Cpu(Box::new(run))
     }
 
     async fn fall_back(
@@ -495,6 +490,7 @@ pub async fn time_steps(
         state: settings.optimizer.fresh_state(parameters.len()),
         losses: Vec::new(),
     };
+    #[cfg(feature = "gpu")]
     let mut newest = from.clone();
     let mut run = job.start(device, &from)?;
     let mut times = Vec::with_capacity(samples);

@@ -1,9 +1,14 @@
 //! What `run.mjs` times: one product of matrices, as often as asked. The engine's module is compiled in as it is.
 
-#[allow(dead_code, reason = "the benchmark has one thread")]
+#[allow(dead_code, unused_imports, reason = "the benchmark has one thread")]
 #[path = "../../../../crate/engine/src/crew/mod.rs"]
 mod crew;
-#[allow(dead_code, unused_imports, reason = "the benchmark uses one of its forms")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the benchmark uses one of its forms"
+)]
 #[path = "../../../../crate/engine/src/backend/matrix/mod.rs"]
 mod matrix;
 
