@@ -73,16 +73,16 @@ pub async fn choose<P: Ports>(
     } else {
         let now = || ports.clock().now_ms();
         let gpu = abort.guard(ports.gpu()).await?;
-        if let Ok(gpu) = &gpu {
-            // A device that fails here fails in its trial or in training, too, and it is told there.
-            let _ = abort.guard(gpu.choose_kernels(now)).await?;
-        }
         match gpu {
             Err(error) if choice == BackendChoice::WebGpu => {
                 return Err(ClientError::WebGpuUnavailable(error.to_string()));
             }
             Err(error) => (None, Trial::NoGpu(error)),
-            Ok(gpu) if choice == BackendChoice::WebGpu => (Some(gpu), Trial::Asked { webgpu: true }),
+            Ok(gpu) if choice == BackendChoice::WebGpu => {
+                // A device that fails here fails in training, too, and it is told there.
+                let _ = abort.guard(gpu.choose_kernels(now)).await?;
+                (Some(gpu), Trial::Asked { webgpu: true })
+            }
             Ok(gpu) if gpu.is_software() => (Some(gpu), Trial::Emulated),
             Ok(gpu) => {
                 let trial = trial(ports, task, parameters, examples, &gpu, abort).await?;
@@ -121,11 +121,17 @@ async fn trial<P: Ports>(
     gpu: &GpuDevice,
     abort: &Abort,
 ) -> Result<Trial, ClientError> {
+    let now = || ports.clock().now_ms();
     if let Some(times) = abort.guard(ports.recall_trial(task, gpu.name())).await? {
+        // Where the CPU is the faster one, nobody needs to know which kernels the GPU would have used.
+        if times.gpu_ms < times.cpu_ms {
+            let _ = abort.guard(gpu.choose_kernels(now)).await?;
+        }
         return Ok(Trial::Known(times));
     }
+    // A device that fails here fails in its trial, too, and it is told there.
+    let _ = abort.guard(gpu.choose_kernels(now)).await?;
     let time = async |device: &Device| -> Result<f64, EngineError> {
-        let now = || ports.clock().now_ms();
         let (model, spec) = (&task.model, &task.training);
         time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
     };

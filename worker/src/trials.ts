@@ -53,12 +53,16 @@ function within<T>(work: (rows: IDBObjectStore) => IDBRequest<T>): Promise<T | u
       opening.onupgradeneeded = () => opening.result.createObjectStore("rows");
       opening.onerror = opening.onblocked = () => done(undefined);
       opening.onsuccess = () => {
-        const transaction = opening.result.transaction("rows", "readwrite");
-        const request = work(transaction.objectStore("rows"));
-        transaction.oncomplete = () => done(request.result);
-        transaction.onabort = transaction.onerror = () => done(undefined);
-        transaction.addEventListener("complete", () => opening.result.close());
-        transaction.addEventListener("abort", () => opening.result.close());
+        try {
+          const transaction = opening.result.transaction("rows", "readwrite");
+          const request = work(transaction.objectStore("rows"));
+          transaction.oncomplete = () => done(request.result);
+          transaction.onabort = transaction.onerror = () => done(undefined);
+          transaction.addEventListener("complete", () => opening.result.close());
+          transaction.addEventListener("abort", () => opening.result.close());
+        } catch {
+          done(undefined);
+        }
       };
     } catch {
       done(undefined);

@@ -60,13 +60,18 @@ pub(crate) fn page(place: &Place) -> Result<PathBuf> {
     let inputs = wasm::outputs(place)
         .iter()
         .try_fold(inputs, |inputs, file| inputs.add(file))?;
-    let hash = inputs.hex();
+    let schema = place.root.join("crate/engine/model.schema.json");
+    let hash = inputs.add(&schema)?.hex();
     let bundled = [
         pkg.join("dist/index.js"),
         pkg.join("dist/worker.js"),
         pkg.join("dist/unsaid_bg.wasm"),
         pkg.join("dist/trainer.js"),
         pkg.join("dist/trainer-worker.js"),
+        pkg.join("dist/unsaid_trainer_bg.wasm"),
+        pkg.join("dist/unsaid_trainer_relaxed_bg.wasm"),
+        pkg.join("dist/unsaid_accountant_bg.wasm"),
+        pkg.join("dist/model.schema.json"),
         pkg.join("dist/accountant-module.js"),
     ];
     npm_build(place, "pkg", &hash, &bundled)?;

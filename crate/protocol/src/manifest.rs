@@ -60,6 +60,13 @@ impl Document for Manifest {
             rounds: f.nested("rounds")?,
             strategy: f.document("strategy").ok(),
         };
+        if manifest
+            .strategy
+            .as_ref()
+            .is_some_and(|strategy| !strategy.is_object())
+        {
+            return Err("field `strategy` must be an object".into());
+        }
         fields.finish().map(|()| manifest)
     }
 }

@@ -110,12 +110,12 @@ pub(crate) async fn choose(
         Err(error) if asked == Asked::WebGpu => return Err(error),
         Err(error) => return Ok(Choice::cpu(error.to_string())),
     };
-    // A device that fails here fails in its trial or in training, too, and it is told there.
-    let _ = gpu.choose_kernels(now_ms).await;
     let adapter = Some(gpu.name().to_owned());
     let software = gpu.is_software();
-    let on_gpu = Device::Gpu(gpu);
+    let on_gpu = Device::Gpu(gpu.clone());
     if asked == Asked::WebGpu {
+        // A device that fails here fails in training, too, and it is told there.
+        let _ = gpu.choose_kernels(now_ms).await;
         return Ok(Choice {
             device: on_gpu,
             reason: "asked for".into(),
@@ -134,8 +134,13 @@ pub(crate) async fn choose(
     let known = JsFuture::from(trials.recall(what, name)).await.ok();
     let known = known.and_then(|found| found.dyn_into::<js_sys::Float64Array>().ok());
     if let Some(&[cpu_ms, gpu_ms]) = known.map(|found| found.to_vec()).as_deref() {
+        // Where the CPU is the faster one, nobody needs to know which kernels the GPU would have used.
+        if gpu_ms < cpu_ms {
+            let _ = gpu.choose_kernels(now_ms).await;
+        }
         return Ok(Choice::faster(on_gpu, adapter, (cpu_ms, gpu_ms), true));
     }
+    let _ = gpu.choose_kernels(now_ms).await;
     let time =
         async |device: &Device| time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await;
     let cpu_ms = time(&Device::Cpu).await?;

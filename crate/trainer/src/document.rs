@@ -18,7 +18,7 @@ pub(crate) fn read<T: Document>(text: &str) -> Result<T, JsValue> {
 /// A value that `JSON.parse` gave, from text that the page itself wrote.
 fn document(value: &JsValue) -> Value {
     if let Some(number) = value.as_f64() {
-        if number >= 0.0 && number < PAST_WHOLE && number.trunc() == number {
+        if (0.0..PAST_WHOLE).contains(&number) && number.trunc() == number {
             Value::from(number as u64)
         } else {
             Number::from_f64(number).map_or(Value::Null, Value::Number)

@@ -343,7 +343,7 @@ fn kernels(device: &Device) -> js_sys::Array {
     let rows = js_sys::Array::new();
     let Device::Gpu(gpu) = device else { return rows };
     let chosen = gpu.kernels();
-    let mut add = |work: Work, kernel: Kernel, ms: JsValue| {
+    let add = |work: Work, kernel: Kernel, ms: JsValue| {
         let (work_name, kernel_name) = (JsValue::from_str(work.name()), JsValue::from_str(kernel.name()));
         let is_chosen = JsValue::from_bool(chosen.of(work) == kernel);
         rows.push(&js_sys::Array::of4(&work_name, &kernel_name, &ms, &is_chosen));

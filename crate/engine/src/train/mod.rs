@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Device {
-    /// One CPU thread with SIMD.
+    /// The CPU, with SIMD: one thread, or those of a crew ([`crate::crew`]).
     Cpu,
     /// A GPU.
     #[cfg(feature = "gpu")]
@@ -179,9 +179,9 @@ pub struct Training<'a> {
     memory_limit: u64,
 }
 
-/// The most memory that a training may have where nothing else is said: most of what 32 bits can address.
+/// The most memory that a training may have where nothing else is said: in 32 bits, the largest piece that an allocator gives.
 const MEMORY_LIMIT: u64 = if cfg!(target_pointer_width = "32") {
-    3 << 30
+    i32::MAX as u64
 } else {
     u64::MAX
 };

@@ -271,7 +271,7 @@ impl GpuDevice {
     }
 }
 
-/// Pending that the device has been given.
+/// Work that the device has been given.
 pub(super) struct Submitted(wgpu::SubmissionIndex);
 
 impl Submitted {
@@ -288,7 +288,7 @@ impl Submitted {
     }
 }
 
-/// Pending that can be waited for.
+/// Work that can be waited for.
 pub(super) struct Pending {
     index: wgpu::SubmissionIndex,
     waiting: oneshot::Receiver<()>,

@@ -108,14 +108,18 @@ impl Kernels {
         }
     }
 
-    /// The fastest for each work among `times`; where there is none that is a number, as it is here.
+    /// The fastest for each work among `times`; where there is none that is a number, as it is here. Of those that the clock cannot
+    /// tell apart, the one that is used here.
     #[must_use]
     pub fn fastest(self, times: &[KernelTime]) -> Self {
         let best = |work| {
             times
                 .iter()
                 .filter(|time| time.work == work && time.ms.is_finite())
-                .min_by(|a, b| a.ms.total_cmp(&b.ms))
+                .min_by(|a, b| {
+                    let other = |time: &KernelTime| time.kernel != self.of(work);
+                    a.ms.total_cmp(&b.ms).then(other(a).cmp(&other(b)))
+                })
                 .map_or(self.of(work), |time| time.kernel)
         };
         Self {

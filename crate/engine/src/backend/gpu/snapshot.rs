@@ -1,7 +1,8 @@
 //! The newest state of a training that the CPU has, for when the device is lost.
 //!
-//! Some submissions, for small models every one, end with a copy of parameters, optimiser state and losses into a buffer that the CPU can map. The mapping is
-//! never waited for: it is done when the submission is, and where it is not, the older snapshot stays.
+//! Some submissions, for small models every one, end with a copy of parameters, optimiser state and losses into a buffer that
+//! the CPU can map. The mapping is never waited for: it is done when the submission is, and where it is not, the older snapshot
+//! stays.
 
 use std::sync::{Arc, Mutex};
 
@@ -38,10 +39,16 @@ impl Snapshot {
     }
 
     /// Records copies of the first `len` numbers of each source, one behind the other; false, and nothing recorded, while the
-    /// last copies are still being mapped.
+    /// last copies are still being mapped. Those that were mapped too late for anybody to take them are given up.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder, sources: &[(&wgpu::Buffer, usize)]) -> bool {
-        if *lock(&self.mapping) != Mapping::Idle {
-            return false;
+        let mut mapping = lock(&self.mapping);
+        match *mapping {
+            Mapping::Idle => {}
+            Mapping::Asked => return false,
+            Mapping::Mapped => {
+                self.staging.unmap();
+                *mapping = Mapping::Idle;
+            }
         }
         let mut offset = 0;
         for &(source, len) in sources {
