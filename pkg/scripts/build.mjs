@@ -57,17 +57,6 @@ await build({
 });
 copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
 copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
-
-// The accountant.
-const accountant = resolve(process.env.UNSAID_ACCOUNTANT ?? resolve(dist, "accountant"));
-checkWasmSurface(root, accountant, "unsaid_accountant", "../../pkg/src/accountant-wasm.js", "AccountantModule");
-await build({
-  ...common,
-  entryPoints: [resolve(root, "src/accountant-module.ts")],
-  outfile: resolve(dist, "accountant-module.js"),
-  alias: { "unsaid-accountant-wasm": resolve(accountant, "unsaid_accountant.js") },
-});
-copyFileSync(resolve(accountant, "unsaid_accountant_bg.wasm"), resolve(dist, "unsaid_accountant_bg.wasm"));
 // With threads it is a script of its own. It is left out where this machine could not build its wasm.
 const threads = resolve(trainer, "threads");
 const withThreads = ["trainer-threads.js", "unsaid_trainer_threads_bg.wasm"];
@@ -82,6 +71,16 @@ if (existsSync(threads)) {
   });
   copyFileSync(resolve(threads, "unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_threads_bg.wasm"));
 }
+// The accountant.
+const accountant = resolve(process.env.UNSAID_ACCOUNTANT ?? resolve(dist, "accountant"));
+checkWasmSurface(root, accountant, "unsaid_accountant", "../../pkg/src/accountant-wasm.js", "AccountantModule");
+await build({
+  ...common,
+  entryPoints: [resolve(root, "src/accountant-module.ts")],
+  outfile: resolve(dist, "accountant-module.js"),
+  alias: { "unsaid-accountant-wasm": resolve(accountant, "unsaid_accountant.js") },
+});
+copyFileSync(resolve(accountant, "unsaid_accountant_bg.wasm"), resolve(dist, "unsaid_accountant_bg.wasm"));
 writeDeclarations(root);
 copyFileSync(resolve(root, "../crate/engine/model.schema.json"), resolve(dist, "model.schema.json"));
 

@@ -1,5 +1,6 @@
 // The trainer in a page: the built package, its worker, both back ends.
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { extname, join, normalize } from "node:path";
@@ -17,6 +18,11 @@ const page = `<!doctype html><meta charset="utf-8"><title>trainer</title><link r
   import * as workloads from "/tests/bench/web/workloads.mjs";
   Object.assign(window, { Trainer, ...workloads, ready: true });
 </script>`;
+
+/** Without the standard library's source the build with threads is left out, and its tests with it. */
+const needsThreads = {
+  skip: existsSync(join(root, "pkg/dist/trainer-threads.js")) ? false : "this machine cannot build the trainer with threads",
+};
 
 let server;
 let browser;
@@ -267,7 +273,7 @@ test("what makes no sense is refused, with a code and a reason", async () => {
   assert.match(errors.disposed, /^closed: /);
 });
 
-test("threads change no bit of the losses, and share the work only where the page is isolated", async () => {
+test("threads change no bit of the losses, and share the work only where the page is isolated", needsThreads, async () => {
   for (const name of ["mlp", "scnn", "lstm"]) {
     const ask = { name, backend: "cpu" };
     const one = await isolated.evaluate(goldenLosses, { ...ask, threads: 1 });
@@ -286,7 +292,7 @@ test("threads change no bit of the losses, and share the work only where the pag
   assert.equal(byItself.backend.threads, Math.min(cores, 4));
 });
 
-test("where a helper cannot be started, one thread trains, and the reason is said", async () => {
+test("where a helper cannot be started, one thread trains, and the reason is said", needsThreads, async () => {
   for (const file of ["/pkg/dist/trainer-threads.js", "/pkg/dist/unsaid_trainer_threads_bg.wasm"]) {
     missing.add(file);
     const page = await browser.newPage();
@@ -301,7 +307,7 @@ test("where a helper cannot be started, one thread trains, and the reason is sai
   }
 });
 
-test("disposing of a trainer ends its helpers, also in the middle of a training", async () => {
+test("disposing of a trainer ends its helpers, also in the middle of a training", needsThreads, async () => {
   const helpers = () =>
     isolated.evaluate(async () => (await navigator.locks.query()).held.filter(({ name }) => name.startsWith("helper")).length);
   const settles = async (count) => {

@@ -77,7 +77,7 @@ impl WasmToolchain {
     /// along). Without it things work, but what is built is larger.
     pub(crate) fn with_library_source(mut self, place: &Place) -> Self {
         self.library_source = self.finds_library_source(place);
-        if !self.library_source && on_path("rustup").is_some() {
+        if !self.library_source && self.name.is_none() && on_path("rustup").is_some() {
             println!("==> standard library's source: rustup component add rust-src");
             let mut add = Command::new("rustup");
             add.args(["component", "add", "rust-src"]);

@@ -132,7 +132,8 @@ pub(crate) struct Checkpoint {
 }
 
 /// Trains `model` from `parameters` on `examples` as `spec` says. `seed` decides the order of the examples; the same seed on the
-/// same back end gives the same bits.
+/// same back end gives the same bits; on a GPU with the same kernels (`GpuDevice::choose_kernels` may choose others on another
+/// day, `use_kernels` fixes them).
 ///
 /// ```
 /// # use unsaid_engine::*;
