@@ -9,9 +9,14 @@ use std::{
     time::Duration,
 };
 
-/// How often a helper looks for work before it sleeps: about a tenth of a millisecond, longer than what lies between the forks
-/// of a step, so that within a training none sleeps.
-const LOOKS: u32 = 60_000;
+/// How often a helper looks for work before it sleeps: some milliseconds, longer than what lies between the forks of a step and
+/// between two steps, so that within a training none sleeps. (To sleep after a tenth of a millisecond made two threads slower
+/// than one in Chromium: to wake one takes longer than most of what is shared out.) A look natively pauses; in wasm it does not.
+const LOOKS: u32 = if cfg!(target_arch = "wasm32") {
+    3_000_000
+} else {
+    100_000
+};
 /// How long helpers may take to come back from their last task, in sleeps of [`NAP`], until one is taken for dead: 20 seconds.
 const PATIENCE: u32 = 2_000;
 const NAP: Duration = Duration::from_millis(10);
