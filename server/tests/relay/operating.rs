@@ -436,6 +436,61 @@ async fn tls_carries_http_1_and_http_2() {
     }
 }
 
+type Sender = hyper::client::conn::http2::SendRequest<axum::body::Body>;
+
+/// HTTP/2 over `stream`; the task ends with the connection.
+async fn http_2(stream: tokio_rustls::client::TlsStream<TcpStream>) -> (Sender, tokio::task::JoinHandle<()>) {
+    let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = made.await.unwrap();
+    (sender, tokio::spawn(connection.map(drop)))
+}
+
+async fn get(sender: &mut Sender, path: &str) -> hyper::Response<hyper::body::Incoming> {
+    let request = hyper::Request::get(format!("https://localhost{path}"));
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    sender.send_request(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn http_2_that_is_agreed_and_not_spoken_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let mut silent = connect(&relay, &config, b"h2").await;
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), silent.read_to_end(&mut rest));
+    let _ = end.await.expect("the relay closes the connection");
+}
+
+#[tokio::test]
+async fn http_2_that_asks_once_and_then_only_answers_pings_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    for _ in 0..3 {
+        let response = get(&mut sender, "/healthz").await;
+        assert_eq!(response.status(), 200);
+        drop(response);
+        tokio::time::sleep(Duration::from_millis(400)).await; // less than the time that it may be silent
+    }
+    let end = tokio::time::timeout(Duration::from_secs(5), connection);
+    end.await.expect("the relay closes the connection").unwrap();
+    drop(sender); // kept until now: it was not the client that ended it
+}
+
+#[tokio::test]
+async fn http_2_with_an_event_stream_is_not_silent() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    let events = get(&mut sender, "/v1/tasks/tiny/events").await;
+    tokio::time::sleep(Duration::from_millis(2_400)).await; // four times as long as it may be silent
+    assert!(!connection.is_finished());
+    assert_eq!(get(&mut sender, "/healthz").await.status(), 200);
+    drop(events); // resets the stream: nothing is open any more
+    let end = tokio::time::timeout(Duration::from_secs(5), connection);
+    end.await.expect("the relay closes the connection").unwrap();
+}
+
 #[tokio::test]
 async fn a_handshake_that_does_not_come_is_not_waited_for() {
     let folder = TempDir::new().unwrap();
