@@ -237,6 +237,16 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
     let path = "/v1/tasks/tiny/round";
+    let from_elsewhere = |method: reqwest::Method| {
+        let request = relay.api.http.request(method, relay.api.url(path));
+        request.header("origin", "https://elsewhere.example")
+    };
+    for _ in 0..20 {
+        let ask_first = from_elsewhere(reqwest::Method::OPTIONS);
+        let ask_first = ask_first.header("access-control-request-method", "GET");
+        let answer = ask_first.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "what browsers ask first is not counted");
+    }
     let mut statuses = Vec::new();
     for _ in 0..8 {
         statuses.push(relay.api.get(path).await.status().as_u16());
@@ -244,11 +254,20 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
     assert_eq!(statuses[..5], [200; 5]);
     assert!(statuses[5..].contains(&429), "{statuses:?}");
     let refused = loop {
-        let response = relay.api.get(path).await;
+        let response = from_elsewhere(reqwest::Method::GET).send().await.unwrap();
         if response.status() == 429 {
             break response;
         }
     };
+    let allowed = refused.headers().get("access-control-allow-origin");
+    assert!(allowed.is_some(), "the page may read why: {refused:?}");
+    for other in ["/healthz", "/v1/none", "/none"] {
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            statuses.push(relay.api.get(other).await.status().as_u16());
+        }
+        assert!(statuses.contains(&429), "{other} {statuses:?}");
+    }
     assert!(
         refused.headers()["retry-after"]
             .to_str()
