@@ -308,6 +308,9 @@ impl Strategy {
             .split_at_mut(if self.keeps_direction() { d } else { 0 });
         let direction = match (updates, self.aggregation) {
             (Gathered::Sum { sum, .. }, Aggregation::WeightedMean { .. }) => sum.weighted_mean(grid_step),
+            (Gathered::Sum { sum, count }, Aggregation::NormBounding { .. }) => {
+                sum.mean(*count, grid_step / f64::from(norm_bounding::PARTS))
+            }
             (Gathered::Sum { sum, count }, _) => sum.mean(*count, grid_step),
             (Gathered::Updates(updates), rule) => {
                 let rows: Vec<&[i32]> = updates.values().map(Vec::as_slice).collect();
