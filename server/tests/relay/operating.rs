@@ -123,6 +123,11 @@ async fn a_rollback_is_a_round_that_publishes_an_older_model() {
         (rounds[3].model, rounds[3].clients, rounds[3].rolled_back_to),
         (older, 0, Some(1))
     );
+    assert_eq!(
+        rounds[3].bytes_up, 0,
+        "what was given up is not what the model was made of"
+    );
+    assert!(rounds[2].bytes_up > 0, "the control: a round of updates");
     assert_eq!((rounds[2].rolled_back_to, api.state().await.model), (None, older));
     assert_eq!(
         api.send(&pending).await,
@@ -361,6 +366,14 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     );
     assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
     std::fs::write(&file, TASK).unwrap();
+    let kept = tasks.join("tiny.toml");
+    std::fs::create_dir_all(&tasks).unwrap();
+    std::fs::write(&kept, "# of somebody else").unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(!done && said.contains("task-exists"), "{said}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "# of somebody else");
+    assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
+    std::fs::remove_file(&kept).unwrap();
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
     assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
