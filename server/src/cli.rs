@@ -258,7 +258,7 @@ fn admin_token(file: &Path) -> Result<AdminToken, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let short = || {
         format!(
-            "{}: the operator's token must have at least {MIN_TOKEN_CHARS} characters",
+            "{}: the operator's token must have at least {MIN_TOKEN_CHARS} characters, all of them ASCII",
             file.display()
         )
     };

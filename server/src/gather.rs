@@ -12,7 +12,8 @@ use crate::{
 /// An open round's updates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gathered {
-    /// Their sum. Where clients weigh differently its last entry is the sum of their weights.
+    /// Their sum. Where clients weigh differently its last entry is the sum of their weights; where updates are shortened it
+    /// is in [`norm_bounding::PARTS`] of a grid step.
     Sum {
         /// The sum.
         sum: PartialSum,
@@ -35,14 +36,14 @@ impl Gathered {
     }
 
     /// Adds one update, whose coordinates are as many as [`width`].
-    pub fn add(&mut self, rule: &Aggregation, update: UpdateId, mut coordinates: Vec<i32>, grid_step: f64) {
+    pub fn add(&mut self, rule: &Aggregation, update: UpdateId, coordinates: Vec<i32>, grid_step: f64) {
         match self {
             Self::Sum { sum, count } => {
                 match *rule {
                     Aggregation::WeightedMean { .. } => sum.add_weighted(&coordinates),
                     Aggregation::NormBounding { bound_l2 } => {
-                        norm_bounding::shorten(&mut coordinates, bound_l2 / grid_step);
-                        sum.add(&coordinates);
+                        let parts = norm_bounding::shorten(&coordinates, bound_l2 / grid_step);
+                        sum.merge(&PartialSum::from_steps(parts));
                     }
                     _ => sum.add(&coordinates),
                 }

@@ -29,6 +29,7 @@ pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-has
 
 /// Everything that a relay serves, as a router; [`crate::serve()`] serves it.
 pub fn app(relay: Arc<Relay>) -> Router {
+    let limit = middleware::from_fn_with_state(relay.clone(), limits::limit);
     let v1 = Router::new()
         .route("/tasks", get(tasks::list))
         .route("/tasks/{task}/manifest", get(tasks::manifest))
@@ -39,16 +40,18 @@ pub fn app(relay: Arc<Relay>) -> Router {
         .route("/tasks/{task}/updates", post(updates::update))
         .route("/tasks/{task}/events", get(events::events))
         .fallback(problem::not_found)
+        // Within CORS: a page elsewhere may read that it asks too often, and a browser's asking first (a preflight) is not counted.
+        .layer(limit.clone())
         .layer(cors(&relay.options.origins));
-    let router = Router::new()
-        .nest("/v1", v1)
+    let others = Router::new()
         .merge(admin::routes(&relay))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(tasks::healthz))
         .route("/readyz", get(tasks::readyz));
-    files::add(router, &relay.options)
+    files::add(others, &relay.options)
+        .layer(limit)
+        .nest("/v1", v1)
         .with_state(relay.clone())
-        .layer(middleware::from_fn_with_state(relay.clone(), limits::limit))
         .layer(middleware::from_fn_with_state(relay, metrics::count))
         .layer(middleware::from_fn(files::security_headers))
         .layer(middleware::map_response(problem::document_every_error))

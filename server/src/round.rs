@@ -382,6 +382,7 @@ impl Rounds {
         }
         Ok(RoundMetrics {
             clients: 0,
+            bytes_up: 0, // of no update that counted
             rolled_back_to: Some(to),
             ..self.publish(model, model_bytes, now_ms)
         })

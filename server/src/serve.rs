@@ -3,9 +3,9 @@
 //! What a request's body may take is bounded where it is read ([`crate::http::body`]); here it is what comes before a request:
 //! connections that are opened and left, handshakes and heads that trickle in, and connections kept between two requests.
 
-use std::{io::ErrorKind, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future, io::ErrorKind, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{Router, body::Body, extract::Request};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -13,13 +13,13 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
+    server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -28,6 +28,10 @@ use crate::{
     relay::Relay,
     tls,
 };
+
+mod open;
+
+use self::open::{Answering, OpenRequests};
 
 /// How long to wait where no connection can be taken, mostly because the process has no file descriptors left.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -41,24 +45,30 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
     let mut told = pin!(told);
     let app = app(relay.clone());
     let places = Arc::new(Semaphore::new(relay.options.max_connections));
-    let connections = GracefulShutdown::new();
+    let (stop, stopping) = watch::channel(false);
     loop {
         let ((stream, peer), place) = tokio::select! {
             () = &mut told => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let (relay, app, watcher) = (relay.clone(), app.clone(), connections.watcher());
+        let (relay, app, stopping) = (relay.clone(), app.clone(), stopping.clone());
         tokio::spawn(async move {
-            let connection = Connection { relay, app, peer };
-            if let Err(error) = connection.serve(stream, watcher).await {
+            let connection = Connection {
+                relay,
+                app,
+                peer,
+                stopping,
+            };
+            if let Err(error) = connection.serve(stream).await {
                 tracing::trace!(%error, "a connection ended");
             }
             drop(place);
         });
     }
-    drop(listener);
+    drop((listener, stopping));
     relay.begin_shutdown();
-    connections.shutdown().await;
+    stop.send_replace(true);
+    stop.closed().await; // once the last connection has dropped its receiver
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -67,40 +77,34 @@ struct Connection {
     relay: Arc<Relay>,
     app: Router,
     peer: SocketAddr,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, watcher: Watcher) -> Ended {
+    async fn serve(self, stream: TcpStream) -> Ended {
         let Some(config) = self.relay.options.tls.clone() else {
-            return self.http_1(stream, watcher).await;
+            return self.http_1(stream).await;
         };
         let handshake = TlsAcceptor::from(config).accept(stream);
         let stream = tokio::time::timeout(self.relay.options.head_timeout, handshake).await??;
         match stream.get_ref().1.alpn_protocol() {
-            Some(tls::HTTP_2) => self.http_2(stream, watcher).await,
-            _ => self.http_1(stream, watcher).await,
+            Some(tls::HTTP_2) => self.http_2(stream).await,
+            _ => self.http_1(stream).await,
         }
     }
 
-    async fn http_1(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        watcher: Watcher,
-    ) -> Ended {
+    async fn http_1(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Ended {
         let mut http = http1::Builder::new();
         // The time runs from the end of one request, or from the connection's start, until the next head is whole.
         http.timer(TokioTimer::new())
             .header_read_timeout(self.relay.options.head_timeout);
         let peer = Peer(self.peer.ip());
-        let connection = http.serve_connection(TokioIo::new(stream), service(self.app, peer));
-        Ok(watcher.watch(connection).await?)
+        let service = service(self.app.clone(), peer, OpenRequests::default());
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        self.drive(connection, future::pending()).await
     }
 
-    async fn http_2(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        watcher: Watcher,
-    ) -> Ended {
+    async fn http_2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Ended {
         let mut http = http2::Builder::new(TokioExecutor::new());
         // A peer that is gone is noticed by a ping that comes back no more.
         http.timer(TokioTimer::new())
@@ -108,15 +112,41 @@ impl Connection {
             .keep_alive_interval(self.relay.options.head_timeout)
             .keep_alive_timeout(self.relay.options.head_timeout);
         let peer = Peer(self.peer.ip());
-        let connection = http.serve_connection(TokioIo::new(stream), service(self.app, peer));
-        Ok(watcher.watch(connection).await?)
+        let open = OpenRequests::default();
+        // Neither the preface nor the time between two requests has a bound in hyper.
+        let silence = open.none_for(self.relay.options.head_timeout);
+        let connection = http.serve_connection(TokioIo::new(stream), service(self.app.clone(), peer, open));
+        self.drive(connection, silence).await
+    }
+
+    /// Answers requests until the connection ends. It takes no more once the relay stops, or after `silence`; then what is
+    /// under way has as long again.
+    async fn drive<C>(mut self, connection: C, silence: impl Future<Output = ()>) -> Ended
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let (mut connection, mut silence) = (pin!(connection), pin!(silence));
+        let stopping = async { drop(self.stopping.wait_for(|&stopping| stopping).await) };
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stopping => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => return Ok(ended?),
+                    () = silence.as_mut() => {}
+                }
+            }
+            () = silence.as_mut() => connection.as_mut().graceful_shutdown(),
+        }
+        Ok(tokio::time::timeout(self.relay.options.head_timeout, connection).await??)
     }
 }
 
-/// The relay's router, told whom each request comes from.
+/// The relay's router, told whom each request comes from. A request is open until its answer's last byte was taken.
 fn service(
     app: Router,
     peer: Peer,
+    open: OpenRequests,
 ) -> impl Service<
     Request<Incoming>,
     Response = axum::response::Response,
@@ -127,7 +157,8 @@ fn service(
     let app = TowerToHyperService::new(app);
     service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        app.call(request)
+        let (answer, one) = (app.call(request), open.begin());
+        async move { Ok(answer.await?.map(|body| Body::new(Answering::new(body, one)))) }
     })
 }
 

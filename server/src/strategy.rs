@@ -153,6 +153,30 @@ impl Aggregation {
         )
     }
 
+    /// Bytes that a round of `updates` of `parameters` takes in memory where the rule needs every update: 4 for each coordinate,
+    /// and 8 for each distance that [`krum`] compares.
+    pub fn kept_bytes(&self, updates: u32, parameters: usize) -> u128 {
+        let (n, d) = (u128::from(updates), parameters as u128);
+        match self {
+            Self::Krum { .. } | Self::MultiKrum { .. } => 4 * n * d + 8 * n * n,
+            _ if self.needs_updates() => 4 * n * d,
+            _ => 0,
+        }
+    }
+
+    /// About how many multiplications and additions close a round of `updates` of `parameters`, where that is more than a few
+    /// for each coordinate: n²d/2 for the distances of [`krum`], and 2nd for each step of the rules that come nearer.
+    pub fn operations(&self, updates: u32, parameters: usize) -> u128 {
+        let (n, d) = (u128::from(updates), parameters as u128);
+        match *self {
+            Self::Krum { .. } | Self::MultiKrum { .. } => n * n * d / 2,
+            Self::GeometricMedian { iterations, .. } | Self::CentredClipping { iterations, .. } => {
+                2 * n * d * u128::from(iterations)
+            }
+            _ => 0,
+        }
+    }
+
     /// The most that one client weighs, where clients weigh differently: each update then ends with its weight.
     pub const fn max_weight(&self) -> Option<u32> {
         match self {
@@ -284,6 +308,9 @@ impl Strategy {
             .split_at_mut(if self.keeps_direction() { d } else { 0 });
         let direction = match (updates, self.aggregation) {
             (Gathered::Sum { sum, .. }, Aggregation::WeightedMean { .. }) => sum.weighted_mean(grid_step),
+            (Gathered::Sum { sum, count }, Aggregation::NormBounding { .. }) => {
+                sum.mean(*count, grid_step / f64::from(norm_bounding::PARTS))
+            }
             (Gathered::Sum { sum, count }, _) => sum.mean(*count, grid_step),
             (Gathered::Updates(updates), rule) => {
                 let rows: Vec<&[i32]> = updates.values().map(Vec::as_slice).collect();

@@ -24,6 +24,10 @@ use self::{
 /// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
 const MAX_KEPT_BYTES: u128 = 1 << 30;
 
+/// The most multiplications and additions that may close one round: a minute or so of the task's thread, which answers nobody
+/// meanwhile.
+const MAX_OPERATIONS: u128 = 1 << 36;
+
 /// The JSON schema of task files. [`Task::read`] checks more: whether the parts fit each other.
 pub const SCHEMA: &str = include_str!("../tasks/task.schema.json");
 
@@ -194,10 +198,18 @@ impl TaskFile {
             );
             return Err(Fault::at(self.rounds.min_clients.span(), message));
         }
-        let kept = 4 * u128::from(target_clients) * model.parameter_count() as u128;
-        if rule.needs_updates() && kept > MAX_KEPT_BYTES {
+        let kept = rule.kept_bytes(target_clients, model.parameter_count());
+        if kept > MAX_KEPT_BYTES {
             let message = format!(
                 "{} keeps every update of a round: {target_clients} of them are {kept} bytes, above {MAX_KEPT_BYTES}",
+                rule.name()
+            );
+            return Err(Fault::at(self.rounds.target_clients.span(), message));
+        }
+        let operations = rule.operations(target_clients, model.parameter_count());
+        if operations > MAX_OPERATIONS {
+            let message = format!(
+                "{} of {target_clients} updates, as it is set, takes {operations} multiplications and additions, above {MAX_OPERATIONS}",
                 rule.name()
             );
             return Err(Fault::at(self.rounds.target_clients.span(), message));

@@ -1,7 +1,12 @@
 //! The operator's routes, for whoever has the operator's token: `POST /v1/admin/tasks/{task}/pause`, `resume` and `rollback`, and
 //! `POST /v1/admin/tasks`, which adds a task.
 
-use std::{io::Write, path::Path as FilePath, sync::Arc, time::Duration};
+use std::{
+    io::{ErrorKind, Write},
+    path::{Path as FilePath, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -31,10 +36,12 @@ pub const MIN_TOKEN_CHARS: usize = 16;
 pub struct AdminToken(ContentHash);
 
 impl AdminToken {
-    /// A token; none where it is too short to keep anyone out.
+    /// A token; none where it is too short to keep anyone out, or has characters that a header cannot carry as they are: only
+    /// ASCII from the space to `~` can be asked with.
     pub fn new(token: &str) -> Option<Self> {
         let long = token.chars().count() >= MIN_TOKEN_CHARS;
-        long.then(|| Self(ContentHash::of(token.as_bytes())))
+        let sendable = token.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        (long && sendable).then(|| Self(ContentHash::of(token.as_bytes())))
     }
 
     /// Whether a request carries it: `authorization: Bearer …`. Compared in constant time.
@@ -189,14 +196,26 @@ async fn add(
     };
     let id = added.task.clone();
     let work = move || {
-        // Started first: a file that cannot be started would keep the relay from its next start.
+        let _one_at_a_time = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        // On the disk first, under a name that a start does not read: a task that runs is kept unless the disk fails at a
+        // rename, and a file that cannot be started never keeps the relay from its next start.
+        let file = File::begin(&folder, id.as_str(), &text).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                let detail = format!("there is a file {id}.toml already, and it says something else");
+                Refused::new(ProblemKind::TaskExists, detail)
+            }
+            _ => {
+                tracing::error!(task = %id, %error, "the file of a task cannot be written");
+                Refused::internal()
+            }
+        })?;
         relay.add(task).map_err(|error| match error {
             StartError::TwiceTheSame(id) => {
                 Refused::new(ProblemKind::TaskExists, format!("there is a task {id}"))
             }
             error => malformed(error.to_string()),
         })?;
-        keep(&folder, id.as_str(), &text).map_err(|error| {
+        file.keep().map_err(|error| {
             tracing::error!(task = %id, %error, "the task runs, but its file cannot be kept: it will not start again by itself");
             Refused::internal()
         })
@@ -208,16 +227,50 @@ async fn add(
     Ok(Json(added))
 }
 
-/// Writes a task file whole or not at all.
-fn keep(folder: &FilePath, id: &str, text: &str) -> std::io::Result<()> {
-    let (begun, whole) = (
-        folder.join(format!(".{id}.part")),
-        folder.join(format!("{id}.toml")),
-    );
-    let mut file = std::fs::File::create(&begun)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(begun, whole)
+/// Held while a task is added: two of one id would write the same file.
+static ADDING: Mutex<()> = Mutex::new(());
+
+/// A task file that is written and not kept yet. Dropped, it is gone.
+#[derive(Debug)]
+struct File {
+    folder: PathBuf,
+    begun: PathBuf,
+    whole: PathBuf,
+}
+
+impl File {
+    /// Writes the file under another name, down to the disk.
+    ///
+    /// # Errors
+    /// The operating system's, and [`ErrorKind::AlreadyExists`] where there is such a file that says something else.
+    fn begin(folder: &FilePath, id: &str, text: &str) -> std::io::Result<Self> {
+        let file = Self {
+            folder: folder.to_owned(),
+            begun: folder.join(format!(".{id}.part")),
+            whole: folder.join(format!("{id}.toml")),
+        };
+        match std::fs::read(&file.whole) {
+            Ok(found) if found != text.as_bytes() => return Err(ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut begun = std::fs::File::create(&file.begun)?;
+        begun.write_all(text.as_bytes())?;
+        begun.sync_all()?;
+        Ok(file)
+    }
+
+    /// Gives it its name, which lasts once the folder is on the disk, too.
+    fn keep(self) -> std::io::Result<()> {
+        std::fs::rename(&self.begun, &self.whole)?;
+        std::fs::File::open(&self.folder)?.sync_all()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.begun); // it has its name, or is given up
+    }
 }
 
 #[cfg(test)]
@@ -244,5 +297,29 @@ mod tests {
         }
         assert!(!token.is_in(&HeaderMap::new()));
         assert!(AdminToken::new("too short").is_none());
+        for unsendable in ["0123456789abcdéf", "01234567\t89abcdef", "0123456789abcde\u{7f}"] {
+            assert!(AdminToken::new(unsendable).is_none(), "{unsendable:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_kept_whole_or_not_at_all() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let files = || -> Vec<String> {
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect()
+        };
+        let begun = File::begin(folder.path(), "tiny", "one").unwrap();
+        assert_eq!(files(), [".tiny.part"], "what a start does not read");
+        drop(begun);
+        assert!(files().is_empty(), "what is given up leaves nothing");
+        File::begin(folder.path(), "tiny", "one").unwrap().keep().unwrap();
+        assert_eq!(files(), ["tiny.toml"]);
+        File::begin(folder.path(), "tiny", "one").unwrap().keep().unwrap();
+        let refused = File::begin(folder.path(), "tiny", "another").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        let whole = std::fs::read_to_string(folder.path().join("tiny.toml")).unwrap();
+        assert_eq!((whole.as_str(), files().len()), ("one", 1));
     }
 }

@@ -171,6 +171,48 @@ fn a_weighted_mean_is_by_weight() {
     assert_eq!(next, [1.0 + 1.75, 1.0 - 3.0]);
 }
 
+#[test]
+fn norm_bounding_keeps_the_direction_of_coordinates_of_a_step_or_two() {
+    let updates: Vec<Vec<i32>> = (0..3)
+        .map(|i| (0..1_000).map(|j| (i * 31 + j * 7) % 5 - 2).collect())
+        .collect();
+    // They are permutations of each other, as long as each other, and are shortened to half of it.
+    let length = norm(&updates[0].iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    let (grid_step, exact) = (1e-3, mean(&rows(&updates)));
+    let strategy = Strategy {
+        aggregation: Aggregation::NormBounding {
+            bound_l2: length / 2.0 * grid_step,
+        },
+        ..Strategy::default()
+    };
+    let mut gathered = Gathered::none(&strategy.aggregation, 1_000);
+    for (update, id) in updates.into_iter().zip(0..) {
+        gathered.add(
+            &strategy.aggregation,
+            UpdateId::from_bytes([id; 16]),
+            update,
+            grid_step,
+        );
+    }
+    let next = strategy.next_model(&[0.0; 1_000], &gathered, grid_step, &mut strategy.fresh(1_000));
+    let found: Vec<f64> = next.iter().map(|&x| f64::from(x)).collect();
+    let along: f64 = found.iter().zip(&exact).map(|(a, b)| a * b).sum();
+    let (found, exact) = (norm(&found), norm(&exact));
+    assert!(along / (found * exact) > 0.999, "{}", along / (found * exact));
+    let expected = exact * grid_step / 2.0;
+    assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+}
+
+#[test]
+fn a_whole_round_of_the_greatest_coordinates_fits_a_norm_bounded_sum() {
+    for extreme in [i32::MIN, i32::MAX] {
+        let part = norm_bounding::shorten(&[extreme], 1e10)[0];
+        let sum = i128::from(part) * crate::round::MAX_CHECK_INS as i128;
+        assert!(i64::try_from(sum).is_ok(), "{extreme}");
+        assert_eq!(part / i64::from(norm_bounding::PARTS), i64::from(extreme));
+    }
+}
+
 proptest! {
     /// Half of the values are not above the median, and half are not below; what trimming leaves is what is left after the
     /// least and the greatest were taken away one at a time.
@@ -248,13 +290,15 @@ proptest! {
     ) {
         let exact: Vec<f64> = update.iter().map(|&x| f64::from(x)).collect();
         let length = norm(&exact);
-        let mut short = update.clone();
-        norm_bounding::shorten(&mut short, bound);
-        let short: Vec<f64> = short.iter().map(|&x| f64::from(x)).collect();
-        prop_assert!(norm(&short) <= bound.max(length.min(bound)));
+        let part = 1.0 / f64::from(norm_bounding::PARTS);
+        let short: Vec<f64> = norm_bounding::shorten(&update, bound).iter().map(|&x| x as f64 * part).collect();
+        // The share and each product are rounded a few times, here and there: each by half an ε at most.
+        let rounding = 8.0 * f64::EPSILON;
+        prop_assert!(norm(&short) <= bound * (1.0 + rounding));
         let share = (bound / length).min(1.0);
         for (short, exact) in short.iter().zip(&exact) {
-            prop_assert!((short - exact * share).abs() <= 1.0 + 1e-6, "less than one step off");
+            let off = (short - exact * share).abs();
+            prop_assert!(off <= part + exact.abs() * rounding, "less than one part off: {off}");
         }
     }
 
@@ -360,10 +404,17 @@ fn error(rule: Aggregation, honest: &[Vec<i32>], malicious: &[Vec<i32>]) -> f64 
     let found = match rule {
         Aggregation::Mean {} => mean(&rows(&all)),
         Aggregation::NormBounding { bound_l2 } => {
-            let mut all = all;
-            all.iter_mut()
-                .for_each(|row| norm_bounding::shorten(row, bound_l2));
-            mean(&rows(&all))
+            let mut gathered = Gathered::none(&rule, centre.len());
+            for (row, id) in all.into_iter().zip(0..) {
+                gathered.add(&rule, UpdateId::from_bytes([id; 16]), row, 1.0);
+            }
+            let strategy = Strategy {
+                aggregation: Aggregation::NormBounding { bound_l2 },
+                ..Strategy::default()
+            };
+            let mut memory = strategy.fresh(centre.len());
+            let next = strategy.next_model(&vec![0.0; centre.len()], &gathered, 1.0, &mut memory);
+            next.into_iter().map(f64::from).collect()
         }
         rule => robust(rule, &rows(&all), &centre, 1.0),
     };

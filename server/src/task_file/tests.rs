@@ -288,6 +288,44 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
 }
 
 #[test]
+fn what_a_rule_costs_is_bounded() {
+    let d = parse(GOOD, &[]).unwrap().manifest.parameters as u64;
+    let steps = 1_000;
+    for (lines, most, reason) in [
+        // 8 bytes for each pair, and 4 for each coordinate: 8n² + 4nd ≤ 2³⁰.
+        ("{ type = \"krum\", byzantine = 0 }", 11_583, "keeps every update"),
+        // 2 · n · d · steps ≤ 2³⁶.
+        (
+            "{ type = \"geometric-median\", iterations = 1_000 }",
+            (1 << 36) / (2 * d * steps),
+            "multiplications and additions",
+        ),
+        (
+            "{ type = \"centred-clipping\", radius_l2 = 1.0, iterations = 1_000 }",
+            (1 << 36) / (2 * d * steps),
+            "multiplications and additions",
+        ),
+    ] {
+        let text =
+            with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
+        let of = |clients: u64| parse(&text, &[&format!("rounds.target_clients={clients}")]);
+        assert!(of(most).is_ok(), "{lines} {most} {:?}", of(most).err());
+        let error = of(most + 1).unwrap_err();
+        assert_eq!(error.field, "rounds.target_clients", "{error}");
+        assert!(error.message.contains(reason), "{error}");
+    }
+    // n²d/2 ≤ 2³⁶ where d = 2 · 75,000 + 2.
+    let text = with_strategy("aggregation = { type = \"multi-krum\", byzantine = 0, chosen = 2 }")
+        .replace("min_clients = 2", "min_clients = 3")
+        .replace("input = [3]", "input = [75_000]");
+    let of = |clients: u64| parse(&text, &[&format!("rounds.target_clients={clients}")]);
+    assert!(of(957).is_ok(), "{:?}", of(957).err());
+    let error = of(958).unwrap_err();
+    assert_eq!(error.field, "rounds.target_clients", "{error}");
+    assert!(error.message.contains("multiplications and additions"), "{error}");
+}
+
+#[test]
 fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_and_field() {
     let inline = "optimizer = { type = \"sgd\", learning_rate = 0.1 }";
     for (name, bad, message) in [

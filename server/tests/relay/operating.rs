@@ -123,6 +123,11 @@ async fn a_rollback_is_a_round_that_publishes_an_older_model() {
         (rounds[3].model, rounds[3].clients, rounds[3].rolled_back_to),
         (older, 0, Some(1))
     );
+    assert_eq!(
+        rounds[3].bytes_up, 0,
+        "what was given up is not what the model was made of"
+    );
+    assert!(rounds[2].bytes_up > 0, "the control: a round of updates");
     assert_eq!((rounds[2].rolled_back_to, api.state().await.model), (None, older));
     assert_eq!(
         api.send(&pending).await,
@@ -237,6 +242,16 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
     let path = "/v1/tasks/tiny/round";
+    let from_elsewhere = |method: reqwest::Method| {
+        let request = relay.api.http.request(method, relay.api.url(path));
+        request.header("origin", "https://elsewhere.example")
+    };
+    for _ in 0..20 {
+        let ask_first = from_elsewhere(reqwest::Method::OPTIONS);
+        let ask_first = ask_first.header("access-control-request-method", "GET");
+        let answer = ask_first.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "what browsers ask first is not counted");
+    }
     let mut statuses = Vec::new();
     for _ in 0..8 {
         statuses.push(relay.api.get(path).await.status().as_u16());
@@ -244,11 +259,20 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
     assert_eq!(statuses[..5], [200; 5]);
     assert!(statuses[5..].contains(&429), "{statuses:?}");
     let refused = loop {
-        let response = relay.api.get(path).await;
+        let response = from_elsewhere(reqwest::Method::GET).send().await.unwrap();
         if response.status() == 429 {
             break response;
         }
     };
+    let allowed = refused.headers().get("access-control-allow-origin");
+    assert!(allowed.is_some(), "the page may read why: {refused:?}");
+    for other in ["/healthz", "/v1/none", "/none"] {
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            statuses.push(relay.api.get(other).await.status().as_u16());
+        }
+        assert!(statuses.contains(&429), "{other} {statuses:?}");
+    }
     assert!(
         refused.headers()["retry-after"]
             .to_str()
@@ -342,6 +366,14 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     );
     assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
     std::fs::write(&file, TASK).unwrap();
+    let kept = tasks.join("tiny.toml");
+    std::fs::create_dir_all(&tasks).unwrap();
+    std::fs::write(&kept, "# of somebody else").unwrap();
+    let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
+    assert!(!done && said.contains("task-exists"), "{said}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "# of somebody else");
+    assert_eq!(api.get("/v1/tasks/tiny/round").await.status(), 404);
+    std::fs::remove_file(&kept).unwrap();
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
     assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
@@ -434,6 +466,61 @@ async fn tls_carries_http_1_and_http_2() {
             (200, hyper::Version::HTTP_2)
         );
     }
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<axum::body::Body>;
+
+/// HTTP/2 over `stream`; the task ends with the connection.
+async fn http_2(stream: tokio_rustls::client::TlsStream<TcpStream>) -> (Sender, tokio::task::JoinHandle<()>) {
+    let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = made.await.unwrap();
+    (sender, tokio::spawn(connection.map(drop)))
+}
+
+async fn get(sender: &mut Sender, path: &str) -> hyper::Response<hyper::body::Incoming> {
+    let request = hyper::Request::get(format!("https://localhost{path}"));
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    sender.send_request(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn http_2_that_is_agreed_and_not_spoken_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let mut silent = connect(&relay, &config, b"h2").await;
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), silent.read_to_end(&mut rest));
+    let _ = end.await.expect("the relay closes the connection");
+}
+
+#[tokio::test]
+async fn http_2_that_asks_once_and_then_only_answers_pings_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    for _ in 0..3 {
+        let response = get(&mut sender, "/healthz").await;
+        assert_eq!(response.status(), 200);
+        drop(response);
+        tokio::time::sleep(Duration::from_millis(400)).await; // less than the time that it may be silent
+    }
+    let end = tokio::time::timeout(Duration::from_secs(5), connection);
+    end.await.expect("the relay closes the connection").unwrap();
+    drop(sender); // kept until now: it was not the client that ended it
+}
+
+#[tokio::test]
+async fn http_2_with_an_event_stream_is_not_silent() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    let events = get(&mut sender, "/v1/tasks/tiny/events").await;
+    tokio::time::sleep(Duration::from_millis(2_400)).await; // four times as long as it may be silent
+    assert!(!connection.is_finished());
+    assert_eq!(get(&mut sender, "/healthz").await.status(), 200);
+    drop(events); // resets the stream: nothing is open any more
+    let end = tokio::time::timeout(Duration::from_secs(5), connection);
+    end.await.expect("the relay closes the connection").unwrap();
 }
 
 #[tokio::test]
