@@ -161,6 +161,64 @@ fn bounded_means_are_unbiased_with_intervals_that_hold() {
     );
 }
 
+#[test]
+fn intervals_of_single_answers_hold_the_truth_as_often_as_they_say() {
+    // 20,000 answers of each kind at 99.9 %: 20 misses at most are expected, and more than 50 come with probability below 10⁻⁸
+    // (binomial).
+    let mut rng = rng(21);
+    let records: Vec<f64> = (0..2_000).map(|i| f64::from(i % 100)).collect();
+    let mut misses = [0; 3];
+    let mut normal = 0;
+    for _ in 0..20_000 {
+        let answer = noised_count(0.1, &mut rng);
+        let miss = |estimate: &Estimate, truth: f64| {
+            let (low, high) = estimate.interval(0.999);
+            i32::from(truth < low || high < truth)
+        };
+        misses[0] += miss(&answer, 0.0);
+        normal += miss(&Estimate::of_many(answer.value, answer.standard_error), 0.0);
+    }
+    for (at, adjacency) in [Adjacency::AddRemove, Adjacency::ReplaceOne]
+        .into_iter()
+        .enumerate()
+    {
+        for _ in 0..1_000 {
+            let mut data = PrivateData::new(records.clone(), 1.0, adjacency).unwrap();
+            let (low, high) = data
+                .mean(|x| *x, (0.0, 200.0), 0.5, &mut rng)
+                .unwrap()
+                .interval(0.999);
+            misses[1 + at] += i32::from(49.5 < low || high < 49.5);
+        }
+    }
+    // Of 1,000 means one miss is expected, and more than 12 come with probability below 10⁻⁸.
+    assert!(
+        (1..=50).contains(&misses[0]) && misses[1] <= 12 && misses[2] <= 12,
+        "{misses:?}"
+    );
+    // Positive control: the normal approximation misses ten times as often as it says (2e^(−47/10)/(1 + e^(−1/10)) = 0.95 %).
+    assert!((150..240).contains(&normal), "{normal}");
+    // Exactly, without drawing: P(|X| ≥ k) = 2·e^(−k/t)/(1 + e^(−1/t)) for the first k beyond the interval.
+    for epsilon in [0.01, 0.1, 0.7, 1.0, 1.3, 4.0, 20.0] {
+        for confidence in [0.1, 0.5, 0.9, 0.99, 0.999, 0.999_999] {
+            let answer = noised_count(epsilon, &mut rng);
+            let reach = answer.interval(confidence).1 - answer.value;
+            let first = reach.floor() + 1.0;
+            let outside = 2.0 * (-first * epsilon).exp() / (1.0 + (-epsilon).exp());
+            assert!(
+                outside <= (1.0 - confidence) * (1.0 + 1e-3),
+                "{epsilon} {confidence}: {outside}"
+            );
+        }
+    }
+}
+
+/// The noised count of no records.
+fn noised_count(epsilon: f64, rng: &mut ChaCha20Rng) -> Estimate {
+    let mut nobody = PrivateData::new(Vec::<u8>::new(), 20.0, Adjacency::AddRemove).unwrap();
+    nobody.count(|_| true, epsilon, rng).unwrap()
+}
+
 /// What anyone could do against noise without a budget: ask again and again, and average.
 #[test]
 fn unmetered_answers_average_the_noise_away_and_metered_ones_are_refused_first() {
