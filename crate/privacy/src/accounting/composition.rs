@@ -20,8 +20,9 @@ pub enum Accountant {
 pub struct EpsilonBounds {
     /// The guarantee: the upper bound.
     pub epsilon: f64,
-    /// A lower bound on the ε of the steps' dominating pair, which for Poisson sampling, and without any, is what the worst inputs
-    /// attain: no accountant can prove less. 0 where nothing is known.
+    /// No accountant can prove less: a lower bound on the ε of the steps' dominating pair, which for Poisson sampling, and without any,
+    /// is what the worst inputs attain. 0 where nothing is known, as with sampling without replacement, where no inputs are known to
+    /// attain it.
     pub lower: f64,
     /// The steps are (ε, δ)-differentially private with this ε.
     pub upper: f64,
@@ -151,9 +152,13 @@ impl Composition {
         if !upper.is_finite() {
             return Err(CompositionError::Overflow);
         }
+        let attained = self
+            .parts
+            .iter()
+            .all(|(step, _)| !matches!(step.sampling(), Sampling::WithoutReplacement { .. }));
         Ok(EpsilonBounds {
             epsilon: upper,
-            lower: lower.min(upper),
+            lower: if attained { lower.min(upper) } else { 0.0 },
             upper,
         })
     }

@@ -76,7 +76,8 @@ impl LossDistribution {
         Ok(loss)
     }
 
-    /// A lower and an upper bound on ε at `delta`.
+    /// A lower and an upper bound on ε at `delta`, of the steps' dominating pairs: what the steps are proved to keep is the upper one,
+    /// and inputs that attain the lower one are known for Poisson sampling and without any.
     ///
     /// # Errors
     /// [`CompositionError::Delta`]; [`CompositionError::DeltaTooSmall`] where δ is below what the rounding errors leave.

@@ -270,3 +270,21 @@ fn the_extremes_of_the_range_give_numbers_or_typed_errors() {
         }
     }
 }
+
+#[test]
+fn no_lower_bound_is_claimed_where_no_inputs_are_known_to_attain_it() {
+    let rate = 0.1;
+    let bounds = |sampling| {
+        let one = GaussianSum::new(2.0, sampling).unwrap();
+        let all = GaussianSum::new(4.0, Sampling::All).unwrap();
+        let run = Composition::new(Adjacency::ReplaceOne).repeat(one, 20).unwrap();
+        let run = run.repeat(all, 1).unwrap();
+        [Accountant::Pld, Accountant::Rdp].map(|accountant| run.epsilon(accountant, 1e-5).unwrap().lower)
+    };
+    assert_eq!(bounds(Sampling::WithoutReplacement { rate }), [0.0, 0.0]);
+    assert!(
+        bounds(Sampling::Poisson { rate })
+            .iter()
+            .all(|lower| *lower > 0.1)
+    );
+}
