@@ -103,7 +103,7 @@ impl Composition {
     /// z/√k.
     ///
     /// # Errors
-    /// [`CompositionError::NoSteps`].
+    /// [`CompositionError::NoSteps`], and [`CompositionError::Overflow`] where that is below [`GaussianSum::MIN_NOISE_MULTIPLIER`].
     pub fn loss(&self) -> Result<LossDistribution, CompositionError> {
         let mut parts: Vec<(GaussianSum, u64)> = self
             .parts
@@ -114,6 +114,9 @@ impl Composition {
         let mu = self.unsampled_mu();
         if mu > 0.0 {
             let multiplier = self.adjacency.sensitivity_factor() / mu;
+            if multiplier < GaussianSum::MIN_NOISE_MULTIPLIER {
+                return Err(CompositionError::Overflow);
+            }
             parts.push((GaussianSum::unchecked(multiplier.next_down()), 1));
         }
         LossDistribution::of(&parts, self.adjacency)
