@@ -71,6 +71,37 @@ fn reports_have_their_exact_probabilities_and_the_wrong_value_is_noticed() {
 }
 
 #[test]
+fn the_bits_of_unary_encoding_are_set_as_often_as_they_should_be() {
+    // The true value's bit with 1/2, another's with 1/(e^ε + 1): each count of 100,000 is binomial, and its chi-square test of one
+    // degree fails on correct code with probability 10⁻⁶.
+    let oracle = FrequencyOracle::new(FrequencyScheme::UnaryEncoding, 70, 1.3).unwrap();
+    let (mut rng, samples) = (rng(3), 100_000);
+    let mut counts = [0.0; 3];
+    let bits = [66, 2, 69];
+    for _ in 0..samples {
+        let Report::Bits(words) = oracle.report(66, &mut rng).unwrap() else {
+            panic!("not bits")
+        };
+        for (count, at) in counts.iter_mut().zip(bits) {
+            *count += (words[at / 64] >> (at % 64) & 1) as f64;
+        }
+    }
+    let fit = |count: f64, p: f64| {
+        let expected = p * f64::from(samples);
+        chi_square_p((count - expected).powi(2) / (expected * (1.0 - p)), 1)
+    };
+    let other = 1.0 / (1.3_f64.exp() + 1.0);
+    assert!(fit(counts[0], 0.5) > FALSE_ALARM, "{counts:?}");
+    assert!(
+        counts[1..].iter().all(|count| fit(*count, other) > FALSE_ALARM),
+        "{counts:?}"
+    );
+    // Positive controls: one for the other, and ε off by a twentieth.
+    assert!(fit(counts[0], other) < FALSE_ALARM && fit(counts[1], 0.5) < FALSE_ALARM);
+    assert!(fit(counts[1], 1.0 / (1.365_f64.exp() + 1.0)) < FALSE_ALARM);
+}
+
+#[test]
 fn no_report_is_more_than_e_to_the_epsilon_as_likely_under_one_value_as_under_another() {
     for epsilon in [1e-4, 0.3, 1.0, 4.0, 20.0] {
         for scheme in SCHEMES {
