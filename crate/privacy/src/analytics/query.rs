@@ -1,5 +1,7 @@
 //! Answers about data that are held in one place, under a budget.
 
+use std::fmt;
+
 use rand_core::CryptoRng;
 
 use super::mean::to_grid;
@@ -22,12 +24,28 @@ use crate::{Adjacency, DiscreteLaplace};
 /// assert!(matches!(ages.count(|_| true, 0.5, &mut rng), Err(AnalyticsError::Exhausted { .. })));
 /// # Ok::<(), AnalyticsError>(())
 /// ```
-#[derive(Debug, Clone)]
+///
+/// It cannot be cloned, which would double the budget:
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<unsaid_privacy::analytics::PrivateData<u32>>();
+/// ```
 pub struct PrivateData<T> {
     records: Vec<T>,
     adjacency: Adjacency,
     /// ε left, in 2⁻²⁰: whole numbers, so that nothing is lost in adding up.
     left: u64,
+}
+
+/// Without the records, and without how many they are.
+impl<T> fmt::Debug for PrivateData<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateData")
+            .field("adjacency", &self.adjacency)
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T> PrivateData<T> {

@@ -415,3 +415,13 @@ fn senseless_questions_and_reports_are_typed_errors() {
         }
     }
 }
+
+#[test]
+fn what_is_printed_for_debugging_holds_no_record() {
+    let data = PrivateData::new(vec![76_543, 76_543], 1.0, Adjacency::AddRemove).unwrap();
+    let printed = format!("{data:?}");
+    assert!(
+        printed.contains("left: 1.0") && !printed.contains("76543"),
+        "{printed}"
+    );
+}

@@ -296,3 +296,15 @@ fn senseless_parameters_are_typed_errors() {
         assert_eq!(tree.steps(), before);
     }
 }
+
+#[test]
+fn what_is_printed_for_debugging_holds_no_sum() {
+    let mut tree = TreeSum::new(1, 25, 1e-3, 4).unwrap();
+    // The noise (σ = 0.005) is 0 but for a probability that no one will see.
+    assert_eq!(tree.push(&[76_543], &mut rng(10)), Ok(vec![76_543]));
+    let printed = format!("{tree:?}");
+    assert!(
+        printed.contains("steps: 1") && !printed.contains("76543"),
+        "{printed}"
+    );
+}
