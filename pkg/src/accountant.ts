@@ -23,7 +23,7 @@ export interface PrivacyRun {
 export interface EpsilonBounds {
   /** The guarantee. */
   readonly epsilon: number;
-  /** A lower bound on the ε of the steps' worst case; 0 where nothing is known. */
+  /** No accountant can prove less; 0 where nothing is known, as with sampling without replacement. */
   readonly lower: number;
   /** The same as `epsilon`. */
   readonly upper: number;
@@ -56,10 +56,15 @@ function loaded(): Promise<Loaded> {
   });
 }
 
-/** What the wasm takes, in its order. Anything but a number is NaN there, and refused with its name. */
+/** Anything but a number is NaN, which the wasm refuses with its name: left to itself it would take "2", true and null for numbers. */
+function number(x: unknown): number {
+  return typeof x === "number" ? x : NaN;
+}
+
+/** What the wasm takes, in its order. */
 function words(run: PrivacyRun): [string, number, number, number, string, string] {
   const { sampling = "poisson", samplingRate = 1, steps, delta, adjacency, accountant: by = "pld" } = run;
-  return [String(sampling), samplingRate, steps, delta, String(adjacency), String(by)];
+  return [String(sampling), number(samplingRate), number(steps), number(delta), String(adjacency), String(by)];
 }
 
 async function ask<T>(question: (wasm: Loaded) => T): Promise<T> {
@@ -75,8 +80,8 @@ async function ask<T>(question: (wasm: Loaded) => T): Promise<T> {
 /** Computes privacy costs. Its wasm is loaded when it is first asked. */
 export const accountant: PrivacyAccountant = {
   async epsilon(run) {
-    const [epsilon = NaN, lower = NaN] = await ask((wasm) => wasm.epsilon(run.noiseMultiplier, ...words(run)));
+    const [epsilon = NaN, lower = NaN] = await ask((wasm) => wasm.epsilon(number(run.noiseMultiplier), ...words(run)));
     return { epsilon, lower, upper: epsilon };
   },
-  noiseMultiplier: (run) => ask((wasm) => wasm.noiseMultiplier(run.epsilon, ...words(run))),
+  noiseMultiplier: (run) => ask((wasm) => wasm.noiseMultiplier(number(run.epsilon), ...words(run))),
 };

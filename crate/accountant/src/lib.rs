@@ -9,7 +9,8 @@ use unsaid_privacy::accounting::{
 };
 use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
 
-/// ε of `steps` sums with Gaussian noise: the guarantee, and a lower bound on the truth.
+/// ε of `steps` sums with Gaussian noise: the guarantee, and a number of which no accountant can prove less
+/// (0 where nothing is known).
 ///
 /// # Errors
 /// An `Error` with the code `bad-options`, for whatever makes no sense or cannot be computed.

@@ -186,15 +186,18 @@ fn epsilon(multiplier: f64, run: &Run, out: &mut impl Write) -> Result<(), Priva
         let answer = json!({ "epsilon": bounds.epsilon, "lower": bounds.lower, "upper": bounds.upper });
         writeln!(out, "{answer}")?;
     } else {
-        writeln!(
-            out,
-            "epsilon {:.6} (the truth is between {:.6} and {:.6}) at delta {:e}, {}",
-            bounds.epsilon,
-            bounds.lower,
-            bounds.upper,
-            run.delta,
-            Named(run.adjacency())
-        )?;
+        // Outwards, so that what is read is as true as what was computed.
+        let (lower, upper) = (
+            (bounds.lower * 1e6).floor() / 1e6,
+            (bounds.upper * 1e6).ceil() / 1e6,
+        );
+        write!(out, "epsilon {upper:.6} ")?;
+        if bounds.lower > 0.0 {
+            write!(out, "(no accountant can prove less than {lower:.6}) ")?;
+        } else {
+            write!(out, "(how much of it is needed is not known) ")?;
+        }
+        writeln!(out, "at delta {:e}, {}", run.delta, Named(run.adjacency()))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::error::{check_delta, check_epsilon};
 use super::special::{ln_normal_cdf, ln_sub};
-use super::{Adjacency, CompositionError};
+use super::{Adjacency, CompositionError, GaussianSum, Sampling};
 
 /// δ of the (continuous) Gaussian mechanism at `epsilon`, where `mu` is the sensitivity over σ (Balle, Wang 2018, Theorem 8):
 /// Φ(μ/2 − ε/μ) − e^ε·Φ(−μ/2 − ε/μ).
@@ -60,7 +60,8 @@ pub(super) fn epsilon_at(mu: f64, delta: f64) -> f64 {
 /// ```
 ///
 /// # Errors
-/// [`CompositionError::NoiseMultiplier`], [`CompositionError::Delta`], [`CompositionError::Steps`] for 0.
+/// [`CompositionError::NoiseMultiplier`] and [`CompositionError::NoiseMultiplierRange`] as [`GaussianSum::new`],
+/// [`CompositionError::Delta`], [`CompositionError::Steps`] for 0.
 pub fn analytic_epsilon(
     noise_multiplier: f64,
     releases: u64,
@@ -71,9 +72,7 @@ pub fn analytic_epsilon(
     if releases == 0 {
         return Err(CompositionError::Steps(releases));
     }
-    if !(noise_multiplier.is_finite() && noise_multiplier > 0.0) {
-        return Err(CompositionError::NoiseMultiplier(noise_multiplier));
-    }
+    GaussianSum::new(noise_multiplier, Sampling::All)?;
     let mu = adjacency.sensitivity_factor() * (releases as f64).sqrt() / noise_multiplier;
     Ok(epsilon_at(mu, delta))
 }

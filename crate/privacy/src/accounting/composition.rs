@@ -20,8 +20,9 @@ pub enum Accountant {
 pub struct EpsilonBounds {
     /// The guarantee: the upper bound.
     pub epsilon: f64,
-    /// A lower bound on the ε of the steps' dominating pair, which for Poisson sampling, and without any, is what the worst inputs
-    /// attain: no accountant can prove less. 0 where nothing is known.
+    /// No accountant can prove less: a lower bound on the ε of the steps' dominating pair, which for Poisson sampling, and without any,
+    /// is what the worst inputs attain. 0 where nothing is known, as with sampling without replacement, where no inputs are known to
+    /// attain it.
     pub lower: f64,
     /// The steps are (ε, δ)-differentially private with this ε.
     pub upper: f64,
@@ -102,7 +103,7 @@ impl Composition {
     /// z/√k.
     ///
     /// # Errors
-    /// [`CompositionError::NoSteps`].
+    /// [`CompositionError::NoSteps`], and [`CompositionError::Overflow`] where that is below [`GaussianSum::MIN_NOISE_MULTIPLIER`].
     pub fn loss(&self) -> Result<LossDistribution, CompositionError> {
         let mut parts: Vec<(GaussianSum, u64)> = self
             .parts
@@ -113,6 +114,9 @@ impl Composition {
         let mu = self.unsampled_mu();
         if mu > 0.0 {
             let multiplier = self.adjacency.sensitivity_factor() / mu;
+            if multiplier < GaussianSum::MIN_NOISE_MULTIPLIER {
+                return Err(CompositionError::Overflow);
+            }
             parts.push((GaussianSum::unchecked(multiplier.next_down()), 1));
         }
         LossDistribution::of(&parts, self.adjacency)
@@ -151,9 +155,13 @@ impl Composition {
         if !upper.is_finite() {
             return Err(CompositionError::Overflow);
         }
+        let attained = self
+            .parts
+            .iter()
+            .all(|(step, _)| !matches!(step.sampling(), Sampling::WithoutReplacement { .. }));
         Ok(EpsilonBounds {
             epsilon: upper,
-            lower: lower.min(upper),
+            lower: if attained { lower.min(upper) } else { 0.0 },
             upper,
         })
     }

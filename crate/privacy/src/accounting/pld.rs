@@ -5,7 +5,7 @@ mod pair;
 
 use super::error::check_delta;
 use super::fft::{Complex, RealFft};
-use super::{Adjacency, CompositionError, GaussianSum};
+use super::{Adjacency, Composition, CompositionError, GaussianSum};
 use dots::{OnGrid, Side};
 use pair::Pair;
 
@@ -49,10 +49,17 @@ impl LossDistribution {
     /// The loss of these steps, each with its number of repetitions.
     ///
     /// # Errors
-    /// [`CompositionError::NoSteps`] for no parts, [`CompositionError::FixedBatch`] for add/remove without replacement.
+    /// [`CompositionError::NoSteps`] for no parts, [`CompositionError::Steps`] for more than [`Composition::MAX_STEPS`],
+    /// [`CompositionError::FixedBatch`] for add/remove without replacement.
     pub fn of(parts: &[(GaussianSum, u64)], adjacency: Adjacency) -> Result<Self, CompositionError> {
         if parts.iter().all(|(_, count)| *count == 0) {
             return Err(CompositionError::NoSteps);
+        }
+        let steps = parts
+            .iter()
+            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        if steps > Composition::MAX_STEPS {
+            return Err(CompositionError::Steps(steps));
         }
         let mut pairs = Vec::new();
         for (step, count) in parts {
@@ -76,7 +83,8 @@ impl LossDistribution {
         Ok(loss)
     }
 
-    /// A lower and an upper bound on ε at `delta`.
+    /// A lower and an upper bound on ε at `delta`, of the steps' dominating pairs: what the steps are proved to keep is the upper one,
+    /// and inputs that attain the lower one are known for Poisson sampling and without any.
     ///
     /// # Errors
     /// [`CompositionError::Delta`]; [`CompositionError::DeltaTooSmall`] where δ is below what the rounding errors leave.

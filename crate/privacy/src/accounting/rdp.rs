@@ -5,7 +5,6 @@ mod subsampled;
 pub(super) use subsampled::ln_mixture;
 
 use super::error::check_delta;
-use super::special::ln_add;
 use super::{Adjacency, CompositionError, GaussianSum, Rho, Sampling};
 
 /// The cost of a mechanism at a number of orders α > 1: the Rényi divergence of order α between its outputs on any two adjacent
@@ -96,8 +95,10 @@ impl RdpCurve {
     }
 
     /// One number with (continuous or discrete) Laplace noise of scale b, where one record changes the number by at most
-    /// `sensitivity`: with t = b / distance, ln(α/(2α−1)·e^((α−1)/t) + (α−1)/(2α−1)·e^(−α/t)) / (α − 1) (Mironov 2017,
-    /// Proposition 6). The distance is the sensitivity under add/remove, and twice that under replace-one.
+    /// `sensitivity`: with a = distance / b, ln((sinh(αa) − sinh((α−1)a)) / sinh a) / (α − 1), which is what anything of pure ε = a
+    /// costs at most (Bun, Steinke 2016, Proposition 3.3), and exact for discrete noise at distance 1. (The curve of Mironov 2017,
+    /// Proposition 6, holds for continuous noise alone: discrete noise costs more than it.) The distance is the sensitivity under
+    /// add/remove, and twice that under replace-one.
     ///
     /// # Errors
     /// As [`Self::nothing`], and [`CompositionError::LaplaceScale`] for a scale over sensitivity that is not a finite number
@@ -110,8 +111,8 @@ impl RdpCurve {
         if !(scale_over_sensitivity.is_finite() && scale_over_sensitivity > 0.0) {
             return Err(CompositionError::LaplaceScale(scale_over_sensitivity));
         }
-        let t = scale_over_sensitivity / adjacency.sensitivity_factor();
-        Self::from_cost(orders, |order| laplace(t, order))
+        let a = adjacency.sensitivity_factor() / scale_over_sensitivity;
+        Self::from_cost(orders, |order| pure(a, order))
     }
 
     /// A curve by its values.
@@ -197,18 +198,27 @@ impl RdpCurve {
     }
 }
 
-/// Mironov 2017, Proposition 6, at scale over distance `t`.
-fn laplace(t: f64, order: f64) -> f64 {
-    // As ln(1 + x)/(α − 1), so that small costs are not lost beside 1: the sum less 1 is
-    // (α·(e^((α−1)/t) − 1) + (α−1)·(e^(−α/t) − 1)) / (2α − 1).
-    let (up, down) = ((order - 1.0) / t, order / t);
-    if up > 1.0 {
-        let ln_up = (order / (2.0 * order - 1.0)).ln() + up;
-        let ln_down = ((order - 1.0) / (2.0 * order - 1.0)).ln() - down;
-        ln_add(ln_up, ln_down) / (order - 1.0)
+/// The largest divergence of order α that pure `a`-differential privacy leaves room for: ln(cosh((α−½)a) / cosh(a/2)) / (α − 1),
+/// which is [`RdpCurve::of_laplace`]'s by sinh x − sinh y = 2·cosh((x+y)/2)·sinh((x−y)/2).
+fn pure(a: f64, order: f64) -> f64 {
+    if (order - 1.0) * a > 1.0 {
+        // ln cosh x = x + ln(1 + e^(−2x)) − ln 2: nothing overflows, however large a is.
+        let rest = (-(2.0 * order - 1.0) * a).exp().ln_1p() - (-a).exp().ln_1p();
+        (a + rest / (order - 1.0)).min(a)
     } else {
-        let excess = (order * up.exp_m1() + (order - 1.0) * (-down).exp_m1()) / (2.0 * order - 1.0);
-        excess.ln_1p() / (order - 1.0)
+        // The ratio less 1 is 2·sinh(αa/2)·sinh((α−1)a/2) / cosh(a/2), so that small costs are not lost beside 1. Both sinh are
+        // divided by e^(a/2), as is the cosh, for α near 1 and a large a.
+        let (up, down) = (
+            (order * a / 2.0 - a / 2.0).exp(),
+            (-(order + 1.0) * a / 2.0).exp(),
+        );
+        let first = if order * a > 1.0 {
+            (up - down) / 2.0
+        } else {
+            (order * a / 2.0).sinh() * (-a / 2.0).exp()
+        };
+        let excess = 4.0 * first * ((order - 1.0) * a / 2.0).sinh() / (1.0 + (-a).exp());
+        (excess.ln_1p() / (order - 1.0)).min(a)
     }
 }
 

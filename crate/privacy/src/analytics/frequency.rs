@@ -163,11 +163,9 @@ impl FrequencyOracle {
             .into_iter()
             .map(|count| {
                 let share = count / n;
-                Estimate {
-                    value: (share - q) / (p - q),
-                    // Never 0, whatever was counted: half a report is the least that could be there unseen.
-                    standard_error: (share * (1.0 - share)).max(0.5 / n).sqrt() / n.sqrt() / (p - q),
-                }
+                // Never 0, whatever was counted: half a report is the least that could be there unseen.
+                let error = (share * (1.0 - share)).max(0.5 / n).sqrt() / n.sqrt();
+                Estimate::of_many((share - q) / (p - q), error / (p - q))
             })
             .collect())
     }

@@ -69,10 +69,10 @@ impl BoundedMean {
         let step = (self.high - self.low) / Self::STEPS as f64;
         let mean = reports.iter().map(|x| *x as f64).sum::<f64>() / n;
         let variance = reports.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        Ok(Estimate {
-            value: self.low + mean * step,
-            standard_error: (variance / n).sqrt() * step,
-        })
+        Ok(Estimate::of_many(
+            self.low + mean * step,
+            (variance / n).sqrt() * step,
+        ))
     }
 }
 

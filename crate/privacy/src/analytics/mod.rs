@@ -78,14 +78,40 @@ pub struct Estimate {
     pub value: f64,
     /// Its standard deviation, as estimated.
     pub standard_error: f64,
+    law: Law,
+}
+
+/// What an estimate's error is distributed like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Law {
+    /// The sum of many small ones.
+    Normal,
+    /// The sum of `draws` discrete Laplace variables with these scales together, and grid steps of this length together.
+    Laplace { scale: f64, step: f64, draws: f64 },
 }
 
 impl Estimate {
-    /// The interval that holds the truth with probability `confidence`, by the normal approximation; a `confidence` outside
-    /// (0, 1) is taken for the nearest that is inside.
+    /// From many reports, whose errors add up to nearly a normal one.
+    const fn of_many(value: f64, standard_error: f64) -> Self {
+        Self {
+            value,
+            standard_error,
+            law: Law::Normal,
+        }
+    }
+
+    /// The interval that holds the truth with probability `confidence`; a `confidence` outside (0, 1) is taken for the nearest that
+    /// is inside.
+    ///
+    /// For an estimate from many reports it is the normal approximation. An answer of [`PrivateData`] has one draw of discrete Laplace
+    /// noise of scale t, whose tails are longer: P(|X| > r) ≤ e^(−(r−1)/t), so that −ln(1 − confidence)·t and one grid step are enough
+    /// (for the two draws of a mean under add/remove, each at half of what is left, to first order in the ratio).
     pub fn interval(&self, confidence: f64) -> (f64, f64) {
-        let tail = (1.0 - confidence.clamp(1e-9, 1.0 - 1e-9)) / 2.0;
-        let reach = -normal_quantile(tail) * self.standard_error;
+        let outside = 1.0 - confidence.clamp(1e-9, 1.0 - 1e-9);
+        let reach = match self.law {
+            Law::Normal => -normal_quantile(outside / 2.0) * self.standard_error,
+            Law::Laplace { scale, step, draws } => -(outside / draws).ln() * scale + step,
+        };
         (self.value - reach, self.value + reach)
     }
 }

@@ -1,9 +1,11 @@
 //! Answers about data that are held in one place, under a budget.
 
+use std::fmt;
+
 use rand_core::CryptoRng;
 
 use super::mean::to_grid;
-use super::{AnalyticsError, DENOMINATOR, Estimate, epsilon_units};
+use super::{AnalyticsError, DENOMINATOR, Estimate, Law, epsilon_units};
 use crate::{Adjacency, DiscreteLaplace};
 
 /// Records, and a budget of pure ε for everything that is ever told about them.
@@ -22,12 +24,28 @@ use crate::{Adjacency, DiscreteLaplace};
 /// assert!(matches!(ages.count(|_| true, 0.5, &mut rng), Err(AnalyticsError::Exhausted { .. })));
 /// # Ok::<(), AnalyticsError>(())
 /// ```
-#[derive(Debug, Clone)]
+///
+/// It cannot be cloned, which would double the budget:
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<unsaid_privacy::analytics::PrivateData<u32>>();
+/// ```
 pub struct PrivateData<T> {
     records: Vec<T>,
     adjacency: Adjacency,
     /// ε left, in 2⁻²⁰: whole numbers, so that nothing is lost in adding up.
     left: u64,
+}
+
+/// Without the records, and without how many they are.
+impl<T> fmt::Debug for PrivateData<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateData")
+            .field("adjacency", &self.adjacency)
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T> PrivateData<T> {
@@ -63,7 +81,7 @@ impl<T> PrivateData<T> {
     ) -> Result<Estimate, AnalyticsError> {
         let units = self.charge(epsilon)?;
         let count = self.records.iter().filter(|record| matches(record)).count();
-        noised(count as i64, 1, units, rng)
+        Ok(noised(count as i64, 1, units, rng)?.scaled(0.0, 1.0))
     }
 
     /// How many records `bin` puts into each of `bins` bins, with noise. A record that `bin` puts nowhere (at `bins` or beyond) is
@@ -92,7 +110,7 @@ impl<T> PrivateData<T> {
         let sensitivity = self.adjacency.sensitivity_factor() as u64;
         counts
             .into_iter()
-            .map(|count| noised(count, sensitivity, units, rng))
+            .map(|count| Ok(noised(count, sensitivity, units, rng)?.scaled(0.0, 1.0)))
             .collect()
     }
 
@@ -101,7 +119,8 @@ impl<T> PrivateData<T> {
     /// Under replace-one the number of records is no secret, and the sum has a sensitivity of the range. Under add/remove it is
     /// one: half of ε goes to the sum of the distances from the range's middle (sensitivity: half the range), half to the number, and
     /// the mean is the middle plus their ratio, which is only nearly unbiased. A number below 1 counts as 1. A value that is no finite
-    /// number counts as the middle: an error would tell that it is there.
+    /// number counts as the middle: an error would tell that it is there. What putting each value on the grid adds (at most half a grid
+    /// step of 2⁻²⁰ of the range as the deviation of one) is not in the standard error, beside which it is next to nothing.
     ///
     /// # Errors
     /// [`AnalyticsError::Range`], [`AnalyticsError::Empty`] for no records under replace-one, [`AnalyticsError::Epsilon`],
@@ -132,20 +151,23 @@ impl<T> PrivateData<T> {
             let units = self.charge(epsilon)?;
             let sum = noised(sum, Self::STEPS, units, rng)?;
             let n = self.records.len() as f64;
-            return Ok(Estimate {
-                value: middle + sum.value * step / n,
-                standard_error: sum.standard_error * step / n,
-            });
+            return Ok(sum.scaled(middle, step / n));
         }
         let units = self.charge(epsilon)? / 2;
         let sum = noised(sum, Self::STEPS / 2, units, rng)?;
         let n = noised(self.records.len() as i64, 1, units, rng)?;
         let number = n.value.max(1.0);
         let distance = sum.value / number;
+        // By first-order propagation through the ratio.
+        let (each, of_n) = (step / number, distance.abs());
         Ok(Estimate {
             value: middle + distance * step,
-            // By first-order propagation through the ratio.
-            standard_error: step * sum.standard_error.hypot(distance * n.standard_error) / number,
+            standard_error: each * sum.error.hypot(of_n * n.error),
+            law: Law::Laplace {
+                scale: each * (sum.scale + of_n * n.scale),
+                step: each * (1.0 + of_n),
+                draws: 2.0,
+            },
         })
     }
 
@@ -167,13 +189,36 @@ impl<T> PrivateData<T> {
     }
 }
 
+/// A whole number with noise, and what noise.
+struct Noised {
+    value: f64,
+    /// The scale of the discrete Laplace distribution, and its standard deviation.
+    scale: f64,
+    error: f64,
+}
+
+impl Noised {
+    /// As an estimate of `start` + the number·`step`.
+    fn scaled(&self, start: f64, step: f64) -> Estimate {
+        Estimate {
+            value: start + self.value * step,
+            standard_error: self.error * step,
+            law: Law::Laplace {
+                scale: self.scale * step,
+                step,
+                draws: 1.0,
+            },
+        }
+    }
+}
+
 /// A whole number with discrete Laplace noise of scale sensitivity/ε.
 fn noised<R: CryptoRng + ?Sized>(
     exact: i64,
     sensitivity: u64,
     epsilon_units: u64,
     rng: &mut R,
-) -> Result<Estimate, AnalyticsError> {
+) -> Result<Noised, AnalyticsError> {
     let scale = (
         u128::from(sensitivity) * u128::from(DENOMINATOR),
         u128::from(epsilon_units),
@@ -181,8 +226,9 @@ fn noised<R: CryptoRng + ?Sized>(
     let noise = DiscreteLaplace::with_scale(scale.0, scale.1)?;
     // The variance of the discrete Laplace distribution: 2·e^(−1/t)/(1 − e^(−1/t))².
     let ratio = (-(scale.1 as f64) / scale.0 as f64).exp();
-    Ok(Estimate {
+    Ok(Noised {
         value: exact.saturating_add(noise.sample(rng)) as f64,
-        standard_error: (2.0 * ratio).sqrt() / (1.0 - ratio),
+        scale: scale.0 as f64 / scale.1 as f64,
+        error: (2.0 * ratio).sqrt() / (1.0 - ratio),
     })
 }

@@ -71,6 +71,37 @@ fn reports_have_their_exact_probabilities_and_the_wrong_value_is_noticed() {
 }
 
 #[test]
+fn the_bits_of_unary_encoding_are_set_as_often_as_they_should_be() {
+    // The true value's bit with 1/2, another's with 1/(e^ε + 1): each count of 100,000 is binomial, and its chi-square test of one
+    // degree fails on correct code with probability 10⁻⁶.
+    let oracle = FrequencyOracle::new(FrequencyScheme::UnaryEncoding, 70, 1.3).unwrap();
+    let (mut rng, samples) = (rng(3), 100_000);
+    let mut counts = [0.0; 3];
+    let bits = [66, 2, 69];
+    for _ in 0..samples {
+        let Report::Bits(words) = oracle.report(66, &mut rng).unwrap() else {
+            panic!("not bits")
+        };
+        for (count, at) in counts.iter_mut().zip(bits) {
+            *count += (words[at / 64] >> (at % 64) & 1) as f64;
+        }
+    }
+    let fit = |count: f64, p: f64| {
+        let expected = p * f64::from(samples);
+        chi_square_p((count - expected).powi(2) / (expected * (1.0 - p)), 1)
+    };
+    let other = 1.0 / (1.3_f64.exp() + 1.0);
+    assert!(fit(counts[0], 0.5) > FALSE_ALARM, "{counts:?}");
+    assert!(
+        counts[1..].iter().all(|count| fit(*count, other) > FALSE_ALARM),
+        "{counts:?}"
+    );
+    // Positive controls: one for the other, and ε off by a twentieth.
+    assert!(fit(counts[0], other) < FALSE_ALARM && fit(counts[1], 0.5) < FALSE_ALARM);
+    assert!(fit(counts[1], 1.0 / (1.365_f64.exp() + 1.0)) < FALSE_ALARM);
+}
+
+#[test]
 fn no_report_is_more_than_e_to_the_epsilon_as_likely_under_one_value_as_under_another() {
     for epsilon in [1e-4, 0.3, 1.0, 4.0, 20.0] {
         for scheme in SCHEMES {
@@ -159,6 +190,64 @@ fn bounded_means_are_unbiased_with_intervals_that_hold() {
         (error / (4.0 * 2_f64.sqrt() / 0.5 / 1_000_f64.sqrt()) - 1.0).abs() < 0.2,
         "{error}"
     );
+}
+
+#[test]
+fn intervals_of_single_answers_hold_the_truth_as_often_as_they_say() {
+    // 20,000 answers of each kind at 99.9 %: 20 misses at most are expected, and more than 50 come with probability below 10⁻⁸
+    // (binomial).
+    let mut rng = rng(21);
+    let records: Vec<f64> = (0..2_000).map(|i| f64::from(i % 100)).collect();
+    let mut misses = [0; 3];
+    let mut normal = 0;
+    for _ in 0..20_000 {
+        let answer = noised_count(0.1, &mut rng);
+        let miss = |estimate: &Estimate, truth: f64| {
+            let (low, high) = estimate.interval(0.999);
+            i32::from(truth < low || high < truth)
+        };
+        misses[0] += miss(&answer, 0.0);
+        normal += miss(&Estimate::of_many(answer.value, answer.standard_error), 0.0);
+    }
+    for (at, adjacency) in [Adjacency::AddRemove, Adjacency::ReplaceOne]
+        .into_iter()
+        .enumerate()
+    {
+        for _ in 0..1_000 {
+            let mut data = PrivateData::new(records.clone(), 1.0, adjacency).unwrap();
+            let (low, high) = data
+                .mean(|x| *x, (0.0, 200.0), 0.5, &mut rng)
+                .unwrap()
+                .interval(0.999);
+            misses[1 + at] += i32::from(49.5 < low || high < 49.5);
+        }
+    }
+    // Of 1,000 means one miss is expected, and more than 12 come with probability below 10⁻⁸.
+    assert!(
+        (1..=50).contains(&misses[0]) && misses[1] <= 12 && misses[2] <= 12,
+        "{misses:?}"
+    );
+    // Positive control: the normal approximation misses ten times as often as it says (2e^(−47/10)/(1 + e^(−1/10)) = 0.95 %).
+    assert!((150..240).contains(&normal), "{normal}");
+    // Exactly, without drawing: P(|X| ≥ k) = 2·e^(−k/t)/(1 + e^(−1/t)) for the first k beyond the interval.
+    for epsilon in [0.01, 0.1, 0.7, 1.0, 1.3, 4.0, 20.0] {
+        for confidence in [0.1, 0.5, 0.9, 0.99, 0.999, 0.999_999] {
+            let answer = noised_count(epsilon, &mut rng);
+            let reach = answer.interval(confidence).1 - answer.value;
+            let first = reach.floor() + 1.0;
+            let outside = 2.0 * (-first * epsilon).exp() / (1.0 + (-epsilon).exp());
+            assert!(
+                outside <= (1.0 - confidence) * (1.0 + 1e-3),
+                "{epsilon} {confidence}: {outside}"
+            );
+        }
+    }
+}
+
+/// The noised count of no records.
+fn noised_count(epsilon: f64, rng: &mut ChaCha20Rng) -> Estimate {
+    let mut nobody = PrivateData::new(Vec::<u8>::new(), 20.0, Adjacency::AddRemove).unwrap();
+    nobody.count(|_| true, epsilon, rng).unwrap()
 }
 
 /// What anyone could do against noise without a budget: ask again and again, and average.
@@ -325,4 +414,14 @@ fn senseless_questions_and_reports_are_typed_errors() {
             );
         }
     }
+}
+
+#[test]
+fn what_is_printed_for_debugging_holds_no_record() {
+    let data = PrivateData::new(vec![76_543, 76_543], 1.0, Adjacency::AddRemove).unwrap();
+    let printed = format!("{data:?}");
+    assert!(
+        printed.contains("left: 1.0") && !printed.contains("76543"),
+        "{printed}"
+    );
 }

@@ -59,6 +59,9 @@ fn the_local_path_passes_its_audit_and_too_little_noise_fails_it() {
     let exact = analytic_epsilon(z, 1, delta, Adjacency::ReplaceOne).unwrap();
     assert!(honest > 0.2 * exact, "{honest} {exact}");
     // Positive controls: a quarter of the noise (the variance where the deviation was meant), and none.
+    // Half of the noise it does not notice: that is how much it can tell.
+    let half = found(attack(clients, 4, with(z / 2.0)));
+    assert!(half <= claimed, "{half} {claimed}");
     let quarter = found(attack(clients, 2, with(z / 4.0)));
     assert!(quarter > claimed, "{quarter} {claimed}");
     let none = found(attack(clients, 3, |update, rng| {

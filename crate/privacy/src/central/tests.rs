@@ -58,7 +58,7 @@ fn a_sum_that_overflows_is_an_error_and_tells_nothing() {
 #[test]
 fn the_clip_norm_finds_the_median_and_stays_there() {
     // Norms uniform in [0, 2]: the median is 1. From far below and from far above.
-    let rule = AdaptiveClip::new(0.5, AdaptiveClip::USUAL_RATE, 5.0).unwrap();
+    let rule = AdaptiveClip::new(0.5, AdaptiveClip::USUAL_RATE, 5.0, 200).unwrap();
     let norms: Vec<f64> = (0..200).map(|i| (f64::from(i) + 0.5) / 100.0).collect();
     let mut rng = rng(3);
     for start in [1e-3, 1e3] {
@@ -77,15 +77,34 @@ fn the_clip_norm_finds_the_median_and_stays_there() {
         assert!(late.iter().all(|clip| (clip - 1.0).abs() < 0.3), "{start}");
     }
     // Without noise to speak of the rule is the paper's formula, to the digit.
-    let quiet = AdaptiveClip::new(0.5, 0.2, 1e-3).unwrap();
+    let quiet = AdaptiveClip::new(0.5, 0.2, 1e-3, 40).unwrap();
     let next = quiet.next(2.0, 30, 40, &mut rng).unwrap();
     assert!((next.clip_l2 - 2.0 * (-0.2_f64 * 0.25).exp()).abs() < 1e-12 && next.share == 0.75);
 }
 
 #[test]
+fn the_clip_norm_tells_nothing_of_the_cohort_but_the_noised_sum_and_moves_no_farther_than_the_rate() {
+    // Σ ±1 is 10 in all three rounds: with the same noise, the same answer, whoever came.
+    let rule = AdaptiveClip::new(0.5, 0.2, 2.0, 40).unwrap();
+    let [ten, thirty, fifty] =
+        [(10, 10), (20, 30), (30, 50)].map(|(within, cohort)| rule.next(1.0, within, cohort, &mut rng(7)));
+    assert!(ten.is_ok() && ten == thirty && thirty == fifty);
+    // Nobody came, which is a sum of 0: the share is a half, but for the noise (σ = 2·0.001, of which 0 is all but certain).
+    let quiet = AdaptiveClip::new(0.5, 0.2, 1e-3, 40).unwrap();
+    let empty = quiet.next(2.0, 0, 0, &mut rng(8)).unwrap();
+    assert_eq!((empty.clip_l2, empty.share), (2.0, 0.5));
+    // Noise of 100 cohorts: the share is far outside, and the clip norm moves by e^(η·½) at most.
+    let loud = AdaptiveClip::new(0.5, 0.2, 100.0, 1).unwrap();
+    let mut rng = rng(9);
+    let states: Vec<AdaptiveClipState> = (0..50).map(|_| loud.next(1.0, 1, 1, &mut rng).unwrap()).collect();
+    assert!(states.iter().any(|state| state.share > 2.0) && states.iter().any(|state| state.share < -1.0));
+    assert!(states.iter().all(|state| state.clip_l2.ln().abs() <= 0.1 + 1e-12));
+}
+
+#[test]
 fn count_and_sum_together_cost_what_the_sum_alone_would() {
     for (z, count_noise) in [(1.0, 5.0), (0.6, 0.5), (4.0, 2.1)] {
-        let rule = AdaptiveClip::new(0.5, 0.2, count_noise).unwrap();
+        let rule = AdaptiveClip::new(0.5, 0.2, count_noise, 100).unwrap();
         let own = rule.sum_noise_multiplier(z).unwrap();
         assert!(own > z);
         for adjacency in [Adjacency::AddRemove, Adjacency::ReplaceOne] {
@@ -96,7 +115,7 @@ fn count_and_sum_together_cost_what_the_sum_alone_would() {
             assert!(both.get() > alone.get() * 0.999, "{both:?} {alone:?}");
         }
     }
-    let rule = AdaptiveClip::new(0.5, 0.2, 0.4).unwrap();
+    let rule = AdaptiveClip::new(0.5, 0.2, 0.4, 8).unwrap();
     for z in [0.8, 1.0, 0.0, f64::NAN, -1.0] {
         assert!(
             matches!(
@@ -213,7 +232,7 @@ fn senseless_parameters_are_typed_errors() {
             Err(CentralError::Noise(NoiseError::NoiseMultiplier(_)))
         ));
         assert!(matches!(
-            AdaptiveClip::new(0.5, 0.2, z),
+            AdaptiveClip::new(0.5, 0.2, z, 8),
             Err(CentralError::Noise(_))
         ));
         assert!(matches!(TreeSum::new(1, 1, z, 1), Err(CentralError::Noise(_))));
@@ -233,13 +252,19 @@ fn senseless_parameters_are_typed_errors() {
         (0.5, f64::NAN),
     ] {
         assert!(matches!(
-            AdaptiveClip::new(quantile, rate, 1.0),
+            AdaptiveClip::new(quantile, rate, 1.0, 8),
             Err(CentralError::Parameter { .. })
         ));
     }
-    let rule = AdaptiveClip::new(0.5, 0.2, 1.0).unwrap();
+    for expected in [0, (1 << 32) + 1] {
+        assert!(matches!(
+            AdaptiveClip::new(0.5, 0.2, 1.0, expected),
+            Err(CentralError::Parameter { .. })
+        ));
+    }
+    let rule = AdaptiveClip::new(0.5, 0.2, 1.0, 2).unwrap();
     let mut rng = rng(6);
-    for (within, cohort) in [(1, 0), (3, 2), (0, 0), (1, u64::MAX)] {
+    for (within, cohort) in [(1, 0), (3, 2), (1, u64::MAX)] {
         assert!(matches!(
             rule.next(1.0, within, cohort, &mut rng),
             Err(CentralError::Cohort { .. })
@@ -270,4 +295,16 @@ fn senseless_parameters_are_typed_errors() {
         assert!(tree.push(&[i64::MAX, 0], &mut rng).is_err());
         assert_eq!(tree.steps(), before);
     }
+}
+
+#[test]
+fn what_is_printed_for_debugging_holds_no_sum() {
+    let mut tree = TreeSum::new(1, 25, 1e-3, 4).unwrap();
+    // The noise (σ = 0.005) is 0 but for a probability that no one will see.
+    assert_eq!(tree.push(&[76_543], &mut rng(10)), Ok(vec![76_543]));
+    let printed = format!("{tree:?}");
+    assert!(
+        printed.contains("steps: 1") && !printed.contains("76543"),
+        "{printed}"
+    );
 }

@@ -2,6 +2,8 @@
 //! Sampling or Shuffling”, ICML 2021, [arXiv:2103.00039](https://arxiv.org/abs/2103.00039), after Dwork, Naor, Pitassi, Rothblum 2010
 //! and Chan, Shi, Song 2011.
 
+use std::fmt;
+
 use rand_core::CryptoRng;
 
 use super::{CentralError, variance};
@@ -26,7 +28,13 @@ use crate::{Adjacency, DiscreteGaussian, Rho};
 /// assert!((tree.cost(1)?.rho(Adjacency::AddRemove).get() - 10.0 / 8.0).abs() < 1e-3);
 /// # Ok::<(), CentralError>(())
 /// ```
-#[derive(Debug, Clone)]
+///
+/// It cannot be cloned: two trees with the same noise in their nodes tell the difference of their sums.
+///
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<unsaid_privacy::central::TreeSum>();
+/// ```
 pub struct TreeSum {
     gaussian: DiscreteGaussian,
     bound_squared: u64,
@@ -37,7 +45,6 @@ pub struct TreeSum {
     nodes: Vec<Option<Node>>,
 }
 
-#[derive(Debug, Clone)]
 struct Node {
     sum: Vec<i64>,
     noise: Vec<i64>,
@@ -50,6 +57,17 @@ pub struct TreeCost {
     nodes: u64,
     bound_squared: u64,
     variance: (u64, u64),
+}
+
+/// Without the nodes, which hold exact sums and the noise.
+impl fmt::Debug for TreeSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeSum")
+            .field("dimension", &self.dimension)
+            .field("max_steps", &self.max_steps)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TreeSum {
@@ -124,7 +142,7 @@ impl TreeSum {
         if level == self.nodes.len() {
             self.nodes.push(None);
         }
-        self.nodes[..level].fill(None);
+        self.nodes[..level].fill_with(|| None);
         self.nodes[level] = Some(node);
         self.steps += 1;
         Ok(total)

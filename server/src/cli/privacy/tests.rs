@@ -40,6 +40,35 @@ fn epsilon_is_printed_as_json_with_its_bounds() {
 }
 
 #[test]
+fn printed_bounds_are_rounded_outwards_and_a_lower_one_is_claimed_only_where_there_is_one() {
+    let mut to_nearest_is_wrong = false;
+    for multiplier in [1.0, 1.1, 1.3, 1.7, 2.3] {
+        let line = format!("epsilon --noise-multiplier {multiplier} {RUN}");
+        let value: serde_json::Value =
+            serde_json::from_str(&output(&format!("{line} --json")).unwrap()).unwrap();
+        let (lower, upper) = (value["lower"].as_f64().unwrap(), value["upper"].as_f64().unwrap());
+        let words = output(&line).unwrap();
+        let printed: Vec<f64> = words
+            .split([' ', ')'])
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        assert!(printed[0] >= upper && printed[0] < upper + 1.1e-6, "{words}");
+        assert!(printed[1] <= lower && printed[1] > lower - 1.1e-6, "{words}");
+        let nearest = |x: f64| format!("{x:.6}").parse::<f64>().unwrap();
+        to_nearest_is_wrong |= nearest(upper) < upper || nearest(lower) > lower;
+    }
+    // Positive control.
+    assert!(to_nearest_is_wrong);
+    let subset = "epsilon --noise-multiplier 2 --sampling-rate 0.1 --steps 50 --delta 1e-6 --adjacency replace-one \
+                  --sampling without-replacement";
+    let words = output(subset).unwrap();
+    assert!(
+        words.contains("is not known") && !words.contains("no accountant"),
+        "{words}"
+    );
+}
+
+#[test]
 fn replace_one_costs_more_than_add_remove() {
     let epsilon = |adjacency: &str, sampling: &str| -> f64 {
         let line = format!(

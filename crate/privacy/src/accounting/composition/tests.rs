@@ -270,3 +270,47 @@ fn the_extremes_of_the_range_give_numbers_or_typed_errors() {
         }
     }
 }
+
+#[test]
+fn no_lower_bound_is_claimed_where_no_inputs_are_known_to_attain_it() {
+    let rate = 0.1;
+    let bounds = |sampling| {
+        let one = GaussianSum::new(2.0, sampling).unwrap();
+        let all = GaussianSum::new(4.0, Sampling::All).unwrap();
+        let run = Composition::new(Adjacency::ReplaceOne).repeat(one, 20).unwrap();
+        let run = run.repeat(all, 1).unwrap();
+        [Accountant::Pld, Accountant::Rdp].map(|accountant| run.epsilon(accountant, 1e-5).unwrap().lower)
+    };
+    assert_eq!(bounds(Sampling::WithoutReplacement { rate }), [0.0, 0.0]);
+    assert!(
+        bounds(Sampling::Poisson { rate })
+            .iter()
+            .all(|lower| *lower > 0.1)
+    );
+}
+
+#[test]
+fn next_to_no_noise_is_a_typed_error_and_not_an_endless_computation() {
+    let all = GaussianSum::new(0.01, Sampling::All).unwrap();
+    let coins = GaussianSum::new(1.0, Sampling::Poisson { rate: 0.1 }).unwrap();
+    let run = Composition::new(ADD_REMOVE).repeat(all, 1_000_000).unwrap();
+    let run = run.repeat(coins, 1).unwrap();
+    assert!(matches!(run.loss(), Err(CompositionError::Overflow)));
+    assert_eq!(
+        run.epsilon(Accountant::Pld, 1e-5),
+        Err(CompositionError::Overflow)
+    );
+    for counts in [[u64::MAX, 1], [Composition::MAX_STEPS, 1]] {
+        let parts = counts.map(|count| (coins, count));
+        assert!(matches!(
+            LossDistribution::of(&parts, ADD_REMOVE),
+            Err(CompositionError::Steps(_))
+        ));
+    }
+    for multiplier in [1e-200, 0.009, 1e10] {
+        assert_eq!(
+            crate::accounting::analytic_epsilon(multiplier, 1, 1e-5, ADD_REMOVE),
+            Err(CompositionError::NoiseMultiplierRange(multiplier))
+        );
+    }
+}
