@@ -29,7 +29,7 @@ export interface PrivacyRun {
 export interface EpsilonBounds {
     /** The guarantee. */
     readonly epsilon: number;
-    /** A lower bound on the ε of the steps' worst case; 0 where nothing is known. */
+    /** No accountant can prove less; 0 where nothing is known, as with sampling without replacement. */
     readonly lower: number;
     /** The same as `epsilon`. */
     readonly upper: number;
