@@ -43,9 +43,9 @@ const OWN_LIBRARY: [&str; 2] = [
     "-Zbuild-std=std,panic_abort",
     "-Zbuild-std-features=optimize_for_size",
 ];
-/// No file, line and column for each place where the code could panic: they are 8 kB of the client, gzipped. What a panic
-/// says is kept, and the trap that follows it has the browser's stack.
-const LEAN: &str = "-Zlocation-detail=none";
+/// No file, line and column for each place where the code could panic (8 kB of the client, gzipped), and no text for `{:?}` (2 kB),
+/// which no message is made of. What a panic says is kept, and the trap that follows it has the browser's stack.
+const LEAN: &str = "-Zlocation-detail=none -Zfmt-debug=none";
 
 /// A module: a package of the workspace, compiled for one set of instructions.
 struct Module {

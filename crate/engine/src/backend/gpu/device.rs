@@ -102,7 +102,9 @@ impl GpuDevice {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
-            lock(&lost).lost = Some(format!("{reason:?} {message}").trim().to_owned());
+            let destroyed = matches!(reason, wgpu::DeviceLostReason::Destroyed);
+            let reason = if destroyed { "Destroyed" } else { "Unknown" };
+            lock(&lost).lost = Some(format!("{reason} {message}").trim().to_owned());
         });
         let refused = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
