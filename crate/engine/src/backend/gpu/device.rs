@@ -225,10 +225,11 @@ impl GpuDevice {
     /// Waits until work is done.
     pub(super) async fn wait(&self, pending: Pending) -> Result<(), EngineError> {
         self.drive(Some(pending.index))?;
-        // A dropped sender means that the device went away; `check` knows why.
+        // A dropped sender or a buffer that cannot be mapped means that the device went away; `check` knows why, or will.
         let ended = pending.waiting.await;
         self.check()?;
-        ended.map_err(|_| EngineError::DeviceLost("the queue was dropped".into()))
+        let lost = || EngineError::DeviceLost("its work was not finished".into());
+        ended.map_err(|_| lost())?.map_err(|_| lost())
     }
 
     /// Reads the first `len` numbers of each buffer, one behind the other.
@@ -273,6 +274,9 @@ impl GpuDevice {
     }
 }
 
+/// What became of asking for a buffer.
+pub(super) type Mapped = Result<(), wgpu::BufferAsyncError>;
+
 /// Work that the device has been given.
 pub(super) struct Submitted(wgpu::SubmissionIndex);
 
@@ -281,8 +285,13 @@ impl Submitted {
     pub fn done(self, gpu: &GpuDevice) -> Pending {
         let (done, waiting) = oneshot::channel();
         gpu.queue.on_submitted_work_done(move || {
-            let _ = done.send(()); // nobody waits where training was stopped
+            let _ = done.send(Ok(())); // nobody waits where training was stopped
         });
+        self.mapped(waiting)
+    }
+
+    /// The work is done when a buffer that it fills is mapped.
+    pub fn mapped(self, waiting: oneshot::Receiver<Mapped>) -> Pending {
         Pending {
             index: self.0,
             waiting,
@@ -293,7 +302,7 @@ impl Submitted {
 /// Work that can be waited for.
 pub(super) struct Pending {
     index: wgpu::SubmissionIndex,
-    waiting: oneshot::Receiver<()>,
+    waiting: oneshot::Receiver<Mapped>,
 }
 
 /// Names under which software adapters are known: browsers do not always say that an adapter is a fallback.

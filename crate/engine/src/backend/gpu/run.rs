@@ -331,19 +331,23 @@ impl GpuRun {
         }
         self.submitted += 1;
         let is_last = self.batches_of(steps.end - 1).end == self.batch_count();
+        // That of the submission before the last, which has been waited for.
         let snapshot = self
             .snapshots
             .get(self.submitted % SUBMISSIONS)
             .filter(|_| is_last || self.submitted.is_multiple_of(self.snapshot_every))
-            .filter(|snapshot| snapshot.record(&mut encoder, &self.sources()))
             .cloned();
-        let submitted = self.gpu.submit(encoder);
         if let Some(snapshot) = &snapshot {
-            snapshot.ask();
+            snapshot.record(&mut encoder, &self.sources());
         }
+        let submitted = self.gpu.submit(encoder);
+        let pending = match &snapshot {
+            Some(snapshot) => submitted.mapped(snapshot.map()),
+            None => submitted.done(&self.gpu),
+        };
         Submission {
             steps: steps.end,
-            pending: submitted.done(&self.gpu),
+            pending,
             snapshot,
         }
     }
@@ -351,10 +355,10 @@ impl GpuRun {
     /// Waits until a submission is done. Moves `checkpoint` to the newest state that is known by then.
     pub async fn wait(&self, submission: Submission, checkpoint: &mut Checkpoint) -> Result<(), EngineError> {
         self.gpu.wait(submission.pending).await?;
-        if let Some(snapshot) = submission.snapshot {
-            snapshot.take(|bytes| self.keep(bytes, submission.steps, checkpoint));
+        match submission.snapshot {
+            Some(snapshot) => snapshot.take(|bytes| self.keep(bytes, submission.steps, checkpoint)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The losses of the batches, the parameters and the optimiser's state, with their lengths.
