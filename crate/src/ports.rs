@@ -71,6 +71,9 @@ pub trait Store {
     fn keep_pending(&self, pending: &Pending) -> impl Future<Output = Result<(), ClientError>>;
     /// Forgets it.
     fn clear_pending(&self) -> impl Future<Output = Result<(), ClientError>>;
+    /// Forgets the ledger, every participant's id and every update that waits, in one transaction. The next ledger begins with the same
+    /// limit as the first.
+    fn erase(&self) -> impl Future<Output = Result<(), ClientError>>;
 }
 
 /// Time, and giving way to others.

@@ -341,4 +341,14 @@ impl Store for IndexedDb {
             Ok(())
         })
     }
+
+    async fn erase(&self) -> Result<(), ClientError> {
+        transact!(self, &[LEDGER, PENDING, CLIENTS], WriteForGood, |transaction| {
+            for name in [LEDGER, PENDING, CLIENTS] {
+                let store = transaction.object_store(name).map_err(failed)?;
+                store.clear().map_err(failed)?.await.map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
 }
