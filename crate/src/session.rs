@@ -260,8 +260,13 @@ impl<P: Ports> Session<P> {
     /// # Errors
     /// [`ClientError::Storage`].
     pub async fn export_ledger(&self) -> Result<String, ClientError> {
-        let json = |ledger: &mut unsaid_privacy::Ledger| Ok(ledger.to_json());
-        self.ports.store().change_ledger(None, json).await
+        let mut json = String::new();
+        let mut read = |ledger: &mut unsaid_privacy::Ledger| {
+            json = ledger.to_json();
+            Ok(())
+        };
+        self.ports.store().change_ledger(None, &mut read).await?;
+        Ok(json)
     }
 
     /// Forgets the ledger, and with it every identity by which a relay could tell that its owner came back: client ids, and updates
@@ -282,7 +287,7 @@ impl<P: Ports> Session<P> {
             return Ok(());
         };
         let (per_day, now_ms) = (self.task.rounds_per_day, self.ports.clock().unix_ms());
-        let check = |ledger: &mut unsaid_privacy::Ledger| {
+        let mut check = |ledger: &mut unsaid_privacy::Ledger| {
             ledger.check_day(per_day, now_ms)?;
             let (would_be, limit) = (ledger.if_one_more(cost), ledger.budget().epsilon());
             if would_be > limit {
@@ -290,7 +295,7 @@ impl<P: Ports> Session<P> {
             }
             Ok(())
         };
-        self.ports.store().change_ledger(None, check).await
+        self.ports.store().change_ledger(None, &mut check).await
     }
 
     /// Waits until a round after `round` opens, or `at_most_ms` have passed.
@@ -331,15 +336,18 @@ impl<P: Ports> Session<P> {
 /// [`ClientError::Storage`].
 pub(crate) async fn budget(store: &impl Store, task: Option<&Task>) -> Result<BudgetView, ClientError> {
     let cost = task.and_then(Task::round_cost);
-    let view = |ledger: &mut unsaid_privacy::Ledger| {
-        Ok(BudgetView {
+    let mut view = None;
+    let mut look = |ledger: &mut unsaid_privacy::Ledger| {
+        view = Some(BudgetView {
             epsilon: ledger.budget().epsilon(),
             delta: ledger.budget().delta(),
             spent: ledger.spent_epsilon(),
             left: ledger.left_epsilon(),
             rounds: ledger.count(),
             if_one_more: cost.map(|cost| ledger.if_one_more(cost)),
-        })
+        });
+        Ok(())
     };
-    store.change_ledger(None, view).await
+    store.change_ledger(None, &mut look).await?;
+    view.ok_or_else(|| ClientError::Internal("the ledger was not looked at".into()))
 }

@@ -229,11 +229,11 @@ impl Session {
     pub fn set_budget(&self, epsilon: f64, delta: f64) -> Promise {
         self.promise(async move |session| {
             let limit = Budget::new(epsilon, delta)?;
-            let change = |ledger: &mut unsaid_privacy::Ledger| {
+            let mut change = |ledger: &mut unsaid_privacy::Ledger| {
                 ledger.set_budget(limit);
                 Ok(())
             };
-            session.ports.store().change_ledger(None, change).await?;
+            session.ports.store().change_ledger(None, &mut change).await?;
             tell_budget(&session).await
         })
     }

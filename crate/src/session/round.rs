@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress};
-use unsaid_privacy::{Charge, Receipt};
+use unsaid_privacy::Charge;
 use unsaid_protocol::{ClientId, ContentHash};
 
 use super::{RoundEnd, Session};
@@ -73,11 +73,15 @@ impl<P: Ports> Session<P> {
                     at_ms: self.ports.clock().unix_ms(),
                 };
                 let per_day = self.task.rounds_per_day;
-                let debit = |ledger: &mut unsaid_privacy::Ledger| {
+                let mut debit = |ledger: &mut unsaid_privacy::Ledger| {
                     ledger.check_day(per_day, charge.at_ms)?;
-                    Ok(ledger.debit(charge)?)
+                    ledger.debit(charge.clone())?;
+                    Ok(())
                 };
-                let _: Receipt = self.ports.store().change_ledger(Some(&pending), debit).await?;
+                self.ports
+                    .store()
+                    .change_ledger(Some(&pending), &mut debit)
+                    .await?;
                 let budget = self.budget().await?;
                 self.hear(SessionEvent::Budget(budget));
             }

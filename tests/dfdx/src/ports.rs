@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use unsaid::{
     ClientError, SessionEvent,
     feed::Feed,
-    ports::{Clock, Listener, LocalTraining, Pending, Ports, Relay, RelayFault, Store},
+    ports::{Clock, LedgerChange, Listener, LocalTraining, Pending, Ports, Relay, RelayFault, Store},
     random::Random,
 };
 use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, Observer, Trained};
@@ -166,18 +166,18 @@ impl Store for MemoryStore {
         Ok((self.examples.x().to_vec(), self.examples.y().to_vec()))
     }
 
-    async fn change_ledger<R>(
+    async fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> Result<R, ClientError> {
+        change: &mut LedgerChange<'_>,
+    ) -> Result<(), ClientError> {
         let mut after = self.ledger.borrow().clone();
-        let result = change(&mut after)?;
+        change(&mut after)?;
         self.ledger.replace(after);
         if let Some(pending) = pending {
             self.pending.replace(Some(pending.clone()));
         }
-        Ok(result)
+        Ok(())
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use unsaid::{
     ClientError,
-    ports::{Pending, Store},
+    ports::{LedgerChange, Pending, Store},
 };
 use unsaid_privacy::{Budget, Charge, Cost, Ledger};
 use unsaid_protocol::{ClientId, ContentHash};
@@ -98,16 +98,16 @@ impl Store for MemoryStore {
         Ok(self.examples.borrow().clone())
     }
 
-    async fn change_ledger<R>(
+    async fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> Result<R, ClientError> {
+        change: &mut LedgerChange<'_>,
+    ) -> Result<(), ClientError> {
         turn().await;
         self.works(Fails::ReadLedger)?;
         let before = Ledger::from_json(&self.ledger.borrow())?;
         let mut after = before.clone();
-        let result = change(&mut after)?;
+        change(&mut after)?;
         if after != before || pending.is_some() {
             self.works(Fails::WriteLedger)?;
             if let Some(charge) = after.entries().last().filter(|_| after != before) {
@@ -121,7 +121,7 @@ impl Store for MemoryStore {
                 self.pending.replace(Some(pending.clone()));
             }
         }
-        Ok(result)
+        Ok(())
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
