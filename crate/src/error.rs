@@ -50,6 +50,12 @@ pub enum ClientError {
         /// The limit.
         limit: f64,
     },
+    /// As many rounds were paid for in the last 24 hours as the person allows.
+    #[error("{limit} rounds were paid for in the last 24 hours, as many as you allow: go on later")]
+    DailyLimit {
+        /// The most in 24 hours.
+        limit: u32,
+    },
     /// Training gave something that is not a number; nothing was sent.
     #[error("training failed and nothing was sent: {0}")]
     NonFinite(String),
@@ -89,6 +95,7 @@ impl ClientError {
             Self::NoData => "no-data",
             Self::BadData(_) => "bad-data",
             Self::BudgetExhausted { .. } => "budget-exhausted",
+            Self::DailyLimit { .. } => "daily-limit",
             Self::NonFinite(_) => "non-finite",
             Self::WebGpuUnavailable(_) => "webgpu-unavailable",
             Self::Storage(_) => "storage",
@@ -140,6 +147,7 @@ impl From<LedgerError> for ClientError {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Exhausted { would_be, limit, .. } => Self::BudgetExhausted { would_be, limit },
+            LedgerError::DailyLimit { limit } => Self::DailyLimit { limit },
             LedgerError::Budget(_) => Self::BadOptions(error.to_string()),
             other => Self::Storage(other.to_string()),
         }

@@ -52,6 +52,10 @@ pub struct Pending {
     pub frame: Vec<u8>,
 }
 
+/// What is done to the ledger. It is called once, if the ledger can be read; a plain reference, so that there is one copy of what is
+/// around it in the wasm.
+pub type LedgerChange<'a> = dyn FnMut(&mut Ledger) -> Result<(), ClientError> + 'a;
+
 /// The browser-local store of one participant. The ledger is shared by all participants of the origin.
 pub trait Store {
     /// The participant's id, made on first use.
@@ -60,17 +64,20 @@ pub trait Store {
     fn examples(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<u32>), ClientError>>;
     /// Reads the ledger, changes it and writes it back, in one transaction that no other tab can come between. Where `pending` is
     /// given it is kept in the same transaction. On an error nothing has changed.
-    fn change_ledger<R>(
+    fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> impl Future<Output = Result<R, ClientError>>;
+        change: &mut LedgerChange<'_>,
+    ) -> impl Future<Output = Result<(), ClientError>>;
     /// The update that waits for its acknowledgement.
     fn pending(&self) -> impl Future<Output = Result<Option<Pending>, ClientError>>;
     /// Keeps an update until it is acknowledged (for tasks without noise, which have nothing to debit).
     fn keep_pending(&self, pending: &Pending) -> impl Future<Output = Result<(), ClientError>>;
     /// Forgets it.
     fn clear_pending(&self) -> impl Future<Output = Result<(), ClientError>>;
+    /// Forgets the ledger, every participant's id and every update that waits, in one transaction. The next ledger begins with the same
+    /// limit as the first.
+    fn erase(&self) -> impl Future<Output = Result<(), ClientError>>;
 }
 
 /// Time, and giving way to others.

@@ -43,6 +43,8 @@ pub enum Ending {
     Aborted,
     /// The next round would cost more than the person allows.
     BudgetExhausted,
+    /// As many rounds were paid for in the last 24 hours as the person allows.
+    DailyLimit,
 }
 
 /// What a run did.
@@ -128,6 +130,7 @@ impl<P: Ports> Session<P> {
             Ok(reason) => reason,
             Err(ClientError::Aborted) => Ending::Aborted,
             Err(ClientError::BudgetExhausted { .. }) if done > 0 => Ending::BudgetExhausted,
+            Err(ClientError::DailyLimit { .. }) if done > 0 => Ending::DailyLimit,
             Err(error) => return Err(error),
         };
         let backend = self.backend.borrow().as_ref().map_or("none", Backend::name);
@@ -252,19 +255,47 @@ impl<P: Ports> Session<P> {
         budget(self.ports.store(), Some(&self.task)).await
     }
 
-    /// Refuses a round that the person's limit does not allow, before any work is done for it.
+    /// The ledger, as it is stored, for the person to keep or to read elsewhere.
+    ///
+    /// # Errors
+    /// [`ClientError::Storage`].
+    pub async fn export_ledger(&self) -> Result<String, ClientError> {
+        let mut json = String::new();
+        let mut read = |ledger: &mut unsaid_privacy::Ledger| {
+            json = ledger.to_json();
+            Ok(())
+        };
+        self.ports.store().change_ledger(None, &mut read).await?;
+        Ok(json)
+    }
+
+    /// Forgets the ledger, and with it every identity by which a relay could tell that its owner came back: client ids, and updates
+    /// that were not acknowledged. Examples stay. What was spent stays spent, but nothing counts it any more.
+    ///
+    /// # Errors
+    /// [`ClientError::Busy`] while this client takes part; [`ClientError::Storage`].
+    pub async fn erase_ledger(&self) -> Result<(), ClientError> {
+        if self.running.get() {
+            return Err(ClientError::Busy);
+        }
+        self.ports.store().erase().await
+    }
+
+    /// Refuses a round that the person's limits do not allow, before any work is done for it.
     async fn can_afford(&self) -> Result<(), ClientError> {
-        if self.task.round_cost().is_none() {
+        let Some(cost) = self.task.round_cost() else {
             return Ok(());
-        }
-        let view = self.budget().await?;
-        match view.if_one_more {
-            Some(would_be) if would_be > view.epsilon => Err(ClientError::BudgetExhausted {
-                would_be,
-                limit: view.epsilon,
-            }),
-            _ => Ok(()),
-        }
+        };
+        let (per_day, now_ms) = (self.task.rounds_per_day, self.ports.clock().unix_ms());
+        let mut check = |ledger: &mut unsaid_privacy::Ledger| {
+            ledger.check_day(per_day, now_ms)?;
+            let (would_be, limit) = (ledger.if_one_more(cost), ledger.budget().epsilon());
+            if would_be > limit {
+                return Err(ClientError::BudgetExhausted { would_be, limit });
+            }
+            Ok(())
+        };
+        self.ports.store().change_ledger(None, &mut check).await
     }
 
     /// Waits until a round after `round` opens, or `at_most_ms` have passed.
@@ -305,15 +336,18 @@ impl<P: Ports> Session<P> {
 /// [`ClientError::Storage`].
 pub(crate) async fn budget(store: &impl Store, task: Option<&Task>) -> Result<BudgetView, ClientError> {
     let cost = task.and_then(Task::round_cost);
-    let view = |ledger: &mut unsaid_privacy::Ledger| {
-        Ok(BudgetView {
+    let mut view = None;
+    let mut look = |ledger: &mut unsaid_privacy::Ledger| {
+        view = Some(BudgetView {
             epsilon: ledger.budget().epsilon(),
             delta: ledger.budget().delta(),
             spent: ledger.spent_epsilon(),
             left: ledger.left_epsilon(),
             rounds: ledger.count(),
-            if_one_more: cost.map(|rho| ledger.if_one_more(rho)),
-        })
+            if_one_more: cost.map(|cost| ledger.if_one_more(cost)),
+        });
+        Ok(())
     };
-    store.change_ledger(None, view).await
+    store.change_ledger(None, &mut look).await?;
+    view.ok_or_else(|| ClientError::Internal("the ledger was not looked at".into()))
 }

@@ -3,7 +3,7 @@
 
 use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, TrainSpec};
-use unsaid_privacy::{Adjacency, ClientFloors, Encoding, LocalNoise, PrivacyError, Rho};
+use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, LocalNoise, PrivacyError};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
 
 use crate::ClientError;
@@ -25,6 +25,8 @@ pub struct Task {
     pub encoding: Encoding,
     /// The noise; none in a task without.
     pub noise: Option<LocalNoise>,
+    /// The most updates that the person has booked in 24 hours.
+    pub rounds_per_day: u32,
 }
 
 impl Task {
@@ -85,13 +87,15 @@ impl Task {
             training,
             encoding,
             noise,
+            rounds_per_day: floors.max_rounds_per_day,
         })
     }
 
     /// What one round costs: any two updates of one participant are told apart no better than this (replace-one). None in a task
     /// without noise.
-    pub fn round_cost(&self) -> Option<Rho> {
-        self.noise.as_ref().map(|noise| noise.rho(Adjacency::ReplaceOne))
+    pub fn round_cost(&self) -> Option<Cost> {
+        let noise = self.noise.as_ref();
+        noise.map(|noise| noise.rho(Adjacency::ReplaceOne).into())
     }
 }
 
@@ -105,6 +109,7 @@ pub(crate) mod tests {
         min_noise_multiplier: 0.0,
         max_clip_l2: 1e9,
         min_cohort: 1,
+        max_rounds_per_day: u32::MAX,
     };
 
     pub(crate) fn terms() -> Value {
@@ -156,7 +161,7 @@ pub(crate) mod tests {
     fn a_round_costs_two_over_the_squared_multiplier_and_nothing_without_noise() {
         for multiplier in [0.5, 1.0, 4.0, 16.0] {
             let task = read(&with("/privacy/noise_multiplier", multiplier.into()), &NO_FLOORS).unwrap();
-            let rho = task.round_cost().unwrap().get();
+            let rho = task.round_cost().unwrap().rho().get();
             let exact = 2.0 / (multiplier * multiplier);
             // σ is rounded up to what the sampler can draw, and ρ is never rounded down.
             assert!((rho / exact - 1.0).abs() < 1e-3, "{multiplier}: {rho}");

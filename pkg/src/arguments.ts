@@ -20,16 +20,18 @@ export function checkBudget(budget: Budget): Budget {
 }
 
 function checkFloors(floors: Floors): Floors {
-  const names = ["minNoiseMultiplier", "maxClipL2", "minCohort"] as const;
+  const names = ["minNoiseMultiplier", "maxClipL2", "minCohort", "maxRoundsPerDay"] as const;
   for (const name of names) {
     const value = floors[name];
     if (value !== undefined && !(Number.isFinite(value) && value >= 0)) {
       throw bad(`floors.${name} is ${value}, but must be a finite number of at least 0`);
     }
   }
-  const { minCohort } = floors;
-  if (minCohort !== undefined && !(Number.isInteger(minCohort) && minCohort < 2 ** 32)) {
-    throw bad(`floors.minCohort is ${minCohort}, but must be a whole number below 2³²`);
+  for (const name of ["minCohort", "maxRoundsPerDay"] as const) {
+    const value = floors[name];
+    if (value !== undefined && !(Number.isInteger(value) && value < 2 ** 32)) {
+      throw bad(`floors.${name} is ${value}, but must be a whole number below 2³²`);
+    }
   }
   return Object.fromEntries(names.filter((name) => floors[name] !== undefined).map((name) => [name, floors[name]]));
 }

@@ -77,6 +77,16 @@ export interface PrivacyBudget {
    * spent stays spent.
    */
   set(budget: Budget, options?: CallOptions): Promise<BudgetView>;
+  /** The ledger, byte for byte as it is stored (JSON): each update paid for, with its task, time, hash and cost. */
+  export(options?: CallOptions): Promise<string>;
+  /**
+   * Forgets the ledger, for all tasks of this origin, and with it every id by which a relay could tell that this browser came back.
+   * Nothing counts any more what was spent, and what was sent stays sent: it is the person's to decide, so ask first. Local data
+   * stays. A run of another tab that is under way keeps its id until it ends.
+   *
+   * @throws UnsaidError `busy` while this client takes part.
+   */
+  erase(options?: CallOptions): Promise<BudgetView>;
 }
 
 /** One participant of one task. All its work is done in a worker. */
@@ -169,6 +179,8 @@ class WorkerClient implements Client {
         this.#options = { ...this.#options, budget: checked };
         return view;
       },
+      export: async ({ signal } = {}) => link.call("export-ledger", null, { signal }),
+      erase: async ({ signal } = {}) => link.call("erase-ledger", null, { signal }),
     };
     // For tests of crash handling, and so not part of the interface.
     Object.defineProperty(this, Symbol.for("unsaid.panic-for-test"), {

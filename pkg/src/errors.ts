@@ -14,6 +14,7 @@ export const errorCodes = [
   "no-data",
   "bad-data",
   "budget-exhausted",
+  "daily-limit",
   "non-finite",
   "webgpu-unavailable",
   "storage",

@@ -20,6 +20,8 @@ export interface Floors {
   readonly maxClipL2?: number;
   /** Least number of updates that a round may publish with. Default 2. */
   readonly minCohort?: number;
+  /** Most rounds that this browser pays for in 24 hours, in all tasks of this origin. Default, and at most, 1,024. */
+  readonly maxRoundsPerDay?: number;
 }
 
 /** What a session is opened with. */
@@ -123,7 +125,7 @@ export interface BudgetView {
 export interface RunSummary {
   /** Rounds that this client contributed to. */
   readonly rounds: number;
-  readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted";
+  readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted" | "daily-limit";
   /** Where it trained last: `cpu` or `webgpu`; `none` where it did not train. */
   readonly backend: string;
 }

@@ -42,6 +42,7 @@ test("options are checked before a worker starts", async () => {
     { budget: { epsilon: 1, delta: 1 } },
     { floors: { minCohort: -1 } },
     { floors: { minCohort: 1.5 } },
+    { floors: { maxRoundsPerDay: 0.5 } },
     { floors: { maxClipL2: Infinity } },
     { participants: 0.5 },
     { participants: 0 },
@@ -257,4 +258,14 @@ test("closing does not wait forever: what does not end is rejected, as is what c
   assert.equal(workers[0]?.terminated, true);
   await assert.rejects(c.budget.get(), code("closed"));
   await c.close();
+});
+
+test("the ledger is given out as it is stored, and erased only where the worker says so", async () => {
+  let erased = 0;
+  const busy = async (): Promise<typeof budget> => (erased++ === 0 ? Promise.reject(coded("busy", "taking part")) : budget);
+  const { client: c } = await client({ exportLedger: async () => '{"version":1,"entries":[]}', eraseLedger: busy });
+  assert.equal(await c.budget.export(), '{"version":1,"entries":[]}');
+  await assert.rejects(c.budget.erase(), code("busy"));
+  assert.equal((await c.budget.erase()).spent, 0);
+  assert.equal(erased, 2);
 });

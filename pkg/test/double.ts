@@ -40,6 +40,8 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
       predict: async (x) => x.map((value) => 2 * value),
       budget: async () => budget,
       setBudget: async (epsilon, delta) => ({ ...budget, epsilon, delta }),
+      exportLedger: async () => '{"version":1}',
+      eraseLedger: async () => budget,
       close: async () => {},
       ...overrides,
     };

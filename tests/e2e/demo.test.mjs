@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { epsilonOf, rhoPerRound } from "./lib/accountant.mjs";
+import { ledgerEpsilon, rhoPerRound } from "./lib/accountant.mjs";
 import { root, xtaskProgram } from "./lib/environment.mjs";
 import { until, within } from "./lib/scene.mjs";
 
@@ -116,7 +116,7 @@ test("with noise, the column of ε is what the ledgers hold: an accountant of ou
   const rho = rhoPerRound(Number(/^noise_multiplier = ([\d.]+)$/m.exec(task)[1]));
   const lines = out.slice(out.findIndex((line) => line.startsWith(HEAD)) + 1);
   for (const [index, { epsilon }] of rounds.entries()) {
-    const expected = epsilonOf((index + 1) * rho, delta);
+    const expected = ledgerEpsilon((index + 1) * rho, delta);
     assert.ok(Math.abs(epsilon / expected - 1) < 1e-3, `round ${index + 1}: ${epsilon}, expected ${expected}`);
     assert.equal(lines[index].trim().split(/\s{2,}/)[3], epsilon.toFixed(2), "the table shows what the file holds");
     t.diagnostic(lines[index]);

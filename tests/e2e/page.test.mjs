@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { epsilonOf, rhoPerRound } from "./lib/accountant.mjs";
+import { ledgerEpsilon, rhoPerRound } from "./lib/accountant.mjs";
 import { outFolder } from "./lib/environment.mjs";
 import { contributed, onPage } from "./lib/page.mjs";
 import { until } from "./lib/scene.mjs";
@@ -170,7 +170,7 @@ test("a round above the limit is not begun; the person may raise the limit, and 
     assert.equal(before.spent, 0);
     assert.ok(before.ifOneMore > before.epsilon, "one round costs more than the limit");
     const { privacy } = await relay.get("/v1/tasks/mnist/manifest");
-    const cost = epsilonOf(rhoPerRound(privacy.noise_multiplier), before.delta);
+    const cost = ledgerEpsilon(rhoPerRound(privacy.noise_multiplier), before.delta);
     assert.ok(Math.abs(before.ifOneMore / cost - 1) < 1e-3, `${before.ifOneMore}, ${cost}`);
 
     // Staying out: nothing changes.

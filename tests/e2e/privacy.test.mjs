@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { epsilonOf, rhoPerRound } from "./lib/accountant.mjs";
+import { ledgerEpsilon, rhoPerRound } from "./lib/accountant.mjs";
 import { scene, until, within } from "./lib/scene.mjs";
 
 const DELTA = 1e-5;
@@ -17,17 +17,17 @@ test("the ledger's ε is the accountant's for the rounds taken part in, and surv
     const one = await (await tab()).ready(options);
     const { value: manifest } = await one.call("manifest");
     const rho = rhoPerRound(manifest.privacy.noiseMultiplier);
-    close(manifest.privacy.epsilonPerRound, epsilonOf(rho, manifest.privacy.delta));
+    close(manifest.privacy.epsilonPerRound, ledgerEpsilon(rho, manifest.privacy.delta));
     assert.equal((await one.call("budget.get")).value.spent, 0);
-    close((await one.call("budget.get")).value.ifOneMore, epsilonOf(rho, DELTA));
+    close((await one.call("budget.get")).value.ifOneMore, ledgerEpsilon(rho, DELTA));
     await one.run({ rounds: 3 });
     const { value: before } = await one.call("budget.get");
     assert.equal(before.rounds, 3);
     assert.equal(before.delta, DELTA);
-    close(before.spent, epsilonOf(3 * rho, DELTA));
-    close(before.ifOneMore, epsilonOf(4 * rho, DELTA));
+    close(before.spent, ledgerEpsilon(3 * rho, DELTA));
+    close(before.ifOneMore, ledgerEpsilon(4 * rho, DELTA));
     const told = (await one.events("contribution")).map((event) => event.epsilonSpent);
-    [1, 2, 3].forEach((rounds) => close(told[rounds - 1], epsilonOf(rounds * rho, DELTA)));
+    [1, 2, 3].forEach((rounds) => close(told[rounds - 1], ledgerEpsilon(rounds * rho, DELTA)));
     // Debited before the upload, not after.
     const order = (await one.events()).filter((event) => ["budget", "upload"].includes(event.type));
     const firstUpload = order.findIndex((event) => event.type === "upload");
@@ -75,7 +75,7 @@ test("a budget for two rounds pays two rounds", async () => {
   await scene({ set: LOCAL }, async ({ proxy, relay, tab }) => {
     const manifest = await relay.get("/v1/tasks/mnist/manifest");
     const rho = rhoPerRound(manifest.privacy.noise_multiplier);
-    const epsilon = (epsilonOf(2 * rho, DELTA) + epsilonOf(3 * rho, DELTA)) / 2;
+    const epsilon = (ledgerEpsilon(2 * rho, DELTA) + ledgerEpsilon(3 * rho, DELTA)) / 2;
     const one = await (await tab()).ready({ budget: { epsilon, delta: DELTA } });
     const result = await one.run({ rounds: 5 });
     assert.equal(result.value?.reason, "budget-exhausted", `${result.code}: ${result.message}`);
@@ -126,7 +126,7 @@ test("two tabs of one profile that both take part share one ledger and never ove
     const manifest = await relay.get("/v1/tasks/mnist/manifest");
     const rho = rhoPerRound(manifest.privacy.noise_multiplier);
     // Enough for three debits; the two tabs ask for eight.
-    const epsilon = (epsilonOf(3 * rho, DELTA) + epsilonOf(4 * rho, DELTA)) / 2;
+    const epsilon = (ledgerEpsilon(3 * rho, DELTA) + ledgerEpsilon(4 * rho, DELTA)) / 2;
     const options = { participants: 16, budget: { epsilon, delta: DELTA } };
     const profile = await newProfile();
     const tabs = [];
@@ -139,7 +139,7 @@ test("two tabs of one profile that both take part share one ledger and never ove
     const ledgers = await Promise.all(tabs.map((one) => one.call("budget.get")));
     for (const { value } of ledgers) {
       assert.equal(value.rounds, 3, "three debits, by whichever tab");
-      close(value.spent, epsilonOf(3 * rho, DELTA));
+      close(value.spent, ledgerEpsilon(3 * rho, DELTA));
       assert.ok(value.spent <= epsilon);
     }
     const frames = new Set(proxy.updates().map(({ body }) => body.toString("hex", 8, 24)));

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { runTabs } from "../../xtask/driver/headless.mjs";
-import { epsilonOf, rhoPerRound } from "./lib/accountant.mjs";
+import { ledgerEpsilon, rhoPerRound } from "./lib/accountant.mjs";
 import { chromiumProgram, pageFolder } from "./lib/environment.mjs";
 import { Relay } from "./lib/relay.mjs";
 
@@ -50,7 +50,7 @@ test("with local noise, ε is what an accountant of our own computes, round by r
   assert.equal(manifest.privacy.mode, "local");
   const rho = rhoPerRound(manifest.privacy.noise_multiplier);
   for (const row of table) {
-    const expected = epsilonOf(row.round * rho, end.delta);
+    const expected = ledgerEpsilon(row.round * rho, end.delta);
     assert.ok(Math.abs(row.epsilon / expected - 1) < 1e-3, `round ${row.round}: ${row.epsilon}, expected ${expected}`);
   }
 });

@@ -1,6 +1,6 @@
 // The person's privacy limit.
 
-import type { Budget, BudgetView, ManifestView } from "unsaid";
+import { explain, type Budget, type BudgetView, type ManifestView } from "unsaid";
 
 import { button, byId, element, say } from "./dom.js";
 import { limitFor, roundsWithin, type Spending } from "./epsilon.js";
@@ -18,6 +18,10 @@ export interface BudgetHost {
   /** Sets the limit; rejects where it cannot be set. */
   readonly setLimit: (budget: Budget) => Promise<void>;
   readonly join: () => void;
+  /** The ledger's JSON. */
+  readonly exportLedger: () => Promise<string>;
+  /** Forgets the ledger and the browser's ids. */
+  readonly eraseLedger: () => Promise<void>;
 }
 
 export function createBudget(host: BudgetHost): void {
@@ -48,9 +52,49 @@ export function createBudget(host: BudgetHost): void {
       () => {},
     );
   });
+  createLedger(host);
   button("raise-no").addEventListener("click", () => {
     hideRaise();
     button("join").focus();
+  });
+}
+
+/** The buttons that save and erase the ledger. Erasing asks once more, on the button itself. */
+function createLedger(host: BudgetHost): void {
+  const [erase, keep, said] = [button("ledger-erase"), button("ledger-keep"), element("ledger-said")];
+  button("ledger-export").addEventListener("click", () => {
+    host.exportLedger().then(
+      (json) => {
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([json], { type: "application/json" }));
+        link.download = "unsaid-ledger.json";
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+        say(said, "The ledger was saved as unsaid-ledger.json.");
+      },
+      () => say(said, "The ledger could not be read."),
+    );
+  });
+  const ask = (asking: boolean): void => {
+    keep.hidden = !asking;
+    say(erase, asking ? "Yes, erase it" : "Erase the ledger");
+  };
+  erase.addEventListener("click", () => {
+    if (keep.hidden) {
+      ask(true);
+      say(said, "What you sent stays sent, and your ε with it; only the count of it is lost, and your next rounds start at 0. Relays will take this browser for a new one.");
+      return;
+    }
+    ask(false);
+    host.eraseLedger().then(
+      () => say(said, "The ledger and this browser’s ids are erased."),
+      () => say(said, "It could not be erased. Leave the task first."),
+    );
+  });
+  keep.addEventListener("click", () => {
+    ask(false);
+    say(said, "");
+    erase.focus();
   });
 }
 
@@ -129,6 +173,7 @@ export function drawBudget(view: View): void {
   say(element("per-round"), perRound(manifest));
   say(element("one-more"), budget.ifOneMore === null ? "–" : `ε ${format.epsilon(budget.ifOneMore)}`);
   say(element("debits"), format.count(budget.rounds));
+  say(element("epsilon-means"), explain(budget));
   const honest = element("budget-honest");
   const words = element("budget-alarm").hidden ? worthOf(budget.epsilon) : null;
   honest.hidden = words === null;

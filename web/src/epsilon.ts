@@ -1,12 +1,16 @@
 // What rounds cost, for proposals only: what was spent, and whether a round may begin, the ledger says. PRIVACY.md, “What it
 // costs”, has the formulas.
 
+/** The ledger's share of δ for noise on whole updates: the rest is for tasks that protect each example. */
+const SHARE = 7 / 8;
+
 /** ρ of one round whose noise is `multiplier` times the bound of an update, when one update is replaced by any other. */
 export const rhoPerRound = (multiplier: number): number => 2 / multiplier ** 2;
 
-/** The ε at δ of ρ: the least, over α > 1, of ρα + ln(1/(αδ))/(α − 1) + ln(1 − 1/α). */
-export function epsilonOf(rho: number, delta: number): number {
+/** The ε at δ that the ledger has for ρ: at its share of δ, the least, over α > 1, of ρα + ln(1/(αδ))/(α − 1) + ln(1 − 1/α). */
+export function epsilonOf(rho: number, budgetDelta: number): number {
   if (rho <= 0) return 0;
+  const delta = SHARE * budgetDelta;
   const at = (t: number): number => {
     const above = Math.exp(t); // α − 1
     return rho * (1 + above) - (Math.log1p(above) + Math.log(delta)) / above + Math.log(above / (1 + above));

@@ -90,6 +90,15 @@ createBudget({
     redraw();
   },
   join: () => void join().catch(() => {}),
+  exportLedger: async () => {
+    if (!demo.client) throw new Error("the session is not open");
+    return demo.client.budget.export();
+  },
+  eraseLedger: async () => {
+    if (!demo.client) throw new Error("the session is not open");
+    view.budget = await demo.client.budget.erase();
+    redraw();
+  },
 });
 
 function hear(event: ClientEvent): void {

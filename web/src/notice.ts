@@ -19,6 +19,7 @@ const words: Readonly<Record<ErrorCode, Words>> = {
   "bad-model": { title: "The relay’s model is not what it should be.", text: "It was not used, and nothing was sent. Try again later." },
   "no-data": { title: "There is nothing to learn from yet.", text: "Draw a digit and add it, or load some MNIST digits. Then join." },
   "bad-data": { title: "These examples do not fit the task.", text: "They were not added." },
+  "daily-limit": { title: "Enough for today.", text: "As many rounds were paid for in the last 24 hours as this browser allows. Come back later." },
   "budget-exhausted": { title: "Your privacy limit is reached.", text: "Nothing more is sent. You can raise the limit if you accept the cost." },
   "non-finite": { title: "Training went out of bounds.", text: "The result was thrown away, and nothing was sent. Join again to go on." },
   "webgpu-unavailable": { title: "This browser offers no WebGPU.", text: "Open the page without ?backend=webgpu: the CPU works too." },

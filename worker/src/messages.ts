@@ -23,6 +23,8 @@ export interface Calls {
   predict: { args: { x: Float32Array }; result: Float32Array };
   budget: { args: null; result: BudgetView };
   "set-budget": { args: Budget; result: BudgetView };
+  "export-ledger": { args: null; result: string };
+  "erase-ledger": { args: null; result: BudgetView };
   close: { args: null; result: null };
   /** For tests of crash handling: makes the Rust side panic. */
   "panic-for-test": { args: null; result: null };

@@ -82,6 +82,10 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
         return opened().budget();
       case "set-budget":
         return opened().setBudget(message.args.epsilon, message.args.delta);
+      case "export-ledger":
+        return opened().exportLedger();
+      case "erase-ledger":
+        return opened().eraseLedger();
       case "close": {
         const closing = session;
         session = null;

@@ -21,6 +21,8 @@ export interface WasmSession {
   predict(x: Float32Array): Promise<Float32Array>;
   budget(): Promise<BudgetView>;
   setBudget(epsilon: number, delta: number): Promise<BudgetView>;
+  exportLedger(): Promise<string>;
+  eraseLedger(): Promise<BudgetView>;
   close(): Promise<void> | void;
 }
 

@@ -1,7 +1,7 @@
 //! Numbers in stored documents, as the 16 hexadecimal digits of their bits: what is read back is exactly what was written,
 //! without the tables that printing and parsing decimals exactly would add to a browser's download.
 
-use serde::Serializer;
+use serde::{Serialize, Serializer};
 use unsaid_document::{Field, Value};
 
 /// A number by its bits.
@@ -15,6 +15,12 @@ impl Field for Bits {
         let digits = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let bits = u64::from_str_radix(text, 16).ok().filter(|_| digits);
         bits.map(f64::from_bits).map(Self)
+    }
+}
+
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.0, serializer)
     }
 }
 

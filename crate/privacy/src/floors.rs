@@ -28,6 +28,9 @@ pub struct ClientFloors {
     pub max_clip_l2: f64,
     /// The least number of updates that a round may publish with. Default: [`Self::DEFAULT_MIN_COHORT`].
     pub min_cohort: u32,
+    /// The most updates that the ledger books in 24 hours, in all tasks: [`crate::Ledger::check_day`]. Default:
+    /// [`Self::DEFAULT_MAX_ROUNDS_PER_DAY`].
+    pub max_rounds_per_day: u32,
 }
 
 impl Document for ClientFloors {
@@ -41,6 +44,9 @@ impl Document for ClientFloors {
                 .unwrap_or(default.min_noise_multiplier),
             max_clip_l2: f.optional("maxClipL2").unwrap_or(default.max_clip_l2),
             min_cohort: f.optional("minCohort").unwrap_or(default.min_cohort),
+            max_rounds_per_day: f
+                .optional("maxRoundsPerDay")
+                .unwrap_or(default.max_rounds_per_day),
         };
         fields.finish().map(|()| floors)
     }
@@ -108,6 +114,8 @@ impl ClientFloors {
     pub const DEFAULT_MAX_CLIP_L2: f64 = 100.0;
     /// The default of [`Self::min_cohort`]: a published model is never one participant's update alone.
     pub const DEFAULT_MIN_COHORT: u32 = 2;
+    /// The default of [`Self::max_rounds_per_day`], which is as many as a ledger keeps one by one: a larger number limits no more.
+    pub const DEFAULT_MAX_ROUNDS_PER_DAY: u32 = crate::Ledger::KEPT as u32;
 
     /// Checks a task's terms; `noise_multiplier` is `None` for a task without noise.
     ///
@@ -158,6 +166,7 @@ impl Default for ClientFloors {
             min_noise_multiplier: Self::DEFAULT_MIN_NOISE_MULTIPLIER,
             max_clip_l2: Self::DEFAULT_MAX_CLIP_L2,
             min_cohort: Self::DEFAULT_MIN_COHORT,
+            max_rounds_per_day: Self::DEFAULT_MAX_ROUNDS_PER_DAY,
         }
     }
 }

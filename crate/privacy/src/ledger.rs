@@ -2,16 +2,25 @@
 //!
 //! Pure logic: the caller stores the JSON, and makes sure that reading, debiting and writing back happen as one.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use unsaid_document::{Decimal, Document, Fields, Value};
 
-use crate::{AccountingError, Rho, accounting::check_delta, bits::Bits};
+use self::cost::Curve;
+use crate::{AccountingError, accounting::check_delta, bits::Bits};
 
-/// The version of the JSON form.
-const VERSION: u32 = 1;
+mod cost;
+
+pub use self::cost::Cost;
+
+/// The newest version of the JSON form. A ledger that holds no curve is still written as version 1, which knew none: to a program that
+/// is older, in another tab, it says all that there is to say.
+const VERSION: u32 = 2;
 
 /// Entries kept one by one. Older ones are folded into a total.
 const KEPT: usize = 1_024;
+
+/// A day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 /// The longest task id.
 const MAX_TASK_LEN: usize = 64;
@@ -34,6 +43,12 @@ pub enum LedgerError {
         limit: f64,
         /// ε so far.
         spent: f64,
+    },
+    /// As many updates were booked in the last 24 hours as the person allows.
+    #[error("{limit} updates were booked in the last 24 hours, which is the most that is allowed")]
+    DailyLimit {
+        /// The most in 24 hours.
+        limit: u32,
     },
     /// The update's id was booked before, with other bytes or on other terms.
     #[error("update {update} was booked before, with other bytes or on other terms")]
@@ -102,7 +117,7 @@ impl Budget {
 }
 
 /// One update to be paid for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Charge {
     /// The task, 1 to 64 bytes.
     pub task: String,
@@ -113,9 +128,42 @@ pub struct Charge {
     /// SHA-256 of the very bytes that will be sent: 64 lower-case hexadecimal digits. Retries send the same bytes.
     pub frame_sha256: String,
     /// What it costs.
-    pub rho: Rho,
-    /// When, in milliseconds since 1970, for the person to read. Nothing is decided by it, so that a wrong clock does no harm.
+    pub cost: Cost,
+    /// When, in milliseconds since 1970, for the person to read, and for [`Ledger::check_day`]. What is left of the budget does not
+    /// depend on it.
     pub at_ms: u64,
+}
+
+/// Version 1 knew `rho` alone; `curve` is left out where it is 0.
+impl Serialize for Charge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Charge", 7)?;
+        fields.serialize_field("task", &self.task)?;
+        fields.serialize_field("round", &self.round)?;
+        fields.serialize_field("update", &self.update)?;
+        fields.serialize_field("frame_sha256", &self.frame_sha256)?;
+        self.cost.write(&mut fields)?;
+        fields.serialize_field("at_ms", &self.at_ms)?;
+        fields.end()
+    }
+}
+
+impl Cost {
+    fn write<S: SerializeStruct>(&self, fields: &mut S) -> Result<(), S::Error> {
+        fields.serialize_field("rho", &self.rho)?;
+        if self.is_of_updates() {
+            fields.skip_field("curve")
+        } else {
+            fields.serialize_field("curve", &self.curve)
+        }
+    }
+
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            rho: fields.required("rho"),
+            curve: fields.optional("curve").unwrap_or(Curve::ZERO),
+        }
+    }
 }
 
 /// The debit is booked: the update may be sent.
@@ -130,16 +178,15 @@ pub struct Receipt {
 
 /// What was spent, in all tasks of one origin, and the budget.
 ///
-/// Costs are added up as zCDP: the sum is a valid filter even though later rounds depend on earlier ones (Feldman, Zrnic
-/// 2021, for Rényi differential privacy at any one order; ε at fixed δ is increasing in ρ, so that "ε of the sum is within
-/// the limit" is the same as "the sum is within a limit").
+/// A filter: it lets rounds pass while ε of all that it booked, [`Cost::epsilon`], is within the limit. That holds although later rounds
+/// are chosen by what came of earlier ones; [`Cost`] says why.
 ///
 /// ```
 /// use unsaid_privacy::{Budget, Charge, Ledger, LedgerError, Rho};
 /// let mut ledger = Ledger::new(Budget::new(4.0, 1e-5)?);
 /// let charge = |digit: &str| Charge {
 ///     task: "digits".into(), round: 1, update: digit.repeat(32), frame_sha256: digit.repeat(64),
-///     rho: Rho::new(0.2).unwrap(), at_ms: 0,
+///     cost: Rho::new(0.2).unwrap().into(), at_ms: 0,
 /// };
 /// assert!(ledger.debit(charge("a"))?.newly_debited);
 /// assert!(!ledger.debit(charge("a"))?.newly_debited); // a retry costs nothing
@@ -147,19 +194,40 @@ pub struct Receipt {
 /// assert_eq!(Ledger::from_json(&ledger.to_json())?, ledger);
 /// # Ok::<(), LedgerError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ledger {
-    version: u32,
     budget: Budget,
     folded: Folded,
     entries: Vec<Charge>,
 }
 
 /// Entries that are no longer kept one by one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Folded {
     count: u64,
-    rho: Rho,
+    cost: Cost,
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let plain = self.spent().is_of_updates();
+        let version = if plain { 1 } else { VERSION };
+        let mut fields = serializer.serialize_struct("Ledger", 4)?;
+        fields.serialize_field("version", &version)?;
+        fields.serialize_field("budget", &self.budget)?;
+        fields.serialize_field("folded", &self.folded)?;
+        fields.serialize_field("entries", &self.entries)?;
+        fields.end()
+    }
+}
+
+impl Serialize for Folded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Folded", 3)?;
+        fields.serialize_field("count", &self.count)?;
+        self.cost.write(&mut fields)?;
+        fields.end()
+    }
 }
 
 impl Ledger {
@@ -170,11 +238,10 @@ impl Ledger {
     /// An empty ledger.
     pub const fn new(budget: Budget) -> Self {
         Self {
-            version: VERSION,
             budget,
             folded: Folded {
                 count: 0,
-                rho: Rho::ZERO,
+                cost: Cost::NOTHING,
             },
             entries: Vec::new(),
         }
@@ -209,7 +276,7 @@ impl Ledger {
                 })
             };
         }
-        let would_be = self.if_one_more(charge.rho);
+        let would_be = self.if_one_more(charge.cost);
         let limit = self.budget.epsilon;
         // Written so that anything but a clear "within" refuses.
         if would_be.is_nan() || would_be > limit {
@@ -224,7 +291,7 @@ impl Ledger {
             for old in self.entries.drain(..self.entries.len() - KEPT) {
                 self.folded = Folded {
                     count: self.folded.count.saturating_add(1),
-                    rho: self.folded.rho + old.rho,
+                    cost: self.folded.cost + old.cost,
                 };
             }
         }
@@ -244,11 +311,27 @@ impl Ledger {
         self.budget = budget;
     }
 
+    /// Refuses one more update where `limit` were booked in the 24 hours up to `now_ms`. Those that the clock calls later than now
+    /// count too: a clock that was set back opens nothing. A clock that was set forward by a day does, and the budget still holds.
+    ///
+    /// # Errors
+    /// [`LedgerError::DailyLimit`].
+    pub fn check_day(&self, limit: u32, now_ms: u64) -> Result<(), LedgerError> {
+        let since = now_ms.saturating_sub(DAY_MS);
+        let booked = self.entries.iter().filter(|entry| entry.at_ms > since).count();
+        // More are not kept one by one.
+        if booked < KEPT.min(limit as usize) {
+            Ok(())
+        } else {
+            Err(LedgerError::DailyLimit { limit })
+        }
+    }
+
     /// The sum of all costs, never rounded down.
-    pub fn spent(&self) -> Rho {
+    pub fn spent(&self) -> Cost {
         self.entries
             .iter()
-            .fold(self.folded.rho, |sum, entry| sum + entry.rho)
+            .fold(self.folded.cost, |sum, entry| sum + entry.cost)
     }
 
     /// ε so far, at the budget's δ.
@@ -256,9 +339,9 @@ impl Ledger {
         self.epsilon_of(self.spent())
     }
 
-    /// ε after one more update of cost `rho`. It may be sent if this is at most the budget's ε.
-    pub fn if_one_more(&self, rho: Rho) -> f64 {
-        self.epsilon_of(self.spent() + rho)
+    /// ε after one more update of this cost. It may be sent if this is at most the budget's ε.
+    pub fn if_one_more(&self, cost: impl Into<Cost>) -> f64 {
+        self.epsilon_of(self.spent() + cost.into())
     }
 
     /// ε still to be spent, at least 0. ε does not add up: one more round costs [`Self::if_one_more`] less
@@ -277,9 +360,9 @@ impl Ledger {
         &self.entries
     }
 
-    fn epsilon_of(&self, rho: Rho) -> f64 {
+    fn epsilon_of(&self, cost: Cost) -> f64 {
         // The budget's δ was checked when it was made; were it not, nothing would be within any limit.
-        rho.epsilon(self.budget.delta).unwrap_or(f64::INFINITY)
+        cost.epsilon(self.budget.delta).unwrap_or(f64::INFINITY)
     }
 
     /// The form in which it is stored.
@@ -319,7 +402,6 @@ impl Ledger {
             return Err(LedgerError::Damaged("there is no version 0".into()));
         }
         let ledger = Self {
-            version,
             budget: Budget::new(epsilon, delta)?,
             folded,
             entries,
@@ -327,7 +409,7 @@ impl Ledger {
         if ledger.entries.len() > KEPT {
             return Err(LedgerError::Damaged(format!("more than {KEPT} entries")));
         }
-        if (ledger.folded.count == 0 && ledger.folded.rho != Rho::ZERO)
+        if (ledger.folded.count == 0 && ledger.folded.cost != Cost::NOTHING)
             || (ledger.folded.count > 0 && ledger.entries.len() != KEPT)
         {
             return Err(LedgerError::Damaged(
@@ -384,7 +466,7 @@ impl Document for Folded {
         let mut fields = Fields::of(document)?;
         let folded = Self {
             count: fields.required("count"),
-            rho: fields.required("rho"),
+            cost: Cost::read(&mut fields),
         };
         fields.finish().map(|()| folded)
     }
@@ -399,7 +481,7 @@ impl Document for Charge {
             round: f.required("round"),
             update: f.required("update"),
             frame_sha256: f.required("frame_sha256"),
-            rho: f.required("rho"),
+            cost: Cost::read(f),
             at_ms: f.required("at_ms"),
         };
         fields.finish().map(|()| charge)
@@ -421,7 +503,7 @@ impl Charge {
         if !hex(&self.frame_sha256, 64) {
             return field("frame_sha256", "64 lower-case hexadecimal digits");
         }
-        if !self.rho.get().is_finite() {
+        if !self.cost.is_finite() {
             return field("rho", "a finite number");
         }
         Ok(())

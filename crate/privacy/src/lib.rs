@@ -19,7 +19,7 @@
 //!     round: 7,
 //!     update: "00112233445566778899aabbccddeeff".into(),
 //!     frame_sha256: "ab".repeat(32), // of the very bytes to be sent
-//!     rho: noise.rho(Adjacency::ReplaceOne),
+//!     cost: noise.rho(Adjacency::ReplaceOne).into(),
 //!     at_ms: 1_700_000_000_000,
 //! })?;
 //! # Ok(update)
@@ -71,7 +71,7 @@ pub use encoding::{Encoded, Encoding, EncodingError};
 pub use floors::{ClientFloors, FloorError};
 pub use histogram::Histogram;
 pub use inversion::{InversionError, invert_dense, label_from_bias, psnr};
-pub use ledger::{Budget, Charge, Ledger, LedgerError, Receipt};
+pub use ledger::{Budget, Charge, Cost, Ledger, LedgerError, Receipt};
 pub use noise::{
     DiscreteGaussian, DiscreteLaplace, LocalNoise, NoiseError, Skellam, bernoulli, bernoulli_exp,
     uniform_below,

@@ -229,14 +229,27 @@ impl Session {
     pub fn set_budget(&self, epsilon: f64, delta: f64) -> Promise {
         self.promise(async move |session| {
             let limit = Budget::new(epsilon, delta)?;
-            let change = |ledger: &mut unsaid_privacy::Ledger| {
+            let mut change = |ledger: &mut unsaid_privacy::Ledger| {
                 ledger.set_budget(limit);
                 Ok(())
             };
-            session.ports.store().change_ledger(None, change).await?;
-            let view = session.budget().await?;
-            session.ports.listener().hear(SessionEvent::Budget(view.clone()));
-            Ok(to_js(&view))
+            session.ports.store().change_ledger(None, &mut change).await?;
+            tell_budget(&session).await
+        })
+    }
+
+    /// The ledger's JSON.
+    #[wasm_bindgen(js_name = exportLedger)]
+    pub fn export_ledger(&self) -> Promise {
+        self.promise(async |session| Ok(session.export_ledger().await?.into()))
+    }
+
+    /// Forgets the ledger and every identity.
+    #[wasm_bindgen(js_name = eraseLedger)]
+    pub fn erase_ledger(&self) -> Promise {
+        self.promise(async |session| {
+            session.erase_ledger().await?;
+            tell_budget(&session).await
         })
     }
 
@@ -254,6 +267,13 @@ impl Session {
         let session = Rc::clone(&self.inner);
         promise(async move { work(session).await })
     }
+}
+
+/// The budget after a change of the person's own, told as an event too.
+async fn tell_budget(session: &session::Session<BrowserPorts>) -> Result<JsValue, ClientError> {
+    let view = session.budget().await?;
+    session.ports.listener().hear(SessionEvent::Budget(view.clone()));
+    Ok(to_js(&view))
 }
 
 async fn open(given: OpenOptions, listener: Callback, trials: Trials) -> Result<Session, ClientError> {

@@ -20,7 +20,7 @@ use web_sys::IdbTransaction;
 use super::describe;
 use crate::{
     ClientError,
-    ports::{Pending, Store},
+    ports::{LedgerChange, Pending, Store},
     random::Random,
 };
 
@@ -204,41 +204,6 @@ impl IndexedDb {
         transaction.map(Transaction::from).map_err(odd)
     }
 
-    /// [`Store::change_ledger`], once for all kinds of changes.
-    async fn change(
-        &self,
-        pending: Option<&Pending>,
-        change: &mut dyn FnMut(&mut Ledger) -> Result<(), ClientError>,
-    ) -> Result<(), ClientError> {
-        let record = pending.map(Self::pending_record).transpose()?;
-        let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
-        // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
-        transact!(self, &[LEDGER, PENDING], WriteForGood, |transaction| {
-            let store = transaction.object_store(LEDGER).map_err(failed)?;
-            let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
-            let mut ledger = match &json {
-                Some(json) => {
-                    let json = json.as_string();
-                    let json =
-                        json.ok_or_else(|| ClientError::Storage("the ledger is damaged: no text".into()))?;
-                    Ledger::from_json(&json)?
-                }
-                None => Ledger::new(self.first_budget),
-            };
-            change(&mut ledger)?;
-            let changed = JsValue::from_str(&ledger.to_json());
-            // Who only looks makes the disk do nothing.
-            if json.as_ref() != Some(&changed) {
-                put(&store, &changed, &ledger_key).await?;
-            }
-            if let Some(record) = &record {
-                let store = transaction.object_store(PENDING).map_err(failed)?;
-                put(&store, record, &owner).await?;
-            }
-            Ok(())
-        })
-    }
-
     /// Closes the database.
     pub fn close(&self) {
         self.database.close();
@@ -292,18 +257,38 @@ impl Store for IndexedDb {
         Ok((x, y))
     }
 
-    async fn change_ledger<R>(
+    async fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> Result<R, ClientError> {
-        let (mut change, mut result) = (Some(change), None);
-        let mut once = |ledger: &mut Ledger| {
-            result = change.take().map(|change| change(ledger)).transpose()?;
+        change: &mut LedgerChange<'_>,
+    ) -> Result<(), ClientError> {
+        let record = pending.map(Self::pending_record).transpose()?;
+        let (ledger_key, owner) = (JsValue::from_str(LEDGER), JsValue::from_str(&self.owner));
+        // One read-write transaction: IndexedDB runs those that share a store one after the other, across all tabs.
+        transact!(self, &[LEDGER, PENDING], WriteForGood, |transaction| {
+            let store = transaction.object_store(LEDGER).map_err(failed)?;
+            let json = store.get(query(LEDGER)).map_err(failed)?.await.map_err(failed)?;
+            let mut ledger = match &json {
+                Some(json) => {
+                    let json = json.as_string();
+                    let json =
+                        json.ok_or_else(|| ClientError::Storage("the ledger is damaged: no text".into()))?;
+                    Ledger::from_json(&json)?
+                }
+                None => Ledger::new(self.first_budget),
+            };
+            change(&mut ledger)?;
+            let changed = JsValue::from_str(&ledger.to_json());
+            // Who only looks makes the disk do nothing.
+            if json.as_ref() != Some(&changed) {
+                put(&store, &changed, &ledger_key).await?;
+            }
+            if let Some(record) = &record {
+                let store = transaction.object_store(PENDING).map_err(failed)?;
+                put(&store, record, &owner).await?;
+            }
             Ok(())
-        };
-        self.change(pending, &mut once).await?;
-        result.ok_or_else(|| ClientError::Internal("a change was made to no ledger".into()))
+        })
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
@@ -338,6 +323,16 @@ impl Store for IndexedDb {
         transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
             delete(&store, query(&self.owner)).await?;
+            Ok(())
+        })
+    }
+
+    async fn erase(&self) -> Result<(), ClientError> {
+        transact!(self, &[LEDGER, PENDING, CLIENTS], WriteForGood, |transaction| {
+            for name in [LEDGER, PENDING, CLIENTS] {
+                let store = transaction.object_store(name).map_err(failed)?;
+                store.clear().map_err(failed)?.await.map_err(failed)?;
+            }
             Ok(())
         })
     }

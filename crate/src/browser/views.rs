@@ -1,7 +1,7 @@
 //! What JavaScript is shown of the task and of the local data. `pkg/src/types.ts` has the types.
 
 use serde::Serialize;
-use unsaid_privacy::Adjacency;
+use unsaid_privacy::{Adjacency, Cost};
 use unsaid_protocol::{DataSchema, Privacy};
 use wasm_bindgen::JsValue;
 
@@ -76,7 +76,7 @@ pub(super) async fn manifest_view(session: &Session<BrowserPorts>) -> Result<JsV
     let privacy = match (manifest.privacy, &task.noise) {
         (Privacy::Local { noise_multiplier }, Some(noise)) => {
             let delta = session.budget().await?.delta;
-            let cost = noise.rho(Adjacency::ReplaceOne);
+            let cost = Cost::from(noise.rho(Adjacency::ReplaceOne));
             let epsilon_per_round = cost
                 .epsilon(delta)
                 .map_err(|error| ClientError::Internal(error.to_string()))?;

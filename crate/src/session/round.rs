@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress};
-use unsaid_privacy::{Charge, Receipt};
+use unsaid_privacy::Charge;
 use unsaid_protocol::{ClientId, ContentHash};
 
 use super::{RoundEnd, Session};
@@ -63,17 +63,25 @@ impl<P: Ports> Session<P> {
         self.hear(SessionEvent::Update(report));
         let pending = Pending { round, frame };
         match self.task.round_cost() {
-            Some(rho) => {
+            Some(cost) => {
                 let charge = Charge {
                     task: self.task.manifest.task.to_string(),
                     round,
                     update: update.to_string(),
                     frame_sha256: ContentHash::of(&pending.frame).to_string(),
-                    rho,
+                    cost,
                     at_ms: self.ports.clock().unix_ms(),
                 };
-                let debit = |ledger: &mut unsaid_privacy::Ledger| Ok(ledger.debit(charge)?);
-                let _: Receipt = self.ports.store().change_ledger(Some(&pending), debit).await?;
+                let per_day = self.task.rounds_per_day;
+                let mut debit = |ledger: &mut unsaid_privacy::Ledger| {
+                    ledger.check_day(per_day, charge.at_ms)?;
+                    ledger.debit(charge.clone())?;
+                    Ok(())
+                };
+                self.ports
+                    .store()
+                    .change_ledger(Some(&pending), &mut debit)
+                    .await?;
                 let budget = self.budget().await?;
                 self.hear(SessionEvent::Budget(budget));
             }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pollster::block_on;
 use unsaid_engine::{Device, Examples, Unobserved, train};
-use unsaid_privacy::{Ledger, Rho};
+use unsaid_privacy::Ledger;
 use unsaid_protocol::{Manifest, UpdateFrame};
 
 use crate::{
@@ -133,7 +133,7 @@ fn the_ledger_adds_up_over_sessions() {
         run(&world, 1).unwrap();
     }
     let ledger: Ledger = world.store.ledger();
-    let three = [cost(&manifest()); 3].into_iter().sum::<Rho>();
+    let three = cost(&manifest()).times(3);
     assert_eq!((ledger.count(), ledger.spent()), (3, three));
     let mut ids: Vec<_> = ledger
         .entries()

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use pollster::block_on;
 use unsaid::{ClientError, SessionEvent, abort::Abort, events::State, session::RunSummary};
-use unsaid_privacy::Rho;
+use unsaid_privacy::Cost;
 use unsaid_protocol::Manifest;
 
 use crate::world::{World, task};
@@ -31,7 +31,7 @@ fn run_until(world: &Rc<World>, abort: &Abort) -> Result<RunSummary, ClientError
     block_on(world.session().run(None, abort))
 }
 
-fn cost(manifest: &Manifest) -> Rho {
+fn cost(manifest: &Manifest) -> Cost {
     task(manifest).round_cost().unwrap()
 }
 

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use unsaid::{ClientError, SessionEvent, events::State, session::Ending};
+use pollster::block_on;
+use unsaid::{ClientError, SessionEvent, abort::Abort, events::State, ports::Clock, session::Ending};
+use unsaid_privacy::Ledger;
 use unsaid_protocol::{ContentHash, UpdateFrame};
 
 use crate::{
@@ -92,7 +94,7 @@ fn the_ledger_holds_what_the_page_was_told() {
         let frame = UpdateFrame::decode(body).unwrap();
         assert_eq!(entry.frame_sha256, ContentHash::of(body).to_string());
         assert_eq!(
-            (&entry.update, entry.round, entry.rho),
+            (&entry.update, entry.round, entry.cost),
             (&frame.update.to_string(), frame.round, cost(&manifest()))
         );
     }
@@ -189,4 +191,81 @@ fn a_debit_that_fails_sends_nothing() {
     assert_eq!(world.sent(), []);
     assert_eq!(*world.store.pending.borrow(), None);
     assert_eq!(world.paid(), 1, "only the other tab's");
+}
+
+#[test]
+fn as_many_rounds_a_day_as_the_person_allows_and_then_nobody_is_asked() {
+    let world = World::new(manifest());
+    let mut session = world.session();
+    session.task.rounds_per_day = 2;
+    let summary = block_on(session.run(Some(5), &Abort::default())).unwrap();
+    assert_eq!((summary.rounds, summary.reason), (2, Ending::DailyLimit));
+    let before = world.ops().len();
+    let again = block_on(session.run(Some(5), &Abort::default()));
+    assert_eq!(again, Err(ClientError::DailyLimit { limit: 2 }));
+    assert_eq!(world.ops().len(), before, "no request, no debit");
+    // A day later it goes on.
+    world.clock.pass(24 * 60 * 60 * 1_000);
+    assert_eq!(
+        block_on(session.run(Some(1), &Abort::default())).unwrap().rounds,
+        1
+    );
+}
+
+#[test]
+fn the_days_limit_holds_where_another_tab_uses_it_up_meanwhile() {
+    let world = World::new(manifest());
+    let mut session = world.session();
+    session.task.rounds_per_day = 1;
+    let elsewhere = Rc::clone(&world);
+    let now = world.clock.unix_ms();
+    world.listener.on(move |event| {
+        if is(event, State::Protecting) {
+            elsewhere.store.spend_elsewhere_at(cost(&manifest()), now);
+        }
+    });
+    let ended = block_on(session.run(Some(1), &Abort::default()));
+    assert_eq!(ended, Err(ClientError::DailyLimit { limit: 1 }));
+    assert_eq!(world.sent(), []);
+    assert_eq!(*world.store.pending.borrow(), None);
+}
+
+#[test]
+fn the_exported_ledger_is_the_stored_one() {
+    let world = World::new(manifest());
+    run(&world, 2).unwrap();
+    let exported = block_on(world.session().export_ledger()).unwrap();
+    assert_eq!(Ledger::from_json(&exported).unwrap(), world.store.ledger());
+}
+
+#[test]
+fn erasing_forgets_what_was_spent_and_who_it_was() {
+    let world = World::new(manifest());
+    let abort = Abort::default();
+    let session = world.session();
+    run(&world, 1).unwrap();
+    let before = world.relay.state.borrow().bodies.clone();
+    block_on(session.erase_ledger()).unwrap();
+    assert_eq!((world.paid(), world.store.pending.borrow().clone()), (0, None));
+    block_on(session.run(Some(1), &abort)).unwrap();
+    let after = world.relay.state.borrow().bodies.clone();
+    let client = |body: &Vec<u8>| UpdateFrame::decode(body).unwrap().client;
+    let (first, last) = (client(before.last().unwrap()), client(after.last().unwrap()));
+    assert_ne!(first, last, "the relay sees somebody else");
+    assert_eq!(world.paid(), 1);
+}
+
+#[test]
+fn nothing_is_erased_under_a_run() {
+    let world = World::new(manifest());
+    let session = Rc::new(world.session());
+    let (inside, found) = (Rc::clone(&session), Rc::new(std::cell::Cell::new(None)));
+    let told = Rc::clone(&found);
+    world.listener.on(move |event| {
+        if is(event, State::Training) {
+            told.set(Some(block_on(inside.erase_ledger()).is_err()));
+        }
+    });
+    block_on(session.run(Some(1), &Abort::default())).unwrap();
+    assert_eq!((found.get(), world.paid()), (Some(true), 1));
 }

@@ -164,8 +164,7 @@ async fn join(http: &HttpRelay, client: usize) -> Result<Session<NativePorts>, B
     // What this demonstration asks for is below what a client agrees to by itself.
     let floors = ClientFloors {
         min_noise_multiplier: 0.0,
-        max_clip_l2: 100.0,
-        min_cohort: 2,
+        ..ClientFloors::default()
     };
     let task = Task::new(&bytes, hash, &floors)?;
     let examples: Examples = rings::sector(client, CLIENTS, 400)?;

@@ -1,7 +1,7 @@
 //! What a session needs, natively: the relay over HTTP, a store in memory, the system's clock; and dfdx in the engine's place.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use unsaid::{
     ClientError, SessionEvent,
     feed::Feed,
-    ports::{Clock, Listener, LocalTraining, Pending, Ports, Relay, RelayFault, Store},
+    ports::{Clock, LedgerChange, Listener, LocalTraining, Pending, Ports, Relay, RelayFault, Store},
+    random::Random,
 };
 use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, Observer, Trained};
 use unsaid_privacy::{Budget, Ledger};
@@ -150,7 +151,7 @@ impl Relay for HttpRelay {
 /// A store in memory: it forgets with the process, as no store of a person may.
 #[derive(Debug)]
 pub struct MemoryStore {
-    client: ClientId,
+    client: Cell<ClientId>,
     examples: Examples,
     ledger: RefCell<Ledger>,
     pending: RefCell<Option<Pending>>,
@@ -158,25 +159,25 @@ pub struct MemoryStore {
 
 impl Store for MemoryStore {
     async fn client_id(&self) -> Result<ClientId, ClientError> {
-        Ok(self.client)
+        Ok(self.client.get())
     }
 
     async fn examples(&self) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
         Ok((self.examples.x().to_vec(), self.examples.y().to_vec()))
     }
 
-    async fn change_ledger<R>(
+    async fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> Result<R, ClientError> {
+        change: &mut LedgerChange<'_>,
+    ) -> Result<(), ClientError> {
         let mut after = self.ledger.borrow().clone();
-        let result = change(&mut after)?;
+        change(&mut after)?;
         self.ledger.replace(after);
         if let Some(pending) = pending {
             self.pending.replace(Some(pending.clone()));
         }
-        Ok(result)
+        Ok(())
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
@@ -190,6 +191,14 @@ impl Store for MemoryStore {
 
     async fn clear_pending(&self) -> Result<(), ClientError> {
         self.pending.replace(None);
+        Ok(())
+    }
+
+    async fn erase(&self) -> Result<(), ClientError> {
+        let budget = self.ledger.borrow().budget();
+        self.ledger.replace(Ledger::new(budget));
+        self.pending.replace(None);
+        self.client.set(ClientId::from_bytes(Random::default().bytes()?));
         Ok(())
     }
 }
@@ -251,7 +260,7 @@ impl NativePorts {
         // A demonstration: see the noise multiplier of the task.
         let budget = Budget::new(1e9, 1e-5).map_err(|error| ClientError::BadOptions(error.to_string()))?;
         let store = MemoryStore {
-            client: ClientId::from_bytes(id),
+            client: Cell::new(ClientId::from_bytes(id)),
             examples,
             ledger: RefCell::new(Ledger::new(budget)),
             pending: RefCell::new(None),

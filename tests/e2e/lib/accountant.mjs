@@ -22,3 +22,7 @@ export function epsilonOf(rho, delta) {
   }
   return Math.max(0, at((low + high) / 2));
 }
+
+/** The ledger's ε of ρ at its budget's δ. Rounds are chosen as one goes, so δ is shared out among the orders that may decide: 7/8 of it
+ * for noise on whole updates (PRIVACY.md, “The ledger”). */
+export const ledgerEpsilon = (rho, delta) => epsilonOf(rho, (7 / 8) * delta);

@@ -29,7 +29,7 @@ pub use rdp::{RdpCurve, usual_orders};
 pub(crate) use special::normal_quantile;
 pub use step::{GaussianSum, Sampling};
 pub use zcdp::Rho;
-pub(crate) use zcdp::check_delta;
+pub(crate) use zcdp::{add_up, check_delta};
 
 /// Which two inputs must be hard to tell apart. Every cost says which it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -169,16 +169,21 @@ pub(crate) fn check_delta(delta: f64) -> Result<(), AccountingError> {
     }
 }
 
+/// The sum of two numbers of at least 0, rounded up: exact where it can be.
+pub(crate) fn add_up(a: f64, b: f64) -> f64 {
+    let (a, b) = (a.max(b), a.min(b));
+    let sum = a + b;
+    // What was lost in rounding, exactly (Dekker 1971, for a ≥ b ≥ 0). NaN, and so no loss, where the sum is infinite.
+    let lost = b - (sum - a);
+    if lost > 0.0 { sum.next_up() } else { sum }
+}
+
 impl std::ops::Add for Rho {
     type Output = Self;
 
     /// The sum, rounded up: exact where it can be.
     fn add(self, other: Self) -> Self {
-        let (a, b) = (self.0.max(other.0), self.0.min(other.0));
-        let sum = a + b;
-        // What was lost in rounding, exactly (Dekker 1971, for a ≥ b ≥ 0).
-        let lost = b - (sum - a);
-        Self(if lost > 0.0 { sum.next_up() } else { sum })
+        Self(add_up(self.0, other.0))
     }
 }
 

@@ -6,6 +6,7 @@ fn terms_at_the_floor_are_good_enough_and_below_it_are_not() {
         min_noise_multiplier: 2.0,
         max_clip_l2: 10.0,
         min_cohort: 5,
+        ..ClientFloors::default()
     };
     assert_eq!(floors.check(Some(2.0), 10.0, 5), Ok(()));
     let weak = FloorError::NoiseTooWeak {
@@ -89,5 +90,7 @@ fn fields_left_out_have_their_defaults_and_unknown_ones_are_refused() {
             ..ClientFloors::default()
         }
     );
+    let daily: ClientFloors = serde_json::from_str(r#"{"maxRoundsPerDay": 0}"#).unwrap();
+    assert_eq!(daily.max_rounds_per_day, 0);
     assert!(serde_json::from_str::<ClientFloors>(r#"{"min_cohort": 7}"#).is_err());
 }

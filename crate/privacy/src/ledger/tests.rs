@@ -2,7 +2,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::Adjacency;
+use crate::{Adjacency, Rho};
 
 fn charge(number: u64, rho: f64) -> Charge {
     Charge {
@@ -10,7 +10,7 @@ fn charge(number: u64, rho: f64) -> Charge {
         round: number,
         update: format!("{number:032x}"),
         frame_sha256: format!("{number:064x}"),
-        rho: Rho::new(rho).unwrap(),
+        cost: Rho::new(rho).unwrap().into(),
         at_ms: 1_700_000_000_000 + number,
     }
 }
@@ -101,7 +101,7 @@ fn the_same_id_with_other_bytes_or_terms_is_a_conflict() {
             ..charge(1, 0.1)
         },
         Charge {
-            rho: Rho::ZERO,
+            cost: Cost::NOTHING,
             ..charge(1, 0.1)
         },
     ] {
@@ -155,7 +155,7 @@ fn malformed_charges_are_refused() {
         (
             "rho",
             Charge {
-                rho: Rho::new(f64::MAX).unwrap() + Rho::new(f64::MAX).unwrap(),
+                cost: Cost::from(Rho::new(f64::MAX).unwrap()).times(2),
                 ..charge(1, 0.1)
             },
         ),
@@ -179,7 +179,7 @@ fn all_tasks_share_one_budget() {
             ..charge(2, 0.25)
         })
         .unwrap();
-    assert_eq!(ledger.spent().get(), 0.75);
+    assert_eq!(ledger.spent().rho().get(), 0.75);
 }
 
 #[test]
@@ -223,12 +223,12 @@ fn old_entries_are_folded_without_losing_any_of_the_cost() {
     }
     assert_eq!(ledger.count(), 3_000);
     assert_eq!(ledger.entries().len(), Ledger::KEPT);
-    assert_eq!(ledger.spent().get(), exact as f64 / 2f64.powi(40));
+    assert_eq!(ledger.spent().rho().get(), exact as f64 / 2f64.powi(40));
     assert_eq!(Ledger::from_json(&ledger.to_json()).as_ref(), Ok(&ledger));
     // An update within reach is not paid for again; one beyond it is, which over-counts.
     assert!(
         !ledger
-            .debit(charge(2_999, ledger.entries()[1_023].rho.get()))
+            .debit(charge(2_999, ledger.entries()[1_023].cost.rho().get()))
             .unwrap()
             .newly_debited
     );
@@ -326,8 +326,8 @@ fn a_damaged_ledger_is_never_taken_for_a_good_one() {
         Err(LedgerError::Budget(_))
     ));
     assert_eq!(
-        Ledger::from_json(r#"{"version":2,"curves":[]}"#),
-        Err(LedgerError::Version { found: 2, known: 1 })
+        Ledger::from_json(r#"{"version":3,"curves":[]}"#),
+        Err(LedgerError::Version { found: 3, known: 2 })
     );
     for text in ["", "{}", "[]", "null", "\0", "{\"version\":1}"] {
         assert!(
@@ -367,7 +367,7 @@ fn crashes_at_any_moment_never_make_the_ledger_count_less_than_was_sent() {
     for _ in 0..50 {
         let mut stored = ledger(1e6).to_json();
         let mut sent = std::collections::HashMap::new();
-        let mut pending = charge(0, 0.25);
+        let mut pending = with_cost(0, eighths(2, 1));
         for number in 1..60 {
             let crash_at = rng.next_u32() % 5;
             let mut ledger = Ledger::from_json(&stored).unwrap();
@@ -378,14 +378,175 @@ fn crashes_at_any_moment_never_make_the_ledger_count_less_than_was_sent() {
                 stored = ledger.to_json();
             }
             if crash_at > 2 {
-                sent.insert(pending.update.clone(), pending.rho.get());
+                sent.insert(
+                    pending.update.clone(),
+                    (pending.cost.rho().get(), pending.cost.curve()[0]),
+                );
             }
             // 4: all went well. Otherwise an update whose debit was stored may be sent again as it is.
             if crash_at == 4 || rng.next_u32().is_multiple_of(2) {
-                pending = charge(number, f64::from(1 + rng.next_u32() % 8) / 8.0);
+                pending = with_cost(number, eighths(1 + rng.next_u32() % 8, rng.next_u32() % 4));
             }
         }
-        let spent = Ledger::from_json(&stored).unwrap().spent().get();
-        assert!(spent >= sent.values().sum::<f64>());
+        let spent = Ledger::from_json(&stored).unwrap().spent();
+        assert!(spent.rho().get() >= sent.values().map(|(rho, _)| rho).sum::<f64>());
+        assert!(spent.curve()[0] >= sent.values().map(|(_, curve)| curve).sum::<f64>());
     }
+}
+
+/// A cost in multiples of 1/8, whose sums are exact.
+fn eighths(rho: u32, curve: u32) -> Cost {
+    let eighths = |number| f64::from(number) / 8.0;
+    let mut cost = Cost::from(Rho::new(eighths(rho)).unwrap());
+    cost.curve = exact_curve([eighths(curve); 8]);
+    cost
+}
+
+/// Not widened, as `Cost::of_examples` would.
+fn exact_curve(values: [f64; 8]) -> Curve {
+    let text: Vec<String> = values
+        .iter()
+        .map(|value| format!("{:016x}", value.to_bits()))
+        .collect();
+    unsaid_document::Field::read(&serde_json::json!(text)).unwrap()
+}
+
+fn with_cost(number: u64, cost: Cost) -> Charge {
+    Charge {
+        cost,
+        ..charge(number, 0.0)
+    }
+}
+
+#[test]
+fn a_ledger_of_the_first_version_goes_on_and_loses_nothing() {
+    // As version 1 wrote it, folded costs included.
+    let entries: Vec<String> = (0..Ledger::KEPT as u64)
+        .map(|number| {
+            let (update, hash) = (format!("{number:032x}"), format!("{number:064x}"));
+            format!(
+                r#"{{"task":"digits","round":{number},"update":"{update}","frame_sha256":"{hash}","rho":"3fc0000000000000","at_ms":1}}"#
+            )
+        })
+        .collect();
+    let stored = format!(
+        r#"{{"version":1,"budget":{{"epsilon":"412e848000000000","delta":"3ee4f8b588e368f1"}},"folded":{{"count":3,"rho":"3fe0000000000000"}},"entries":[{}]}}"#,
+        entries.join(",")
+    );
+    let mut ledger = Ledger::from_json(&stored).unwrap();
+    assert_eq!(ledger.spent(), Cost::from(Rho::new(128.5).unwrap()));
+    assert!(ledger.spent_epsilon() >= Rho::new(128.5).unwrap().epsilon(1e-5).unwrap());
+    // A program of version 1 may be running in another tab: as long as it can, it reads what this one writes.
+    assert_eq!(ledger.to_json(), stored);
+    ledger.debit(with_cost(5_000, eighths(1, 0))).unwrap();
+    assert!(ledger.to_json().starts_with(r#"{"version":1,"#));
+    ledger.debit(with_cost(5_001, eighths(0, 1))).unwrap();
+    let mixed = ledger.to_json();
+    assert!(mixed.starts_with(r#"{"version":2,"#));
+    assert_eq!(Ledger::from_json(&mixed).as_ref(), Ok(&ledger));
+    assert_eq!(ledger.spent(), eighths(1029, 1));
+}
+
+#[test]
+fn the_stored_form_of_a_curve_is_the_documented_one() {
+    let mut ledger = ledger(1e6);
+    ledger.debit(with_cost(1, eighths(1, 4))).unwrap();
+    let half = r#""3fe0000000000000""#;
+    let curve = format!(
+        r#""rho":"3fc0000000000000","curve":[{}],"at_ms""#,
+        [half; 8].join(",")
+    );
+    let good = ledger.to_json();
+    assert!(good.contains(&curve), "{good}");
+    let replaced = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        Ledger::from_json(&good.replacen(from, to, 1))
+    };
+    let zeros = [r#""0000000000000000""#; 8].join(",");
+    let halves = [half; 8].join(",");
+    for (from, to) in [
+        (half, r#""bfe0000000000000""#),                     // −1/2
+        (half, r#""7ff8000000000000""#),                     // NaN
+        (half, r#""8000000000000000""#),                     // −0
+        (half, "0.5"),                                       // a number
+        (&*format!("{half},{half}]"), &*format!("{half}]")), // seven
+        (&*format!("[{half}"), &*format!("[{half},{half}")), // nine
+        (&*halves, &*zeros),                                 // a curve of nothing is left out
+        (r#""version":2"#, r#""version":1"#),                // which knows no curves
+        (
+            r#""count":0,"rho":"0000000000000000""#,
+            &*format!(r#""count":0,"rho":"0000000000000000","curve":[{halves}]"#),
+        ),
+    ] {
+        let read = replaced(from, to);
+        assert!(
+            matches!(read, Err(LedgerError::Damaged(_))),
+            "{from} → {to}: {read:?}"
+        );
+    }
+    // An order that was too expensive to count is no damage: the others decide.
+    let one_order_less = replaced(half, r#""7ff0000000000000""#).unwrap();
+    assert!(one_order_less.spent_epsilon() >= ledger.spent_epsilon());
+}
+
+#[test]
+fn curves_are_folded_without_losing_any_of_the_cost() {
+    let mut ledger = ledger(1e300);
+    let (mut rho, mut curve) = (0, 0);
+    for number in 0..1_500 {
+        let cost = (number as u32 % 3, number as u32 % 5);
+        (rho, curve) = (rho + cost.0, curve + cost.1);
+        ledger.debit(with_cost(number, eighths(cost.0, cost.1))).unwrap();
+    }
+    assert_eq!(ledger.spent(), eighths(rho, curve));
+    assert_eq!(Ledger::from_json(&ledger.to_json()).as_ref(), Ok(&ledger));
+}
+
+#[test]
+fn one_example_level_round_turns_the_sum_to_the_orders_of_the_list() {
+    let mut ledger = ledger(4.0);
+    ledger.debit(charge(1, 0.02)).unwrap();
+    let before = ledger.spent_epsilon();
+    // Good at small orders only, as sampled sums are.
+    let sampled = Cost::of_examples(|order| 1e-4 * (order / 4.0).exp());
+    ledger.debit(with_cost(2, sampled)).unwrap();
+    assert!(ledger.spent_epsilon() > before && ledger.spent_epsilon() < 4.0);
+    // A round that no order of the list can pay for is refused, and another may still be paid for.
+    let enormous = Cost::of_examples(|_| f64::INFINITY);
+    let refused = ledger.debit(with_cost(3, enormous));
+    assert!(matches!(refused, Err(LedgerError::Exhausted { would_be, .. }) if would_be.is_infinite()));
+    ledger.debit(with_cost(4, sampled)).unwrap();
+    assert_eq!(ledger.count(), 3);
+}
+
+#[test]
+fn a_day_has_as_many_updates_as_the_person_allows_whatever_the_clock_does() {
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+    let mut ledger = ledger(1e6);
+    let now = 100 * DAY;
+    for (number, at_ms) in [(1, now - 2 * DAY), (2, now - DAY + 1), (3, now)] {
+        let booked = Charge {
+            at_ms,
+            ..charge(number, 0.1)
+        };
+        ledger.debit(booked).unwrap();
+    }
+    assert_eq!(ledger.check_day(3, now), Ok(()));
+    assert_eq!(
+        ledger.check_day(2, now),
+        Err(LedgerError::DailyLimit { limit: 2 })
+    );
+    assert_eq!(
+        ledger.check_day(0, now),
+        Err(LedgerError::DailyLimit { limit: 0 })
+    );
+    // A day later one of the two is a day old.
+    assert_eq!(ledger.check_day(2, now + 1), Ok(()));
+    // Set back, by a little or to the beginning: what is later than now counts as of today.
+    for now in [now - 1, now - 50 * DAY, 0] {
+        assert!(ledger.check_day(2, now).is_err(), "{now}");
+    }
+    assert_eq!(ledger.check_day(1, u64::MAX), Ok(()));
+    // What was booked stays booked.
+    assert_eq!(ledger.count(), 3);
 }

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use unsaid::{
     ClientError,
-    ports::{Pending, Store},
+    ports::{LedgerChange, Pending, Store},
 };
-use unsaid_privacy::{Budget, Charge, Ledger, Rho};
+use unsaid_privacy::{Budget, Charge, Cost, Ledger};
 use unsaid_protocol::{ClientId, ContentHash};
 
 use super::{DELTA, Log, Op, terms::examples, turn};
@@ -26,7 +26,7 @@ pub enum Fails {
 /// A store. Its ledger is text, as in a browser.
 pub struct MemoryStore {
     log: Log,
-    client: ClientId,
+    client: Cell<ClientId>,
     pub examples: RefCell<(Vec<f32>, Vec<u32>)>,
     ledger: RefCell<String>,
     pub pending: RefCell<Option<Pending>>,
@@ -37,7 +37,7 @@ impl MemoryStore {
     pub fn new(log: &Log) -> Self {
         Self {
             log: log.clone(),
-            client: ClientId::from_bytes(*b"a client's id 16"),
+            client: Cell::new(ClientId::from_bytes(*b"a client's id 16")),
             examples: RefCell::new(examples()),
             ledger: RefCell::new(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json()),
             pending: RefCell::new(None),
@@ -67,15 +67,20 @@ impl MemoryStore {
     }
 
     /// What another tab's update does to the budget that the tabs share.
-    pub fn spend_elsewhere(&self, rho: Rho) {
+    pub fn spend_elsewhere(&self, cost: Cost) {
+        self.spend_elsewhere_at(cost, 0);
+    }
+
+    /// The same, at a time of its own.
+    pub fn spend_elsewhere_at(&self, cost: Cost, at_ms: u64) {
         let mut ledger = self.ledger();
         let charge = Charge {
             task: "elsewhere".into(),
             round: 1,
             update: "e".repeat(32),
             frame_sha256: "e".repeat(64),
-            rho,
-            at_ms: 0,
+            cost,
+            at_ms,
         };
         ledger.debit(charge).unwrap();
         self.set_ledger(ledger.to_json());
@@ -85,7 +90,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn client_id(&self) -> Result<ClientId, ClientError> {
         self.works(Fails::ClientId)?;
-        Ok(self.client)
+        Ok(self.client.get())
     }
 
     async fn examples(&self) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
@@ -93,16 +98,16 @@ impl Store for MemoryStore {
         Ok(self.examples.borrow().clone())
     }
 
-    async fn change_ledger<R>(
+    async fn change_ledger(
         &self,
         pending: Option<&Pending>,
-        change: impl FnOnce(&mut Ledger) -> Result<R, ClientError>,
-    ) -> Result<R, ClientError> {
+        change: &mut LedgerChange<'_>,
+    ) -> Result<(), ClientError> {
         turn().await;
         self.works(Fails::ReadLedger)?;
         let before = Ledger::from_json(&self.ledger.borrow())?;
         let mut after = before.clone();
-        let result = change(&mut after)?;
+        change(&mut after)?;
         if after != before || pending.is_some() {
             self.works(Fails::WriteLedger)?;
             if let Some(charge) = after.entries().last().filter(|_| after != before) {
@@ -116,7 +121,7 @@ impl Store for MemoryStore {
                 self.pending.replace(Some(pending.clone()));
             }
         }
-        Ok(result)
+        Ok(())
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
@@ -136,6 +141,14 @@ impl Store for MemoryStore {
         self.works(Fails::Clear)?;
         self.log.push(Op::Clear);
         self.pending.replace(None);
+        Ok(())
+    }
+
+    async fn erase(&self) -> Result<(), ClientError> {
+        self.works(Fails::WriteLedger)?;
+        self.set_ledger(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json());
+        self.pending.replace(None);
+        self.client.set(ClientId::from_bytes(*b"another id of 16"));
         Ok(())
     }
 }

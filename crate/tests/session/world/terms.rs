@@ -9,6 +9,7 @@ pub const NO_FLOORS: ClientFloors = ClientFloors {
     min_noise_multiplier: 0.0,
     max_clip_l2: 1e9,
     min_cohort: 1,
+    max_rounds_per_day: u32::MAX,
 };
 
 /// Terms of a small task with noise: 67 parameters.
