@@ -20,7 +20,7 @@ deserialize_by_read!(ClientFloors);
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientFloors {
-    /// The least noise multiplier (σ over the bound of an update). 0 allows tasks without noise. Default:
+    /// The least noise multiplier (σ over the bound of an update, or over what one example can add to a sum). 0 allows tasks without noise. Default:
     /// [`Self::DEFAULT_MIN_NOISE_MULTIPLIER`].
     pub min_noise_multiplier: f64,
     /// The largest clip norm, in the model's units. It limits how far one participant can pull the model; privacy depends on the
@@ -31,6 +31,9 @@ pub struct ClientFloors {
     /// The most updates that the ledger books in 24 hours, in all tasks: [`crate::Ledger::check_day`]. Default:
     /// [`Self::DEFAULT_MAX_ROUNDS_PER_DAY`].
     pub max_rounds_per_day: u32,
+    /// Whether tasks may be taken part in that protect single examples, and not the participant as a whole. Default: no, unless tasks
+    /// without noise are allowed, which protect nothing.
+    pub example_level: bool,
 }
 
 impl Document for ClientFloors {
@@ -47,6 +50,7 @@ impl Document for ClientFloors {
             max_rounds_per_day: f
                 .optional("maxRoundsPerDay")
                 .unwrap_or(default.max_rounds_per_day),
+            example_level: f.optional("exampleLevel").unwrap_or(default.example_level),
         };
         fields.finish().map(|()| floors)
     }
@@ -95,6 +99,12 @@ pub enum FloorError {
         /// The client's floor.
         floor: u32,
     },
+    /// The task protects less than the participant as a whole.
+    #[error(
+        "the task protects single examples, and not you as a whole: choose another task, or set the floor exampleLevel to true \
+         if what your examples have in common may be learned from your update"
+    )]
+    ExampleLevel,
     /// A floor that is no floor.
     #[error("the floor {field} is {found}, but must be a finite number of at least 0", found = Decimal(*found))]
     Floor {
@@ -160,6 +170,20 @@ impl ClientFloors {
     }
 }
 
+impl ClientFloors {
+    /// Checks that a task may protect single examples only.
+    ///
+    /// # Errors
+    /// [`FloorError::ExampleLevel`].
+    pub const fn check_example_level(&self) -> Result<(), FloorError> {
+        if self.example_level || self.min_noise_multiplier == 0.0 {
+            Ok(())
+        } else {
+            Err(FloorError::ExampleLevel)
+        }
+    }
+}
+
 impl Default for ClientFloors {
     fn default() -> Self {
         Self {
@@ -167,6 +191,7 @@ impl Default for ClientFloors {
             max_clip_l2: Self::DEFAULT_MAX_CLIP_L2,
             min_cohort: Self::DEFAULT_MIN_COHORT,
             max_rounds_per_day: Self::DEFAULT_MAX_ROUNDS_PER_DAY,
+            example_level: false,
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What an update gives away where nothing protects it: gradient inversion, as an attacker would do it, for people to see.
 
+mod matching;
+
+pub use matching::{Matching, match_gradient, ssim};
+
 /// Why there is nothing to invert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -57,6 +57,7 @@ mod audit;
 mod bits;
 pub mod central;
 mod encoding;
+mod example;
 mod floors;
 mod histogram;
 mod inversion;
@@ -68,9 +69,10 @@ mod statistics;
 pub use accounting::{AccountingError, Adjacency, Rho};
 pub use audit::{Audit, AuditError};
 pub use encoding::{Encoded, Encoding, EncodingError};
+pub use example::ExampleNoise;
 pub use floors::{ClientFloors, FloorError};
 pub use histogram::Histogram;
-pub use inversion::{InversionError, invert_dense, label_from_bias, psnr};
+pub use inversion::{InversionError, Matching, invert_dense, label_from_bias, match_gradient, psnr, ssim};
 pub use ledger::{Budget, Charge, Cost, Ledger, LedgerError, Receipt};
 pub use noise::{
     DiscreteGaussian, DiscreteLaplace, LocalNoise, NoiseError, Skellam, bernoulli, bernoulli_exp,

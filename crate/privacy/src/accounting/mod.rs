@@ -25,6 +25,7 @@ pub use analytic::{analytic_epsilon, analytic_noise_multiplier};
 pub use composition::{Accountant, Composition, EpsilonBounds, noise_multiplier};
 pub use error::CompositionError;
 pub use pld::LossDistribution;
+pub(crate) use rdp::sampled_at;
 pub use rdp::{RdpCurve, usual_orders};
 pub(crate) use special::normal_quantile;
 pub use step::{GaussianSum, Sampling};

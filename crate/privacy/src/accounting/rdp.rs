@@ -3,6 +3,7 @@
 mod subsampled;
 
 pub(super) use subsampled::ln_mixture;
+pub(crate) use subsampled::sampled_at;
 
 use super::error::check_delta;
 use super::{Adjacency, CompositionError, GaussianSum, Rho, Sampling};

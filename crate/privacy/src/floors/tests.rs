@@ -94,3 +94,20 @@ fn fields_left_out_have_their_defaults_and_unknown_ones_are_refused() {
     assert_eq!(daily.max_rounds_per_day, 0);
     assert!(serde_json::from_str::<ClientFloors>(r#"{"min_cohort": 7}"#).is_err());
 }
+
+#[test]
+fn protecting_single_examples_only_has_to_be_asked_for() {
+    let floors = ClientFloors::default();
+    let refused = floors.check_example_level().unwrap_err();
+    assert!(refused.to_string().contains("exampleLevel"), "{refused}");
+    let read = |json: &str| serde_json::from_str::<ClientFloors>(json);
+    let asked = read(r#"{"exampleLevel": true}"#).unwrap();
+    assert_eq!(asked.check_example_level(), Ok(()));
+    assert!(!read("{}").unwrap().example_level && read(r#"{"exampleLevel": 1}"#).is_err());
+    // Tasks that protect nothing are allowed: then those that protect something are.
+    let open = ClientFloors {
+        min_noise_multiplier: 0.0,
+        ..floors
+    };
+    assert_eq!(open.check_example_level(), Ok(()));
+}

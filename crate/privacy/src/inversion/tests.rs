@@ -93,3 +93,64 @@ fn what_cannot_be_inverted_is_a_typed_error() {
     assert_eq!(psnr(&[1.0], &[], 1.0), Err(InversionError::Length(1, 0)));
     assert_eq!(psnr(&[1.0, 2.0], &[1.0, 2.0], 1.0), Ok(f64::INFINITY));
 }
+
+#[test]
+fn structural_similarity_is_that_of_the_formula() {
+    // One window of 7 × 7: a ramp, and the ramp at half its height, by hand. Means 24 and 12, variances 49·50/12 = 204.1(6) and a quarter of
+    // it, covariance half of it; C₁ = 0.48², C₂ = 1.44².
+    let ramp: Vec<f32> = (0..49).map(|at| at as f32).collect();
+    let half: Vec<f32> = ramp.iter().map(|x| x / 2.0).collect();
+    let (c1, c2, variance) = (0.48_f64.powi(2), 1.44_f64.powi(2), 49.0 * 50.0 / 12.0);
+    let means = (2.0 * 24.0 * 12.0 + c1) / (24.0_f64.powi(2) + 12.0_f64.powi(2) + c1);
+    let shapes = (variance + c2) / (1.25 * variance + c2);
+    let found = ssim(&ramp, &half, [7, 7], 48.0).unwrap();
+    assert!(
+        (found - means * shapes).abs() < 1e-6,
+        "{found} {}",
+        means * shapes
+    );
+    // Symmetric, 1 for the same, negative for the opposite.
+    let against: Vec<f32> = ramp.iter().map(|x| 48.0 - x).collect();
+    assert_eq!(ssim(&half, &ramp, [7, 7], 48.0), Ok(found));
+    assert!((ssim(&ramp, &ramp, [7, 7], 48.0).unwrap() - 1.0).abs() < 1e-12);
+    assert!(ssim(&ramp, &against, [7, 7], 48.0).unwrap() < -0.9);
+    for (a, b, size) in [
+        (49, 48, [7, 7]),
+        (49, 49, [7, 8]),
+        (48, 48, [6, 8]),
+        (0, 0, [0, 0]),
+    ] {
+        let pictures = [a, b].map(|len| vec![0.0; len]);
+        assert!(matches!(
+            ssim(&pictures[0], &pictures[1], size, 1.0),
+            Err(InversionError::Length(_, _))
+        ));
+    }
+}
+
+#[test]
+fn matching_finds_the_input_of_a_model_that_can_be_inverted() {
+    // The gradient of a linear regression towards 0: (w·x)·x, which points where x does.
+    let truth: Vec<f32> = (0..49).map(|at| if at % 3 == 0 { 0.9 } else { 0.2 }).collect();
+    let gradient = |x: &[f32]| {
+        let dot: f32 = x.iter().sum();
+        Some(x.iter().map(|x| dot * x).collect::<Vec<_>>())
+    };
+    let seen = gradient(&truth).unwrap();
+    let how = Matching {
+        iterations: 200,
+        step: 0.05,
+        smoothness: 0.0,
+    };
+    let found = match_gradient(&seen, &[0.5; 49], [7, 7], how, gradient).unwrap();
+    // Its length cannot be told, since the gradient's is not looked at.
+    let scale = truth.iter().sum::<f32>() / found.iter().sum::<f32>();
+    let scaled: Vec<f32> = found.iter().map(|x| x * scale).collect();
+    assert!(psnr(&truth, &scaled, 1.0).unwrap() > 30.0);
+    let none = match_gradient(&[0.0; 49], &[0.5; 49], [7, 7], how, gradient);
+    assert_eq!(none, Err(InversionError::NoSignal));
+    let short = match_gradient(&seen[1..], &[0.5; 49], [7, 7], how, gradient);
+    assert_eq!(short, Err(InversionError::Length(49, 48)));
+    let odd = match_gradient(&seen, &[0.5; 49], [7, 8], how, gradient);
+    assert!(matches!(odd, Err(InversionError::Length(49, 56))));
+}

@@ -51,6 +51,9 @@ pub enum NoiseError {
     /// A noise multiplier that is not a finite number above 0.
     #[error("the noise multiplier is {}, but must be a finite number above 0", Decimal(*.0))]
     NoiseMultiplier(f64),
+    /// A sampling rate that is not a probability, or so small that an epoch has too many steps.
+    #[error("the sampling rate is {}, but must be at least 0.000001 and at most 1", Decimal(*.0))]
+    SamplingRate(f64),
     /// The noise would not fit beside the update in 32 bits.
     #[error("noise of σ = {sigma_steps} grid steps leaves no room in 32 bits: take a coarser grid", sigma_steps = Decimal(*sigma_steps))]
     TooWide {

@@ -15,6 +15,17 @@ pub(super) fn poisson(q: f64, sigma: f64, order: f64) -> f64 {
     ln_moment / (order - 1.0)
 }
 
+/// As [`poisson`] at a whole order of at least 2, without the code for the others. What is no such order costs everything.
+pub(crate) fn sampled_at(q: f64, sigma: f64, order: f64) -> f64 {
+    if !(order >= 2.0 && order.fract() == 0.0) {
+        return f64::INFINITY;
+    }
+    if q == 1.0 {
+        return order / (2.0 * sigma * sigma);
+    }
+    whole(q, sigma, order) / (order - 1.0)
+}
+
 /// ln A_α for whole α: A_α = Σₖ C(α, k)·(1−q)^(α−k)·qᵏ·e^((k² − k)/2σ²) (Mironov, Talwar, Zhang 2019, section 3.3). The weights
 /// add up to 1 and k = 0, 1 have the exponent 0, so that A_α − 1 = Σ_{k ≥ 2} C(α, k)·(1−q)^(α−k)·qᵏ·(e^((k² − k)/2σ²) − 1),
 /// in which nothing cancels.
