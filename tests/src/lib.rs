@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // these are tests
 
 pub mod layers;
+mod private;
 pub mod reference;
 mod training;
 pub mod workloads;
@@ -12,6 +13,7 @@ pub use layers::{
     a_tied_table_learns_from_both_of_its_layers, every_layer_agrees_with_the_cpu,
     every_layer_clips_like_the_cpu,
 };
+pub use private::*;
 pub use training::*;
 
 /// Numbers that look random but are the same everywhere, in [−1, 1).

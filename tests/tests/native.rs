@@ -51,6 +51,11 @@ on_every_device! {
     tiny_data_sets_train,
     a_loss_that_is_not_finite_stops,
     the_observer_can_stop,
+    private_steps_agree_with_a_loop_over_single_examples,
+    one_example_moves_a_sum_by_its_clip_norm_and_the_allowance_at_most,
+    noise_is_added_to_the_sum_of_every_lot,
+    private_training_follows_the_cpu,
+    private_training_refuses_what_would_not_be_private,
 }
 
 /// Every kind of kernel, whatever the device prefers.
@@ -115,6 +120,13 @@ fn a_lost_gpu_goes_on_on_the_cpu() {
     if vulkan().is_some() {
         let gpu = async || GpuDevice::request().await.unwrap();
         block_on(body::a_lost_gpu_goes_on_on_the_cpu(gpu));
+    }
+}
+
+#[test]
+fn a_gpu_that_is_lost_in_private_training_has_the_epoch_done_again() {
+    if let Some(gpu) = vulkan() {
+        block_on(body::a_gpu_that_is_lost_in_private_training_has_the_epoch_done_again(gpu));
     }
 }
 

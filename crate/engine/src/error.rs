@@ -45,6 +45,9 @@ pub enum EngineError {
     /// A model that another program computes: asked of the engine, or failed there.
     #[error("external model: {0}")]
     External(String),
+    /// What draws the lots and the noise of private training failed.
+    #[error("private training: {0}")]
+    Chance(String),
     /// There is no usable GPU.
     #[error("WebGPU is not available: {0}")]
     NoGpu(String),

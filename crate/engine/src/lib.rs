@@ -33,4 +33,7 @@ pub use spec::ExternalTensor;
 pub use spec::{
     LayerSpec, LossSpec, ModelBuilder, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec,
 };
-pub use train::{Control, Device, Observer, Progress, Trained, Training, Unobserved, time_steps, train};
+pub use train::{
+    Chance, Control, Device, Observer, PrivateSteps, Progress, Trained, Training, Unobserved, time_steps,
+    train,
+};

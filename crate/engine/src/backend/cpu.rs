@@ -148,6 +148,34 @@ impl<'m> CpuRun<'m> {
         } else {
             self.accumulated_gradient(indices, numbers.key)
         };
+        self.update(numbers);
+        loss
+    }
+
+    /// One step on the lot of the examples at `indices`, of which there may be none: the sum of their clipped gradients, with
+    /// `noise` as the settings say; their mean loss before it.
+    pub fn private_step(&mut self, indices: &[u32], noise: &[i32], numbers: StepNumbers) -> Option<f32> {
+        let settings = self.settings;
+        let mut sum = std::mem::take(&mut self.accumulated);
+        sum.clear();
+        sum.resize(self.gradient.len(), 0.0);
+        let mut loss = 0.0;
+        for batch in indices.chunks(settings.batch) {
+            let rows = batch.len() as f32;
+            loss += rows * self.gradient(batch, numbers.key);
+            vector::add_scaled(&mut sum, &self.gradient, rows);
+        }
+        if let Some(private) = &settings.private {
+            private.noise.add_cpu(&mut sum, noise);
+        }
+        self.accumulated = std::mem::replace(&mut self.gradient, sum);
+        self.update(numbers);
+        (!indices.is_empty()).then(|| loss / indices.len() as f32)
+    }
+
+    /// Moves the parameters by the gradient.
+    fn update(&mut self, numbers: StepNumbers) {
+        let settings = self.settings;
         settings.adjust.add_cpu(&self.parameters, &mut self.gradient);
         for range in &settings.trainable {
             let (parameters, state) = (&mut self.parameters, &mut self.state);
@@ -155,7 +183,6 @@ impl<'m> CpuRun<'m> {
                 .optimizer
                 .update_cpu(numbers, range.clone(), parameters, &self.gradient, state);
         }
-        loss
     }
 
     /// As [`CpuRun::gradient`], a batch at a time; `key` is that of the first.

@@ -1,10 +1,12 @@
 //! Local training: epochs of steps over the local examples, on whichever back end, with a fault on the GPU carried over to
 //! the CPU.
 
+mod private;
 mod settings;
 
 use std::future::Future;
 
+pub use private::{Chance, PrivateSteps};
 pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
@@ -264,16 +266,21 @@ impl<'a> Training<'a> {
         observer: &mut impl Observer,
     ) -> Result<Trained, EngineError> {
         let settings = self.settings(parameters)?;
+        let from = self.checkpoint(&settings, parameters);
+        run(self.model, self.examples, &settings, from, device, observer).await
+    }
+
+    /// Where it begins.
+    fn checkpoint(&self, settings: &Settings, parameters: &[f32]) -> Checkpoint {
         let mut state = settings.optimizer.fresh_state(parameters.len());
         if self.optimizer.len() == state.len() {
             state.copy_from_slice(self.optimizer);
         }
-        let from = Checkpoint {
+        Checkpoint {
             parameters: parameters.to_vec(),
             state,
             losses: Vec::new(),
-        };
-        run(self.model, self.examples, &settings, from, device, observer).await
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
-    optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, schedule},
+    optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, noise::Noise, schedule},
     order::step_key,
 };
 
@@ -22,9 +22,21 @@ pub(crate) struct Settings {
     /// The parts of the flat vector that learn, in order, none touching the next.
     pub trainable: Vec<Range<usize>>,
     pub clip_examples_l2: Option<f32>,
+    /// Where training is private for each example.
+    pub private: Option<Private>,
     pub seed: u64,
     /// Steps that earlier trainings took with the same optimiser state.
     pub steps_before: u32,
+}
+
+/// What is different where training is private for each example.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Private {
+    /// What is done to the sum of a step's gradients.
+    pub noise: Noise,
+    /// Steps of an epoch: a GPU keeps a loss for each.
+    #[cfg(feature = "gpu")]
+    pub steps: usize,
 }
 
 impl Model {
@@ -59,6 +71,7 @@ impl Settings {
             adjust: Adjust::new(spec, start, correction)?,
             trainable: trainable(model, &spec.freeze)?,
             clip_examples_l2: spec.clip_examples_l2,
+            private: None,
             seed,
             steps_before: 0,
         })
@@ -76,6 +89,7 @@ impl Settings {
             adjust: Adjust::default(),
             trainable: std::iter::once(0..model.parameter_count()).collect(),
             clip_examples_l2,
+            private: None,
             seed: 0,
             steps_before: 0,
         }

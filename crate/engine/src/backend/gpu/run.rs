@@ -13,7 +13,7 @@ use crate::{
     EngineError, Examples, Model,
     model::Flow,
     ops::{Reduction, accumulate, gather},
-    optim::UpdateBuffers,
+    optim::{StepNumbers, UpdateBuffers},
     train::{Checkpoint, Settings},
 };
 
@@ -36,7 +36,8 @@ pub(crate) struct GpuRun {
     accumulate: usize,
     parameters: wgpu::Buffer,
     state: wgpu::Buffer,
-    lens: [usize; 2],
+    /// Of losses, parameters and state.
+    lens: [usize; 3],
     order: wgpu::Buffer,
     losses: wgpu::Buffer,
     batches: Batches,
@@ -46,6 +47,8 @@ pub(crate) struct GpuRun {
     update: Vec<Dispatch>,
     /// The share of each batch of the epoch in its step's loss.
     shares: Vec<f32>,
+    /// The noise of a step, where training is private for each example.
+    noise: Option<wgpu::Buffer>,
     /// One for each submission that may be under way; none where there is no room for them.
     snapshots: Vec<Snapshot>,
     /// Submissions from one snapshot to the next.
@@ -117,7 +120,9 @@ impl GpuRun {
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
         let order = gpu.upload("order", &vec![0u32; examples.len()])?;
-        let losses = gpu.upload("losses", &vec![0f32; batch_count])?;
+        // Private training has other batches in every step: a place for the loss of each step, and for the batches of one.
+        let losses_len = batch_count + settings.private.map_or(0, |private| private.steps);
+        let losses = gpu.upload("losses", &vec![0f32; losses_len])?;
         let parameters = gpu.upload("parameters", parameters)?;
         let state_buffer = gpu.upload("optimiser state", state)?;
         let d_parameters = gpu.upload("gradient", &vec![0f32; d])?;
@@ -204,10 +209,19 @@ impl GpuRun {
             .loss()
             .plan_gpu(&mut planner, &values[last], d_outputs, reduction)?;
         planner.backward = backward(&mut planner, planned, settings.clip_examples_l2);
-        let sum = (accumulate > 1).then(|| planner.fixed("gradient of a step", d));
+        let sums = accumulate > 1 || settings.private.is_some();
+        let sum = sums.then(|| planner.fixed("gradient of a step", d));
         let add = sum
             .as_ref()
             .map(|sum| accumulate::shares(&mut planner, &d_parameters, sum, d));
+        let noise = match (&settings.private, &sum) {
+            (Some(private), Some(sum)) => {
+                let noise = gpu.upload("noise", &vec![0i32; d])?;
+                private.noise.plan(&mut planner, d, &noise, sum);
+                Some(noise)
+            }
+            _ => None,
+        };
         let update = UpdateBuffers {
             gradient: sum.as_ref().unwrap_or(&d_parameters),
             parameters: &parameters,
@@ -219,10 +233,10 @@ impl GpuRun {
         }
         let (dispatches, update) = planner.finish()?;
         // Without room for it a loss of the device costs the epoch, no more.
-        let snapshots = (0..SUBMISSIONS).map(|_| Snapshot::new(gpu, batch_count + d + state_len));
+        let snapshots = (0..SUBMISSIONS).map(|_| Snapshot::new(gpu, losses_len + d + state_len));
         let snapshots = snapshots.collect::<Result<_, _>>().unwrap_or_default();
         gpu.check()?;
-        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [d, state_len]);
+        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [losses_len, d, state_len]);
         Ok(Self {
             gpu,
             examples,
@@ -238,6 +252,7 @@ impl GpuRun {
             add,
             update,
             shares: Vec::new(),
+            noise,
             snapshots,
             snapshot_every: (4 * (d + state_len)).div_ceil(SNAPSHOT_BYTES).max(1),
             submitted: 0,
@@ -363,20 +378,26 @@ impl GpuRun {
 
     /// The losses of the batches, the parameters and the optimiser's state, with their lengths.
     fn sources(&self) -> [(&wgpu::Buffer, usize); 3] {
-        let [d, state] = self.lens;
+        let [losses, d, state] = self.lens;
         [
-            (&self.losses, self.batch_count()),
+            (&self.losses, losses),
             (&self.parameters, d),
             (&self.state, state),
         ]
     }
 
+    /// Moves the parameters and the state of `checkpoint` to what the sources were; the losses among them.
+    fn keep_state(&self, bytes: &[u8], checkpoint: &mut Checkpoint) -> Vec<f32> {
+        let (losses, rest) = bytes.split_at(4 * self.lens[0]);
+        let (parameters, state) = rest.split_at(4 * self.lens[1]);
+        bytemuck::cast_slice_mut(&mut checkpoint.parameters).copy_from_slice(parameters);
+        bytemuck::cast_slice_mut(&mut checkpoint.state).copy_from_slice(&state[..4 * self.lens[2]]);
+        bytemuck::pod_collect_to_vec(losses)
+    }
+
     /// Moves `checkpoint` to what the sources were after `steps` of the epoch.
     fn keep(&self, bytes: &[u8], steps: usize, checkpoint: &mut Checkpoint) {
-        let numbers = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(bytes);
-        let (losses, rest) = bytes.split_at(4 * self.batch_count());
-        let (parameters, state) = rest.split_at(4 * self.lens[0]);
-        let losses = numbers(losses);
+        let losses = self.keep_state(bytes, checkpoint);
         let loss = |step| {
             let batches = self.batches_of(step);
             batches
@@ -384,8 +405,6 @@ impl GpuRun {
                 .sum::<f32>()
         };
         checkpoint.losses = (0..steps).map(loss).collect();
-        bytemuck::cast_slice_mut(&mut checkpoint.parameters).copy_from_slice(parameters);
-        bytemuck::cast_slice_mut(&mut checkpoint.state).copy_from_slice(&state[..4 * self.lens[1]]);
     }
 
     /// Moves `checkpoint` to the end of the epoch of so many steps: where the newest snapshot is not from there, by a read-back.
@@ -395,5 +414,72 @@ impl GpuRun {
             self.keep(bytemuck::cast_slice(&read), steps, checkpoint);
         }
         Ok(())
+    }
+
+    /// Records and submits step `step` of private training, from 0, on the examples of `lot`, of which there may be none, with `noise`
+    /// on the sum of their gradients.
+    pub fn submit_private(
+        &mut self,
+        step: usize,
+        lot: &[u32],
+        noise: &[i32],
+        numbers: StepNumbers,
+    ) -> Result<Submission, EngineError> {
+        self.gpu.check()?;
+        // What is written here is there for what is submitted next, and no earlier submission sees it.
+        let queue = &self.gpu.queue;
+        queue.write_buffer(&self.order, 0, bytemuck::cast_slice(lot));
+        if let Some(buffer) = &self.noise {
+            queue.write_buffer(buffer, 0, bytemuck::cast_slice(noise));
+        }
+        let rows: Vec<usize> = lot.chunks(self.rows).map(<[u32]>::len).collect();
+        // An empty lot is one batch without rows.
+        let count = rows.len().max(1);
+        let rows_of = |batch: usize| rows.get(batch).copied().unwrap_or(0);
+        let uniforms = (0..count).map(|batch| BatchUniform {
+            rows: rows_of(batch) as u32,
+            first: (batch * self.rows) as u32,
+            index: match batch {
+                0 => step,
+                _ => self.lens[0] - self.batch_count() + batch,
+            } as u32,
+            key: numbers.key,
+            learning_rate: numbers.learning_rate,
+            own: numbers.own,
+            // The gradient of a batch is a mean.
+            share: rows_of(batch) as f32,
+        });
+        self.batches.write(&self.gpu, uniforms);
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for batch in 0..count {
+                let rows = rows_of(batch);
+                let mut record = |dispatches: &[Dispatch]| {
+                    self.batches.record(&mut pass, batch, rows, dispatches);
+                };
+                if rows > 0 {
+                    record(&self.dispatches);
+                    if let Some(add) = &self.add {
+                        record(std::slice::from_ref(&add[batch.min(1)]));
+                    }
+                }
+                if batch + 1 == count {
+                    record(&self.update);
+                }
+            }
+        }
+        let submitted = self.gpu.submit(encoder);
+        Ok(Submission {
+            steps: step + 1,
+            pending: submitted.done(&self.gpu),
+            snapshot: None,
+        })
+    }
+
+    /// Moves the parameters and the state of `checkpoint` to the end of an epoch of private training; the losses of its steps.
+    pub async fn end_private_epoch(&self, checkpoint: &mut Checkpoint) -> Result<Vec<f32>, EngineError> {
+        let read = self.gpu.read(&self.sources()).await?;
+        Ok(self.keep_state(bytemuck::cast_slice(&read), checkpoint))
     }
 }
