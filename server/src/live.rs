@@ -32,7 +32,7 @@ pub struct TaskConfig {
     pub seed: u64,
     /// The last round, if the task has one.
     pub round_limit: Option<u64>,
-    /// Where the task adds no noise: the largest squared norm of an update, in grid steps².
+    /// Where the task adds no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
     /// How the next model is made.
     pub strategy: Strategy,
@@ -42,11 +42,12 @@ impl TaskConfig {
     /// The part of a task that the rounds need.
     pub fn new(task: Task) -> Self {
         let manifest_json = task.manifest.to_json();
-        let noiseless = matches!(task.manifest.privacy, unsaid_protocol::Privacy::None);
+        // With noise on the gradients alone an update is clipped and rounded last, as without any.
+        let is_bounded = !matches!(task.manifest.privacy, unsaid_protocol::Privacy::Local { .. });
         Self {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
-            norm_bound: noiseless.then(|| task.encoding.bound_squared()),
+            norm_bound: is_bounded.then(|| task.encoding.bound_squared()),
             manifest: task.manifest,
             model: Arc::new(task.model),
             seed: task.seed,

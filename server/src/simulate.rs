@@ -15,7 +15,10 @@
 use std::collections::BTreeMap;
 
 use unsaid_engine::{EngineError, Examples};
-use unsaid_privacy::{AccountingError, Adjacency, Encoding, LocalNoise, PrivacyError, Rho};
+use unsaid_privacy::{
+    AccountingError, Adjacency, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho,
+    accounting::CompositionError,
+};
 use unsaid_protocol::{CheckIn, CheckInReply, ClientId, Privacy};
 
 use crate::{
@@ -91,6 +94,9 @@ pub enum SimulateError {
     /// A cost cannot be computed.
     #[error(transparent)]
     Accounting(#[from] AccountingError),
+    /// The cost of sampled steps cannot be computed.
+    #[error(transparent)]
+    Composition(#[from] CompositionError),
     /// The round machine refused what a client of a simulation does.
     #[error("the relay refused: {0}")]
     Refused(#[from] Refusal),
@@ -112,11 +118,20 @@ pub struct Simulation {
     config: TaskConfig,
     spec: unsaid_engine::TrainSpec,
     encoding: Encoding,
-    noise: Option<LocalNoise>,
+    noise: Noise,
     data: TrainingData,
     held_out: Vec<Examples>,
     settings: Settings,
     seed: Seed,
+}
+
+/// What protects the clients.
+enum Noise {
+    None,
+    /// Noise on each update.
+    Update(LocalNoise),
+    /// Noise on each sum of gradients, so clipped.
+    Gradients(ExampleNoise, f32),
 }
 
 impl Simulation {
@@ -156,10 +171,18 @@ impl Simulation {
         policy.min_clients = policy.min_clients.min(cohort);
         task.round_limit = None;
         let noise = match task.manifest.privacy {
-            Privacy::None => None,
+            Privacy::None => Noise::None,
             Privacy::Local { noise_multiplier } => {
                 let noise = LocalNoise::new(&task.encoding, noise_multiplier);
-                Some(noise.map_err(PrivacyError::from)?)
+                Noise::Update(noise.map_err(PrivacyError::from)?)
+            }
+            Privacy::Example {
+                clip_l2,
+                noise_multiplier,
+                sampling_rate,
+            } => {
+                let noise = ExampleNoise::new(noise_multiplier, sampling_rate, task.encoding.dimension());
+                Noise::Gradients(noise.map_err(PrivacyError::from)?, clip_l2 as f32)
             }
             _ => {
                 let message = "the simulator does not know this privacy mode".to_owned();
@@ -240,7 +263,9 @@ impl Simulation {
             aggregation: self.config.strategy.aggregation.name(),
             server: self.config.strategy.server.name(),
             noise_multiplier: match manifest.privacy {
-                Privacy::Local { noise_multiplier } => Some(noise_multiplier),
+                Privacy::Local { noise_multiplier } | Privacy::Example { noise_multiplier, .. } => {
+                    Some(noise_multiplier)
+                }
                 _ => None,
             },
             partition: self.data.partition.clone(),
@@ -358,15 +383,23 @@ impl Simulation {
         Ok((right / count, loss / count))
     }
 
-    /// ε of the client that took part most often; none in a task without noise.
-    fn epsilon(&self, taken_part: &BTreeMap<usize, u32>) -> Result<Option<f64>, AccountingError> {
-        let Some(noise) = &self.noise else {
-            return Ok(None);
-        };
+    /// ε of the client that took part most often; none in a task without noise. With noise on updates it is that of one update in place
+    /// of any other, with noise on gradients that of one example that is there or is not.
+    fn epsilon(&self, taken_part: &BTreeMap<usize, u32>) -> Result<Option<f64>, SimulateError> {
         let most = taken_part.values().max().copied().unwrap_or(0);
-        let round = noise.rho(Adjacency::ReplaceOne);
-        let spent: Rho = std::iter::repeat_n(round, most as usize).sum();
-        spent.epsilon(self.settings.delta).map(Some)
+        match &self.noise {
+            Noise::None => Ok(None),
+            Noise::Update(noise) => {
+                let round = noise.rho(Adjacency::ReplaceOne);
+                let spent: Rho = std::iter::repeat_n(round, most as usize).sum();
+                Ok(Some(spent.epsilon(self.settings.delta)?))
+            }
+            Noise::Gradients(noise, _) => {
+                let steps = self.spec.epochs.get() * noise.steps_per_epoch();
+                let spent = noise.curve(steps)?.times(most.into());
+                Ok(Some(spent.epsilon(self.settings.delta)?.0))
+            }
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
-use unsaid_engine::{Model, ModelSpec, SpecError, TrainSpec};
-use unsaid_privacy::Encoding;
+use unsaid_engine::{Model, ModelSpec, PrivateSteps, SpecError, TrainSpec};
+use unsaid_privacy::{Encoding, ExampleNoise};
 use unsaid_protocol::{DataSchema, Manifest, Privacy, RoundPolicy, TaskId, UpdateEncoding, VERSION};
 
 use crate::strategy::{Strategy, StrategyError, compose};
@@ -18,7 +18,7 @@ mod tests;
 pub use self::document::TaskFileError;
 use self::{
     document::{Document, Fault, Source},
-    number::{ClipL2, Count, DeadlineMs, GridStep, NoiseMultiplier},
+    number::{ClipGradientL2, ClipL2, Count, DeadlineMs, GridStep, NoiseMultiplier, SamplingRate},
 };
 
 /// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
@@ -99,12 +99,14 @@ struct UpdateSection {
     grid_step: Spanned<GridStep>,
 }
 
-/// The noise multiplier may stay in the file while the mode is `none`, so that switching noise off is one change.
+/// What a mode does not need may stay in the file, so that another mode is one change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PrivacySection {
     mode: Mode,
-    noise_multiplier: Option<NoiseMultiplier>,
+    noise_multiplier: Option<Spanned<NoiseMultiplier>>,
+    clip_l2: Option<ClipGradientL2>,
+    sampling_rate: Option<SamplingRate>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -112,6 +114,28 @@ struct PrivacySection {
 enum Mode {
     None,
     Local,
+    Example,
+}
+
+impl PrivacySection {
+    /// The mode with what it needs.
+    fn read(&self) -> Result<Privacy, &'static str> {
+        let noise_multiplier = self.noise_multiplier.as_ref().map(|it| it.get_ref().get());
+        Ok(match self.mode {
+            Mode::None => Privacy::None,
+            Mode::Local => Privacy::Local {
+                noise_multiplier: noise_multiplier.ok_or("mode \"local\" needs a noise_multiplier")?,
+            },
+            Mode::Example => Privacy::Example {
+                clip_l2: self.clip_l2.ok_or("mode \"example\" needs a clip_l2")?.get(),
+                noise_multiplier: noise_multiplier.ok_or("mode \"example\" needs a noise_multiplier")?,
+                sampling_rate: self
+                    .sampling_rate
+                    .ok_or("mode \"example\" needs a sampling_rate")?
+                    .get(),
+            },
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,21 +177,46 @@ impl TaskFile {
         };
         let encoding = Encoding::new(update.clip_l2, update.grid_step, model.parameter_count())
             .map_err(|error| Fault::at(self.update.grid_step.span(), error))?;
-        let privacy = match (
-            self.privacy.get_ref().mode,
-            self.privacy.get_ref().noise_multiplier,
-        ) {
-            (Mode::None, _) => Privacy::None,
-            (Mode::Local, Some(noise_multiplier)) => Privacy::Local {
-                noise_multiplier: noise_multiplier.get(),
-            },
-            (Mode::Local, None) => {
-                return Err(Fault::at(
-                    self.privacy.span(),
-                    "mode \"local\" needs a noise_multiplier",
-                ));
+        let privacy_span = self.privacy.span();
+        let privacy = self
+            .privacy
+            .get_ref()
+            .read()
+            .map_err(|message| Fault::at(privacy_span.clone(), message))?;
+        if let Privacy::Example {
+            clip_l2,
+            noise_multiplier,
+            sampling_rate,
+        } = privacy
+        {
+            let span = self
+                .privacy
+                .get_ref()
+                .noise_multiplier
+                .as_ref()
+                .map(Spanned::span);
+            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, model.parameter_count())
+                .map_err(|error| Fault::at(span.unwrap_or(privacy_span), error))?;
+            let fault = |field: &str, message: &dyn std::fmt::Display| {
+                Fault::of(format!("training.{field}"), self.training.span(), message)
+            };
+            if training.clip_examples_l2.is_some() {
+                let message = "must be left out with privacy mode \"example\": privacy.clip_l2 is the norm";
+                return Err(fault("clip_examples_l2", &message));
             }
-        };
+            let mut training = training.clone();
+            training.clip_examples_l2 = Some(clip_l2 as f32);
+            let steps = PrivateSteps {
+                steps_per_epoch: noise.steps_per_epoch(),
+                grid_step: ExampleNoise::grid_step(clip_l2 as f32),
+            };
+            model
+                .check_private(&training, steps)
+                .map_err(|error| match error {
+                    SpecError::Training { field, .. } => fault(field, &error),
+                    error => Fault::at(model_span.clone(), error),
+                })?;
+        }
         let (min_clients, target_clients) = (
             self.rounds.min_clients.get_ref().get(),
             self.rounds.target_clients.get_ref().get(),

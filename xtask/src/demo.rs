@@ -36,8 +36,9 @@ pub(crate) struct Options {
     /// Where the tabs train
     #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "webgpu"])]
     backend: String,
-    /// `local`: each tab adds differential-privacy noise before anything leaves it
-    #[arg(long, default_value = "local", value_parser = ["off", "local"])]
+    /// `local`: each tab adds differential-privacy noise before anything leaves it; `example`: while it trains, which protects single
+    /// digits
+    #[arg(long, default_value = "local", value_parser = ["off", "local", "example"])]
     noise: String,
     /// MNIST digits that each tab gets as its local data, 1 to 600
     #[arg(long, default_value_t = mnist::EXAMPLES_PER_SHARD, value_parser = examples)]
@@ -113,7 +114,11 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
 
     let mut relay = Command::new(&built.relay);
     relay.current_dir(&place.root);
-    relay.args(["serve", "--task", "server/tasks/mnist.toml", "--listen"]);
+    let task = match options.noise.as_str() {
+        "example" => "server/tasks/mnist-example.toml",
+        _ => "server/tasks/mnist.toml",
+    };
+    relay.args(["serve", "--task", task, "--listen"]);
     relay.arg(format!("127.0.0.1:{port}"));
     relay.arg("--store").arg(store.join("relay.redb"));
     relay.arg("--page").arg(&built.page).arg("--data").arg(&data);
@@ -122,7 +127,10 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     let set = |relay: &mut Command, key: &str, value: &dyn std::fmt::Display| {
         relay.arg("--set").arg(format!("{key}={value}"));
     };
-    let mode = if options.noise == "off" { "none" } else { "local" };
+    let mode = match options.noise.as_str() {
+        "off" => "none",
+        mode => mode,
+    };
     set(&mut relay, "privacy.mode", &format!("\"{mode}\""));
     if options.headless {
         set(&mut relay, "rounds.min_clients", &1);
@@ -141,7 +149,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
                 "clients": options.clients,
                 "rounds": options.rounds,
                 "backend": options.backend,
-                "noise": options.noise == "local",
+                "noise": options.noise != "off",
                 "partition": partition,
                 "examples": options.examples_per_client,
                 "stallMs": ROUND_DEADLINE_MS + 60_000,
@@ -287,7 +295,7 @@ fn headless(place: &Place, config: &Value, options: &Options) -> Result<()> {
     }
     if let Some(row) = rows
         .iter()
-        .find(|row| row.epsilon.is_some() != (options.noise == "local"))
+        .find(|row| row.epsilon.is_some() != (options.noise != "off"))
     {
         bail!(
             "round {} has ε {:?} with --noise {}",

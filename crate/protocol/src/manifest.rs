@@ -138,6 +138,19 @@ pub enum Privacy {
         /// σ of the noise, as a multiple of the L2 bound of a clipped, rounded update.
         noise_multiplier: f64,
     },
+    /// Differential privacy of single examples, unit: one example of one participant, adjacency: it is there or it is not. Each client
+    /// trains by DP-SGD (Abadi et al. 2016): every step takes each example by a secret coin of its own, clips its gradient, and adds noise
+    /// to the sum. The update that comes of it gets no more noise; the relay need not be trusted with any one example, but learns from it
+    /// what the participant's examples have in common. `training.batch_size` is the number of examples that a step is expected to take,
+    /// by which sums are divided, and an epoch is 1 / `sampling_rate` steps, rounded up: neither depends on how many examples there are.
+    Example {
+        /// An example's gradient is clipped to this L2 norm.
+        clip_l2: f64,
+        /// σ of the noise on each sum of gradients, as a multiple of what one example can add to it.
+        noise_multiplier: f64,
+        /// The probability with which a step takes an example.
+        sampling_rate: f64,
+    },
 }
 
 impl Document for Privacy {
@@ -148,6 +161,11 @@ impl Document for Privacy {
             "none" => Self::None,
             "local" => Self::Local {
                 noise_multiplier: f.required("noise_multiplier"),
+            },
+            "example" => Self::Example {
+                clip_l2: f.required("clip_l2"),
+                noise_multiplier: f.required("noise_multiplier"),
+                sampling_rate: f.required("sampling_rate"),
             },
             other => return Err(format!("unknown mode `{other}`")),
         };
@@ -311,7 +329,8 @@ impl Manifest {
                 "left out in a task with noise",
             )?;
         }
-        if let Privacy::Local { noise_multiplier } = self.privacy {
+        if let Privacy::Local { noise_multiplier } | Privacy::Example { noise_multiplier, .. } = self.privacy
+        {
             let field = "privacy.noise_multiplier";
             require(
                 positive(noise_multiplier),
@@ -324,6 +343,26 @@ impl Manifest {
                 field,
                 Decimal(noise_multiplier),
                 "at most 1,000,000",
+            )?;
+        }
+        if let Privacy::Example {
+            clip_l2,
+            sampling_rate,
+            ..
+        } = self.privacy
+        {
+            // Gradients are 32-bit floats, and so is their bound, and one 2¹⁸th of it.
+            require(
+                (1e-6..=1e6).contains(&clip_l2),
+                "privacy.clip_l2",
+                Decimal(clip_l2),
+                "between 0.000001 and 1,000,000",
+            )?;
+            require(
+                (1e-6..=1.0).contains(&sampling_rate),
+                "privacy.sampling_rate",
+                Decimal(sampling_rate),
+                "between 0.000001 and 1",
             )?;
         }
         let RoundPolicy {

@@ -1,11 +1,12 @@
 //! What a simulated client does in a round: the same steps as a browser's session.
 
 use futures_util::FutureExt;
-use unsaid_engine::{Device, EngineError, Examples, TrainSpec, Unobserved};
-use unsaid_privacy::PrivacyError;
+use rand_chacha::ChaCha20Rng;
+use unsaid_engine::{Chance, Device, EngineError, Examples, PrivateSteps, TrainSpec, Training, Unobserved};
+use unsaid_privacy::{ExampleNoise, PrivacyError};
 use unsaid_protocol::{ContentHash, UpdateFrame, UpdateId};
 
-use super::{Purpose, Simulation, client_id};
+use super::{Noise, Purpose, Simulation, client_id};
 
 /// A client that has trained.
 #[derive(Debug, Clone)]
@@ -26,11 +27,38 @@ pub(super) struct Framed {
     pub(super) clipped: bool,
 }
 
+/// The chance of a client's private training, from the simulation's seed.
+struct Seeded<'a> {
+    noise: &'a ExampleNoise,
+    rng: ChaCha20Rng,
+}
+
+impl Chance for Seeded<'_> {
+    fn lot(&mut self, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError> {
+        self.noise.lot(examples, lot, &mut self.rng);
+        Ok(())
+    }
+
+    fn noise(&mut self, noise: &mut [i32]) -> Result<(), EngineError> {
+        let drawn = self.noise.noise(noise, &mut self.rng);
+        drawn.map_err(|error| EngineError::Chance(error.to_string()))
+    }
+}
+
 impl Simulation {
     pub(super) fn train(&self, round: u64, client: usize, before: &[f32]) -> Result<Local, EngineError> {
         let examples = &self.data.clients[client];
         let seed = self.seed.order(Purpose::Order, round, client as u64);
-        let (after, loss) = self.fit(before, examples, &self.spec, seed)?;
+        let (after, loss) = match &self.noise {
+            Noise::Gradients(noise, clip_l2) => {
+                let mut chance = Seeded {
+                    noise,
+                    rng: self.seed.generator(Purpose::Lots, round, client as u64),
+                };
+                self.fit_privately(before, examples, *clip_l2, &mut chance)?
+            }
+            _ => self.fit(before, examples, &self.spec, seed)?,
+        };
         let change = after.iter().zip(before).map(|(after, before)| after - before);
         Ok(Local {
             client,
@@ -59,6 +87,31 @@ impl Simulation {
         Ok((trained.parameters, loss))
     }
 
+    /// As [`Simulation::fit`], privately for each example, as a browser's session does.
+    fn fit_privately(
+        &self,
+        from: &[f32],
+        examples: &Examples,
+        clip_l2: f32,
+        chance: &mut Seeded<'_>,
+    ) -> Result<(Vec<f32>, f32), EngineError> {
+        let mut spec = self.spec.clone();
+        spec.clip_examples_l2 = Some(clip_l2);
+        let steps = PrivateSteps {
+            steps_per_epoch: chance.noise.steps_per_epoch(),
+            grid_step: ExampleNoise::grid_step(clip_l2),
+        };
+        let mut observer = Unobserved;
+        let training = Training::new(&self.config.model, examples, &spec);
+        let training = training.run_private(from, steps, chance, &Device::Cpu, &mut observer);
+        let trained = training.now_or_never().unwrap_or(Err(EngineError::Stopped))?;
+        // Some lots are empty, and have no loss.
+        let steps = trained.losses.len().div_ceil(spec.epochs.get() as usize);
+        let last = &trained.losses[trained.losses.len() - steps..];
+        let loss = last.iter().sum::<f32>() / steps.max(1) as f32;
+        Ok((trained.parameters, loss))
+    }
+
     /// Clips, rounds, noises and frames a change, as `crate/src/protect.rs` does, but from the simulation's seed.
     pub(super) fn protect(
         &self,
@@ -70,7 +123,7 @@ impl Simulation {
         let mut rng = self.seed.generator(Purpose::Protection, round, client as u64);
         let encoded = self.encoding.encode(&local.change, &mut rng)?;
         let mut coordinates = encoded.coordinates;
-        if let Some(noise) = &self.noise {
+        if let Noise::Update(noise) = &self.noise {
             noise.add(&mut coordinates, &mut rng)?;
         }
         if let Some(most) = self.config.strategy.aggregation.max_weight() {

@@ -14,6 +14,8 @@ pub(super) enum Purpose {
     Order,
     /// How a client rounds, and its noise.
     Protection,
+    /// Which examples a client's private steps take, and their noise.
+    Lots,
     /// The order in which a baseline sees its examples.
     Baseline,
 }

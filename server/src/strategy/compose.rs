@@ -1,16 +1,19 @@
 //! Which aggregation rule goes with which privacy mode.
 //!
-//! | rule | `none` | `local` |
-//! |---|---|---|
-//! | `mean` | yes | yes |
-//! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times |
-//! | `norm-bounding` | yes | with a bound above the norm of the noise itself |
-//! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes: the noise is symmetric about each update |
-//! | `krum`, `multi-krum` | yes | **no**: the distances that they compare are those of the noise |
-//! | `centred-clipping` | yes | with a radius above the norm of the noise itself |
+//! | rule | `none` | `example` | `local` |
+//! |---|---|---|---|
+//! | `mean` | yes | yes | yes |
+//! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise | **no**: likewise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times |
+//! | `norm-bounding` | yes | yes | with a bound above the norm of the noise itself |
+//! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes | yes: the noise is symmetric about each update |
+//! | `krum`, `multi-krum` | yes | yes | **no**: the distances that they compare are those of the noise |
+//! | `centred-clipping` | yes | yes | with a radius above the norm of the noise itself |
+//!
+//! With `example` the noise was added to gradients while training, and an update is clipped like one without any: how long it can be,
+//! and how far apart two are, the clip norm says.
 //!
 //! Every rule is computed after the noise was added on the devices: it costs no further privacy (post-processing). What is
-//! refused is refused because it would reveal more, or because it would be noise. Every server optimiser goes with both modes.
+//! refused is refused because it would reveal more, or because it would be noise. Every server optimiser goes with every mode.
 //!
 //! With weights, the mean's sensitivity is not one client's share any more: replacing a client moves Σ wᵢuᵢ by up to
 //! 2 · `max_weight` · Δ, and Σ wᵢ by up to `max_weight` (McMahan, Ramage, Talwar, Zhang, “Learning Differentially Private
@@ -25,6 +28,13 @@ use unsaid_protocol::Privacy;
 
 use super::{Aggregation, StrategyError};
 
+const EXAMPLES_WITHOUT_NOISE: &str = "a client's number of examples would leave its device without noise";
+
+fn refused(rule: &Aggregation, mode: &str, reason: &str) -> StrategyError {
+    let message = format!("{} cannot go with privacy mode \"{mode}\": {reason}", rule.name());
+    StrategyError::new("aggregation", message)
+}
+
 /// Checks that `rule` can be used in a task of this privacy mode.
 ///
 /// # Errors
@@ -32,6 +42,12 @@ use super::{Aggregation, StrategyError};
 pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Result<(), StrategyError> {
     let noise_multiplier = match *privacy {
         Privacy::None => return Ok(()),
+        Privacy::Example { .. } => {
+            return match rule {
+                Aggregation::WeightedMean { .. } => Err(refused(rule, "example", EXAMPLES_WITHOUT_NOISE)),
+                _ => Ok(()),
+            };
+        }
         Privacy::Local { noise_multiplier } => noise_multiplier,
         _ => {
             let message = format!("{} is not known to go with this privacy mode", rule.name());
@@ -41,18 +57,13 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
             };
         }
     };
-    let refused = |reason: &str| {
-        let message = format!("{} cannot go with privacy mode \"local\": {reason}", rule.name());
-        Err(StrategyError::new("aggregation", message))
-    };
+    let refused = |reason: &str| Err(refused(rule, "local", reason));
     match *rule {
         Aggregation::Mean {}
         | Aggregation::CoordinateMedian {}
         | Aggregation::TrimmedMean { .. }
         | Aggregation::GeometricMedian { .. } => Ok(()),
-        Aggregation::WeightedMean { .. } => {
-            refused("a client's number of examples would leave its device without noise")
-        }
+        Aggregation::WeightedMean { .. } => refused(EXAMPLES_WITHOUT_NOISE),
         Aggregation::Krum { .. } | Aggregation::MultiKrum { .. } => {
             refused("the distances that it compares would be those of the noise")
         }

@@ -493,6 +493,11 @@ fn the_table_of_what_goes_together_is_kept() {
     let local = Privacy::Local {
         noise_multiplier: 1.0,
     };
+    let example = Privacy::Example {
+        clip_l2: 1.0,
+        noise_multiplier: 1.0,
+        sampling_rate: 0.1,
+    };
     // √(Δ² + 100·Δ²) ≈ 10 Δ, and Δ is a little above 1: 10.1 is below, 11 above.
     let table = [
         ("mean", Ok(())),
@@ -508,6 +513,12 @@ fn the_table_of_what_goes_together_is_kept() {
     for (rule, (name, expected)) in EVERY_RULE.into_iter().zip(table) {
         assert_eq!(rule.name(), name);
         assert_eq!(compose::check(&rule, &Privacy::None, &encoding), Ok(()), "{name}");
+        let with_example = compose::check(&rule, &example, &encoding);
+        assert_eq!(
+            with_example.is_ok(),
+            name != "weighted-mean",
+            "{name}: {with_example:?}"
+        );
         match (compose::check(&rule, &local, &encoding), expected) {
             (Ok(()), Ok(())) => {}
             (Err(error), Err(reason)) => assert!(error.message.contains(reason), "{error}"),

@@ -74,6 +74,15 @@ number!(
     "a number above 0 and at most 1e6"
 );
 number!(
+    /// Of the gradient of one example: a 32-bit float, like its 2¹⁸th part.
+    ClipGradientL2(f64), |found| positive(found, 1e6).filter(|number| *number >= 1e-6), "a number from 1e-6 to 1e6"
+);
+number!(
+    SamplingRate(f64),
+    |found| positive(found, 1.0).filter(|number| *number >= 1e-6),
+    "a number from 1e-6 to 1"
+);
+number!(
     /// Clients, or rounds.
     Count(u32), |found| whole(found, u32::MAX), "a whole number of at least 1"
 );

@@ -8,6 +8,81 @@ const GOOD: &str = concat!(
     "\n[evaluation]\nshard = \"test.shard\"\n"
 );
 
+const EXAMPLE: [&str; 3] = [
+    "privacy.mode=example",
+    "privacy.clip_l2=2",
+    "privacy.sampling_rate=0.01",
+];
+
+#[test]
+fn terms_of_example_level_privacy_that_cannot_be_followed_name_their_field() {
+    for (over, field, message) in [
+        (
+            "privacy.clip_l2=0",
+            "privacy.clip_l2",
+            "0 is not a number from 1e-6",
+        ),
+        ("privacy.clip_l2=1e7", "privacy.clip_l2", "10000000.0 is not"),
+        (
+            "privacy.sampling_rate=1.5",
+            "privacy.sampling_rate",
+            "1.5 is not a number",
+        ),
+        ("privacy.sampling_rate=nan", "privacy.sampling_rate", "NaN is not"),
+        (
+            "privacy.sampling_rate=1e-9",
+            "privacy.sampling_rate",
+            "is not a number",
+        ),
+        (
+            "privacy.noise_multiplier=300",
+            "privacy.noise_multiplier",
+            "leaves no room in 32 bits",
+        ),
+        (
+            "training.clip_examples_l2=1",
+            "training",
+            "privacy.clip_l2 is the norm",
+        ),
+        (
+            "training.accumulate=2",
+            "training",
+            "accumulate is 2, but must be 1",
+        ),
+        ("training.epochs=4294967295", "training", "fewer than 2^32 steps"),
+        (
+            "strategy.aggregation={ type = \"weighted-mean\", max_weight = 5 }",
+            "strategy",
+            "cannot go with privacy mode \"example\"",
+        ),
+    ] {
+        let mut overrides = EXAMPLE.to_vec();
+        overrides.push(over);
+        let error = parse(GOOD, &overrides).unwrap_err();
+        assert!(error.field.starts_with(field), "{over}: {error:?}");
+        assert!(error.message.contains(message), "{over}: {error}");
+    }
+    for left_out in ["privacy.clip_l2=2", "privacy.sampling_rate=0.01"] {
+        let overrides: Vec<&str> = EXAMPLE.into_iter().filter(|over| *over != left_out).collect();
+        let error = parse(GOOD, &overrides).unwrap_err();
+        assert!(
+            error.field == "privacy" && error.message.contains("needs a"),
+            "{error}"
+        );
+    }
+    let dropout = GOOD.replace("{ type = \"relu\" }", "{ type = \"dropout\", rate = 0.5 }");
+    assert!(parse(&dropout, &[]).is_ok());
+    let error = parse(&dropout, &EXAMPLE).unwrap_err();
+    assert!(
+        error.field == "model" && error.message.contains("dropout"),
+        "{error}"
+    );
+    // What another mode needs may stay in the file.
+    let mut overrides = EXAMPLE.to_vec();
+    overrides.push("privacy.mode=none");
+    assert_eq!(parse(GOOD, &overrides).unwrap().manifest.privacy, Privacy::None);
+}
+
 fn parse(text: &str, overrides: &[&str]) -> Result<Task, TaskFileError> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     Task::parse("t.toml", text, &overrides)
@@ -32,6 +107,18 @@ fn a_task_file_makes_a_manifest() {
     let noise_multiplier = 1.5;
     let local = parse(GOOD, &["privacy.mode=local"]).unwrap().manifest;
     assert_eq!(local.privacy, Privacy::Local { noise_multiplier });
+    let example = parse(GOOD, &EXAMPLE).unwrap().manifest;
+    let (clip_l2, sampling_rate) = (2.0, 0.01);
+    let expected = Privacy::Example {
+        clip_l2,
+        noise_multiplier,
+        sampling_rate,
+    };
+    assert_eq!(example.privacy, expected);
+    assert!(
+        example.training.get("clip_examples_l2").is_none(),
+        "it is said once"
+    );
     assert_eq!(manifest.training["optimizer"]["learning_rate"].to_string(), "0.1");
     assert_eq!(
         serde_json::from_value::<ModelSpec>(manifest.model.clone()).unwrap(),
@@ -538,6 +625,24 @@ fn the_schema_refuses_what_needs_no_other_field_to_be_wrong() {
         schema_takes(&without).is_err(),
         "local noise needs its multiplier"
     );
+    let example = GOOD.replace(
+        "mode = \"none\"",
+        "mode = \"example\"\nclip_l2 = 1.0\nsampling_rate = 0.1",
+    );
+    schema_takes(&example).unwrap();
+    assert!(parse(&example, &[]).is_ok());
+    for (good, bad) in [
+        ("clip_l2 = 1.0\n", ""),
+        ("sampling_rate = 0.1", "sampling_rate = 1.1"),
+        ("sampling_rate = 0.1", ""),
+        ("noise_multiplier = 1.5", ""),
+    ] {
+        let text = example.replace(good, bad);
+        assert!(
+            schema_takes(&text).is_err() && parse(&text, &[]).is_err(),
+            "{bad}"
+        );
+    }
     for lines in [
         "aggregation = { type = \"krumm\" }",
         "aggregation = { type = \"krum\" }",

@@ -30,6 +30,25 @@ pub(crate) fn manifest() -> Manifest {
     }
 }
 
+const fn example([clip_l2, noise_multiplier, sampling_rate]: [f64; 3]) -> Privacy {
+    Privacy::Example {
+        clip_l2,
+        noise_multiplier,
+        sampling_rate,
+    }
+}
+
+#[test]
+fn every_privacy_mode_is_read_as_it_was_written_and_weights_need_the_one_without_noise() {
+    for privacy in [Privacy::None, manifest().privacy, example([1.0, 1.1, 0.01])] {
+        let mut terms = manifest();
+        terms.privacy = privacy;
+        assert_eq!(Manifest::from_json(&terms.to_json()), Ok(terms.clone()));
+        terms.update.max_weight = Some(600);
+        assert_eq!(terms.check().is_ok(), privacy == Privacy::None, "{privacy:?}");
+    }
+}
+
 #[test]
 fn a_manifest_survives_a_round_trip_and_is_named_by_its_bytes() {
     let bytes = manifest().to_json();
@@ -64,7 +83,7 @@ fn a_strategy_and_weights_are_written_only_where_there_are_any() {
 #[test]
 fn each_senseless_value_names_its_field() {
     type Change = fn(&mut Manifest);
-    let cases: [(&str, Change); 12] = [
+    let cases: [(&str, Change); 16] = [
         ("update.max_weight", |m| m.update.max_weight = Some(0)),
         ("update.max_weight", |m| m.update.max_weight = Some((1 << 20) + 1)),
         ("parameters", |m| m.parameters = 0),
@@ -83,6 +102,12 @@ fn each_senseless_value_names_its_field() {
                 noise_multiplier: f64::INFINITY,
             }
         }),
+        ("privacy.noise_multiplier", |m| {
+            m.privacy = example([1.0, 0.0, 0.1])
+        }),
+        ("privacy.clip_l2", |m| m.privacy = example([f64::NAN, 1.0, 0.1])),
+        ("privacy.sampling_rate", |m| m.privacy = example([1.0, 1.0, 1.01])),
+        ("privacy.sampling_rate", |m| m.privacy = example([1.0, 1.0, 0.0])),
         ("rounds.min_clients", |m| m.rounds.min_clients = 0),
         ("rounds.target_clients", |m| m.rounds.target_clients = 1),
         ("rounds.deadline_ms", |m| m.rounds.deadline_ms = 0),
