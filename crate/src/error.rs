@@ -114,6 +114,7 @@ impl From<EngineError> for ClientError {
             EngineError::Data(error) => error.into(),
             EngineError::NonFinite { .. } => Self::NonFinite(error.to_string()),
             EngineError::Stopped => Self::Aborted,
+            EngineError::Chance(reason) => Self::NoEntropy(reason),
             error if is_of_gpu(&error) => Self::WebGpuUnavailable(error.to_string()),
             EngineError::Spec(_) => Self::BadManifest(error.to_string()),
             EngineError::Weights(_) => Self::BadModel(error.to_string()),

@@ -238,6 +238,9 @@ pub struct BudgetView {
     pub left: f64,
     /// Updates paid for.
     pub rounds: u64,
+    /// What ε protects: `update`, everything in an update, where every update paid for had noise of its own; `example`, any single
+    /// example, where some had noise on sums of gradients.
+    pub unit: &'static str,
     /// ε after one more round of this task; none in a task without noise, or before the manifest is read.
     pub if_one_more: Option<f64>,
 }

@@ -12,6 +12,7 @@ pub mod browser;
 mod error;
 pub mod events;
 pub mod feed;
+mod lots;
 pub mod ports;
 pub mod protect;
 pub mod random;

@@ -344,6 +344,11 @@ pub(crate) async fn budget(store: &impl Store, task: Option<&Task>) -> Result<Bu
             spent: ledger.spent_epsilon(),
             left: ledger.left_epsilon(),
             rounds: ledger.count(),
+            unit: if ledger.spent().is_of_updates() {
+                "update"
+            } else {
+                "example"
+            },
             if_one_more: cost.map(|cost| ledger.if_one_more(cost)),
         });
         Ok(())

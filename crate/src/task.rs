@@ -2,8 +2,8 @@
 //! that it asks for.
 
 use unsaid_document::Document;
-use unsaid_engine::{Model, ModelSpec, TrainSpec};
-use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, LocalNoise, PrivacyError};
+use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
+use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
 
 use crate::ClientError;
@@ -23,8 +23,10 @@ pub struct Task {
     pub training: TrainSpec,
     /// Clipping and the grid.
     pub encoding: Encoding,
-    /// The noise; none in a task without.
+    /// The noise on updates; none in a task without.
     pub noise: Option<LocalNoise>,
+    /// The noise on sums of gradients while training; none in a task without. The training then clips each example.
+    pub gradient_noise: Option<ExampleNoise>,
     /// The most updates that the person has booked in 24 hours.
     pub rounds_per_day: u32,
 }
@@ -42,7 +44,7 @@ impl Task {
         };
         let model = ModelSpec::read(manifest.model.clone()).map_err(|e| bad("model", &e))?;
         let model = Model::new(&model).map_err(|e| bad("model", &e))?;
-        let training = TrainSpec::read(manifest.training.clone()).map_err(|e| bad("training", &e))?;
+        let mut training = TrainSpec::read(manifest.training.clone()).map_err(|e| bad("training", &e))?;
         model.check_training(&training).map_err(|e| bad("training", &e))?;
         if model.parameter_count() != manifest.parameters as usize {
             let found = format!(
@@ -66,6 +68,10 @@ impl Task {
         let multiplier = match manifest.privacy {
             Privacy::None => None,
             Privacy::Local { noise_multiplier } => Some(noise_multiplier),
+            Privacy::Example { noise_multiplier, .. } => {
+                floors.check_example_level().map_err(PrivacyError::from)?;
+                Some(noise_multiplier)
+            }
             _ => return Err(bad("privacy", &"a mode that this version does not know")),
         };
         let clip_l2 = manifest.update.clip_l2;
@@ -74,10 +80,29 @@ impl Task {
             .map_err(PrivacyError::from)?;
         let encoding = Encoding::new(clip_l2, manifest.update.grid_step, model.parameter_count())
             .map_err(PrivacyError::from)?;
-        let noise = multiplier
-            .map(|z| LocalNoise::new(&encoding, z))
-            .transpose()
-            .map_err(PrivacyError::from)?;
+        let (mut noise, mut gradient_noise) = (None, None);
+        match manifest.privacy {
+            Privacy::Local { noise_multiplier } => {
+                noise = Some(LocalNoise::new(&encoding, noise_multiplier).map_err(PrivacyError::from)?);
+            }
+            Privacy::Example {
+                clip_l2,
+                noise_multiplier,
+                sampling_rate,
+            } => {
+                if training.clip_examples_l2.is_some() {
+                    return Err(bad("training", &"clip_examples_l2 beside privacy.clip_l2"));
+                }
+                training.clip_examples_l2 = Some(clip_l2 as f32);
+                let drawn = ExampleNoise::new(noise_multiplier, sampling_rate, model.parameter_count())
+                    .map_err(PrivacyError::from)?;
+                model
+                    .check_private(&training, private_steps(&drawn, &training))
+                    .map_err(|e| bad("training", &e))?;
+                gradient_noise = Some(drawn);
+            }
+            _ => {}
+        }
         let json = String::from_utf8_lossy(bytes).into_owned();
         Ok(Self {
             manifest,
@@ -87,15 +112,44 @@ impl Task {
             training,
             encoding,
             noise,
+            gradient_noise,
             rounds_per_day: floors.max_rounds_per_day,
         })
     }
 
-    /// What one round costs: any two updates of one participant are told apart no better than this (replace-one). None in a task
-    /// without noise.
+    /// What one round costs: with noise on updates, any two updates of one participant are told apart no better than this
+    /// (replace-one); with noise on gradients, any update and the one that it would have been with one example more or less. None in a
+    /// task without noise.
     pub fn round_cost(&self) -> Option<Cost> {
-        let noise = self.noise.as_ref();
-        noise.map(|noise| noise.rho(Adjacency::ReplaceOne).into())
+        let of_update = self.noise.as_ref();
+        let of_update = of_update.map(|noise| noise.rho(Adjacency::ReplaceOne).into());
+        let of_examples = self.gradient_noise.as_ref();
+        let of_examples = of_examples.map(|noise| {
+            let steps = self.steps_per_round();
+            Cost::of_examples(|order| noise.cost(order, steps))
+        });
+        of_update.or(of_examples)
+    }
+
+    /// Steps of a round's training, where they have noise; else 0.
+    pub fn steps_per_round(&self) -> u32 {
+        // Checked to fit when the manifest was read.
+        self.gradient_noise.as_ref().map_or(0, |noise| {
+            self.training.epochs.get().saturating_mul(noise.steps_per_epoch())
+        })
+    }
+
+    /// How training is cut into steps, and what draws them; none in a task without noise on gradients.
+    pub fn private_steps(&self) -> Option<(&ExampleNoise, PrivateSteps)> {
+        let noise = self.gradient_noise.as_ref()?;
+        Some((noise, private_steps(noise, &self.training)))
+    }
+}
+
+fn private_steps(noise: &ExampleNoise, training: &TrainSpec) -> PrivateSteps {
+    PrivateSteps {
+        steps_per_epoch: noise.steps_per_epoch(),
+        grid_step: ExampleNoise::grid_step(training.clip_examples_l2.unwrap_or_default()),
     }
 }
 
@@ -110,6 +164,7 @@ pub(crate) mod tests {
         max_clip_l2: 1e9,
         min_cohort: 1,
         max_rounds_per_day: u32::MAX,
+        example_level: true,
     };
 
     pub(crate) fn terms() -> Value {
@@ -168,6 +223,74 @@ pub(crate) mod tests {
         }
         let task = read(&with("/privacy", json!({"mode": "none"})), &NO_FLOORS).unwrap();
         assert_eq!(task.round_cost(), None);
+    }
+
+    pub(crate) fn example() -> Value {
+        json!({"mode": "example", "clip_l2": 0.5, "noise_multiplier": 2.0, "sampling_rate": 0.3})
+    }
+
+    #[test]
+    fn a_round_that_protects_examples_costs_the_curve_of_its_steps() {
+        let mut terms = with("/privacy", example());
+        terms["training"]["epochs"] = 3.into();
+        let task = read(&terms, &NO_FLOORS).unwrap();
+        let (noise, steps) = task.private_steps().unwrap();
+        // ⌈1/0.3⌉ = 4 steps, three times; the clip norm over 2¹⁸.
+        assert_eq!((steps.steps_per_epoch, steps.grid_step), (4, 0.5 / 262_144.0));
+        assert_eq!(
+            (task.steps_per_round(), task.training.clip_examples_l2),
+            (12, Some(0.5))
+        );
+        assert!(task.noise.is_none());
+        let cost = task.round_cost().unwrap();
+        assert!(!cost.is_of_updates() && cost.rho().get() == 0.0);
+        for (order, found) in Cost::ORDERS.into_iter().zip(cost.curve()) {
+            let expected = noise.cost(order, 12);
+            assert!(
+                (found / expected - 1.0).abs() < 1e-9,
+                "{order}: {found} {expected}"
+            );
+        }
+        // More steps, more noise, a larger rate.
+        let epsilon = |change: &dyn Fn(&mut Value)| {
+            let mut terms = terms.clone();
+            change(&mut terms);
+            let cost = read(&terms, &NO_FLOORS).unwrap().round_cost().unwrap();
+            cost.epsilon(1e-5).unwrap()
+        };
+        let here = epsilon(&|_| {});
+        assert!(here > 0.0 && epsilon(&|terms| terms["training"]["epochs"] = 4.into()) > here);
+        assert!(epsilon(&|terms| terms["privacy"]["noise_multiplier"] = 3.into()) < here);
+        assert!(epsilon(&|terms| terms["privacy"]["sampling_rate"] = 0.9.into()) > here);
+    }
+
+    #[test]
+    fn terms_that_protect_examples_only_are_refused_unless_the_floors_say_otherwise() {
+        let floors = ClientFloors::default();
+        let terms = with("/privacy", example());
+        match read(&terms, &floors) {
+            Err(ClientError::BelowFloor(reason)) => {
+                assert!(reason.contains("not you as a whole"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
+        let floors = ClientFloors {
+            example_level: true,
+            ..floors
+        };
+        assert!(read(&terms, &floors).is_ok());
+        // Who takes part without noise takes part with some.
+        let none = ClientFloors {
+            min_noise_multiplier: 0.0,
+            ..ClientFloors::default()
+        };
+        assert!(read(&terms, &none).is_ok());
+        let mut weak = terms;
+        weak["privacy"]["noise_multiplier"] = 0.49.into();
+        match read(&weak, &floors) {
+            Err(ClientError::BelowFloor(reason)) => assert!(reason.contains("0.49"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -250,6 +373,37 @@ pub(crate) mod tests {
             ("layer 0", with("/model/layers/0/units", json!(0))),
             ("noise_multiplier", with("/privacy/noise_multiplier", json!(0.0))),
             ("noise_multiplier", with("/privacy/noise_multiplier", json!(-1.0))),
+            ("clip_examples_l2 beside", {
+                let mut terms = with("/privacy", example());
+                terms["training"]["clip_examples_l2"] = 1.into();
+                terms
+            }),
+            ("accumulate is 2", {
+                let mut terms = with("/privacy", example());
+                terms["training"]["accumulate"] = 2.into();
+                terms
+            }),
+            ("dropout", {
+                let mut terms = with("/privacy", example());
+                terms["model"]["layers"] =
+                    json!([{"type": "dropout", "rate": 0.5}, {"type": "dense", "units": 3}]);
+                terms
+            }),
+            ("fewer than 2^32", {
+                let mut terms = with("/privacy", example());
+                terms["training"]["epochs"] = u32::MAX.into();
+                terms
+            }),
+            ("no room", {
+                let mut terms = with("/privacy", example());
+                terms["privacy"]["noise_multiplier"] = 1e4.into();
+                terms
+            }),
+            ("privacy.sampling_rate", {
+                let mut terms = with("/privacy", example());
+                terms["privacy"]["sampling_rate"] = 2.into();
+                terms
+            }),
             ("clip_l2", with("/update/clip_l2", json!(0.0))),
             ("grid_step", with("/update/grid_step", json!(1e-12))),
             ("rounds.target_clients", with("/rounds/target_clients", json!(1))),

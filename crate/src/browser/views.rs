@@ -1,7 +1,6 @@
 //! What JavaScript is shown of the task and of the local data. `pkg/src/types.ts` has the types.
 
 use serde::Serialize;
-use unsaid_privacy::{Adjacency, Cost};
 use unsaid_protocol::{DataSchema, Privacy};
 use wasm_bindgen::JsValue;
 
@@ -54,6 +53,14 @@ enum PrivacyView {
         epsilon_per_round: f64,
         delta: f64,
     },
+    Example {
+        noise_multiplier: f64,
+        clip_l2: f64,
+        sampling_rate: f64,
+        steps_per_round: u32,
+        epsilon_per_round: f64,
+        delta: f64,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -73,22 +80,38 @@ pub(super) async fn manifest_view(session: &Session<BrowserPorts>) -> Result<JsV
             "a kind of data that was checked is unknown".into(),
         ));
     };
-    let privacy = match (manifest.privacy, &task.noise) {
-        (Privacy::Local { noise_multiplier }, Some(noise)) => {
+    let privacy = match task.round_cost() {
+        None => PrivacyView::None,
+        Some(cost) => {
             let delta = session.budget().await?.delta;
-            let cost = Cost::from(noise.rho(Adjacency::ReplaceOne));
             let epsilon_per_round = cost
                 .epsilon(delta)
                 .map_err(|error| ClientError::Internal(error.to_string()))?;
-            let sigma = noise.sigma_steps() * manifest.update.grid_step;
-            PrivacyView::Local {
-                noise_multiplier,
-                sigma,
-                epsilon_per_round,
-                delta,
+            match (manifest.privacy, &task.noise) {
+                (Privacy::Local { noise_multiplier }, Some(noise)) => PrivacyView::Local {
+                    noise_multiplier,
+                    sigma: noise.sigma_steps() * manifest.update.grid_step,
+                    epsilon_per_round,
+                    delta,
+                },
+                (
+                    Privacy::Example {
+                        clip_l2,
+                        noise_multiplier,
+                        sampling_rate,
+                    },
+                    _,
+                ) => PrivacyView::Example {
+                    noise_multiplier,
+                    clip_l2,
+                    sampling_rate,
+                    steps_per_round: task.steps_per_round(),
+                    epsilon_per_round,
+                    delta,
+                },
+                _ => PrivacyView::None,
             }
         }
-        _ => PrivacyView::None,
     };
     Ok(to_js(&ManifestView {
         hash: task.hash.to_string(),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress};
+use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress, Training};
 use unsaid_privacy::Charge;
 use unsaid_protocol::{ClientId, ContentHash};
 
@@ -12,6 +12,7 @@ use crate::{
     abort::Abort,
     backend::{self, Backend, BackendChoice},
     events::State,
+    lots::Lots,
     ports::{Clock, Listener, LocalTraining, Pending, Ports, Relay, Store},
     protect::{Learned, Protected, protect},
 };
@@ -141,7 +142,15 @@ impl<P: Ports> Session<P> {
         };
         // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
         let instead = (self.choice == BackendChoice::Auto).then_some(&Device::Cpu);
-        let on = async |device: &Device| self.ports.train(job, device, &mut watch).await;
+        let on = async |device: &Device| match self.task.private_steps() {
+            None => self.ports.train(job, device, &mut watch).await,
+            Some((noise, steps)) => {
+                let mut lots = Lots::new(noise);
+                Training::new(&self.task.model, examples, &self.task.training)
+                    .run_private(before, steps, &mut lots, device, &mut watch)
+                    .await
+            }
+        };
         let (trained, failed) = backend::or_instead(&backend.device, instead, on).await?;
         if let Some(reason) = failed.or(watch.fallback) {
             // A device that was lost, or failed, is not asked again in this session.

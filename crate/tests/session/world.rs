@@ -17,7 +17,7 @@ pub use self::{
     listener::Recorder,
     relay::{MemoryRelay, Upload, down, refusal},
     store::{Fails, MemoryStore},
-    terms::{manifest, noiseless, task, training},
+    terms::{example, manifest, noiseless, task, training},
 };
 
 /// δ of every budget here.

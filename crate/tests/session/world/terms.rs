@@ -10,6 +10,7 @@ pub const NO_FLOORS: ClientFloors = ClientFloors {
     max_clip_l2: 1e9,
     min_cohort: 1,
     max_rounds_per_day: u32::MAX,
+    example_level: true,
 };
 
 /// Terms of a small task with noise: 67 parameters.
@@ -60,6 +61,18 @@ pub fn training(learning_rate: f64) -> serde_json::Value {
 pub fn noiseless() -> Manifest {
     Manifest {
         privacy: Privacy::None,
+        ..manifest()
+    }
+}
+
+/// The same terms with noise on gradients, that protects single examples.
+pub fn example() -> Manifest {
+    Manifest {
+        privacy: Privacy::Example {
+            clip_l2: 1.0,
+            noise_multiplier: 4.0,
+            sampling_rate: 0.1,
+        },
         ..manifest()
     }
 }
