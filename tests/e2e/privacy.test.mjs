@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ledgerEpsilon, rhoPerRound } from "./lib/accountant.mjs";
+import { ledgerEpsilon, rhoPerRound, sampledEpsilon } from "./lib/accountant.mjs";
 import { scene, until, within } from "./lib/scene.mjs";
 
 const DELTA = 1e-5;
@@ -86,6 +86,45 @@ test("a budget for two rounds pays two rounds", async () => {
     assert.equal(raised.value.rounds, 2);
     assert.equal((await one.run({ rounds: 1 })).value?.reason, "rounds-done");
     assert.equal((await one.call("budget.get")).value.rounds, 3);
+  });
+});
+
+for (const backend of ["cpu", "webgpu"]) {
+  test(`on ${backend}, a task that protects single examples is paid for by its steps, and its update gets no more noise`, async (t) => {
+    const set = { "privacy.mode": "example", "privacy.clip_l2": 1, "privacy.sampling_rate": 0.2, "privacy.noise_multiplier": 2 };
+    await scene({ set: { ...set, "training.epochs": 2, "training.batch_size": 120 } }, async ({ tab }) => {
+      const one = await (await tab()).ready({ backend, budget: { epsilon: 1e6, delta: DELTA } });
+      const { privacy } = (await one.call("manifest")).value;
+      assert.deepEqual([privacy.mode, privacy.stepsPerRound, privacy.samplingRate, privacy.clipL2], ["example", 10, 0.2, 1]);
+      close(privacy.epsilonPerRound, sampledEpsilon(10, 0.2, 2, DELTA));
+      await one.run({ rounds: 2 });
+      const { value: after } = await one.call("budget.get");
+      close(after.spent, sampledEpsilon(20, 0.2, 2, DELTA));
+      assert.deepEqual([after.rounds, after.unit], [2, "example"]);
+      const [update] = await one.events("update");
+      assert.equal(update.sigmaSteps, 0);
+      assert.deepEqual(update.histogram.before, update.histogram.after);
+      // ε of the same steps, were nothing sampled: the ledger knows better.
+      assert.ok(after.spent < 0.6 * sampledEpsilon(20, 0.999999, 2, DELTA));
+      const [event] = await one.events("backend");
+      assert.equal(event.backend, backend);
+      t.diagnostic(`ε = ${after.spent.toFixed(3)} after 2 rounds`);
+    });
+  });
+}
+
+test("a task that protects single examples only is refused unless the page asks for that", async () => {
+  const set = { "privacy.mode": "example", "privacy.clip_l2": 1, "privacy.sampling_rate": 0.2, "privacy.noise_multiplier": 2 };
+  await scene({ set }, async ({ proxy, tab }) => {
+    const one = await tab();
+    const opened = await one.connect({ floors: { minCohort: 1 } });
+    const failed = opened.code ? opened : await one.call("manifest");
+    assert.equal(failed.code, "manifest-below-floor", failed.message);
+    assert.match(failed.message, /not you as a whole/);
+    assert.equal(proxy.to("/v1/tasks/mnist/check-in").length, 0);
+    const other = await tab();
+    assert.equal((await other.connect({ floors: { minCohort: 1, exampleLevel: true } })).code, undefined);
+    assert.equal((await other.call("manifest")).value.privacy.mode, "example");
   });
 });
 

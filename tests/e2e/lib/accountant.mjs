@@ -26,3 +26,23 @@ export function epsilonOf(rho, delta) {
 /** The ledger's ε of ρ at its budget's δ. Rounds are chosen as one goes, so δ is shared out among the orders that may decide: 7/8 of it
  * for noise on whole updates (PRIVACY.md, “The ledger”). */
 export const ledgerEpsilon = (rho, delta) => epsilonOf(rho, (7 / 8) * delta);
+
+/** The orders at which the ledger counts what steps of training cost that have noise on their gradients. */
+const ORDERS = [2, 3, 5, 8, 12, 20, 36, 72];
+
+/** The ledger's ε of `steps` such steps, each of which takes an example with probability `rate`, at its share of δ for each order, 1/64:
+ * ln A/(α−1) a step, A = Σ C(α,k)(1−q)^(α−k) q^k e^((k²−k)/2z²) (Mironov, Talwar, Zhang 2019, section 3.3). */
+export function sampledEpsilon(steps, rate, noiseMultiplier, delta) {
+  const at = (alpha) => {
+    const terms = [];
+    let lnChoose = 0;
+    for (let k = 0; k <= alpha; k++) {
+      if (k > 0) lnChoose += Math.log((alpha - k + 1) / k);
+      terms.push(lnChoose + (alpha - k) * Math.log1p(-rate) + k * Math.log(rate) + (k * k - k) / (2 * noiseMultiplier ** 2));
+    }
+    const most = Math.max(...terms);
+    const lnA = most + Math.log(terms.reduce((sum, term) => sum + Math.exp(term - most), 0));
+    return (steps * lnA) / (alpha - 1) + Math.log1p(-1 / alpha) - Math.log((alpha * delta) / 64) / (alpha - 1);
+  };
+  return Math.max(0, Math.min(...ORDERS.map(at)));
+}
