@@ -7,6 +7,7 @@ export { connect } from "./client.js";
 export type { CallOptions, Client, ConnectOptions, JoinOptions, LocalData, PrivacyBudget } from "./client.js";
 export { errorCodes, UnsaidError } from "./errors.js";
 export type { ErrorCode, Problem } from "./errors.js";
+export { explain } from "./explain.js";
 export type * from "./types.js";
 
 // accountant.d.ts
@@ -114,6 +115,16 @@ export interface PrivacyBudget {
      * spent stays spent.
      */
     set(budget: Budget, options?: CallOptions): Promise<BudgetView>;
+    /** The ledger, byte for byte as it is stored (JSON): each update paid for, with its task, time, hash and cost. */
+    export(options?: CallOptions): Promise<string>;
+    /**
+     * Forgets the ledger, for all tasks of this origin, and with it every id by which a relay could tell that this browser came back.
+     * Nothing counts any more what was spent, and what was sent stays sent: it is the person's to decide, so ask first. Local data
+     * stays. A run of another tab that is under way keeps its id until it ends.
+     *
+     * @throws UnsaidError `busy` while this client takes part.
+     */
+    erase(options?: CallOptions): Promise<BudgetView>;
 }
 /** One participant of one task. All its work is done in a worker. */
 export interface Client {
@@ -164,6 +175,13 @@ export interface Floors {
     readonly maxClipL2?: number;
     /** Least number of updates that a round may publish with. Default 2. */
     readonly minCohort?: number;
+    /** Most rounds that this browser pays for in 24 hours, in all tasks of this origin. Default, and at most, 1,024. */
+    readonly maxRoundsPerDay?: number;
+    /**
+     * Whether to take part in tasks that protect any single example, and not the participant as a whole. Default: no, unless
+     * `minNoiseMultiplier` is 0.
+     */
+    readonly exampleLevel?: boolean;
 }
 /** What a session is opened with. */
 export interface OpenOptions {
@@ -232,6 +250,24 @@ export type PrivacyTerms = {
     readonly epsilonPerRound: number;
     /** The δ of the person's budget. */
     readonly delta: number;
+} | {
+    /**
+     * Noise is added on this device while it trains, to each sum of gradients (DP-SGD). What it protects is any single example, that is
+     * there or is not: the relay need not be trusted with one, but sees what they have in common.
+     */
+    readonly mode: "example";
+    /** σ as a multiple of what one example can add to a sum. */
+    readonly noiseMultiplier: number;
+    /** The L2 norm that an example's gradient is clipped to. */
+    readonly clipL2: number;
+    /** The probability with which a step takes an example. */
+    readonly samplingRate: number;
+    /** Steps of a round's training. */
+    readonly stepsPerRound: number;
+    /** ε of one round alone, at `delta`. */
+    readonly epsilonPerRound: number;
+    /** The δ of the person's budget. */
+    readonly delta: number;
 };
 /** How much local data there is. */
 export interface DataSummary {
@@ -252,6 +288,11 @@ export interface BudgetView {
     readonly left: number;
     /** Number of updates debited. */
     readonly rounds: number;
+    /**
+     * What ε protects: everything in an update, where every update debited had noise of its own; any single example, where some had noise
+     * on sums of gradients.
+     */
+    readonly unit: "update" | "example";
     /** ε after one more round of this task; null where the task asks for no noise or is not known yet. */
     readonly ifOneMore: number | null;
 }
@@ -259,7 +300,7 @@ export interface BudgetView {
 export interface RunSummary {
     /** Rounds that this client contributed to. */
     readonly rounds: number;
-    readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted";
+    readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted" | "daily-limit";
     /** Where it trained last: `cpu` or `webgpu`; `none` where it did not train. */
     readonly backend: string;
 }
@@ -423,7 +464,7 @@ export type ClientEventOf<T extends ClientEventType> = T extends "*" ? ClientEve
  * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
  * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
  */
-export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
+export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "daily-limit", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
 /** One of {@link errorCodes}. */
 export type ErrorCode = (typeof errorCodes)[number];
 /** A relay's refusal: a problem document (RFC 9457) with a stable `type`. */
@@ -447,6 +488,18 @@ export declare class UnsaidError extends Error {
         readonly cause?: unknown;
     });
 }
+
+// explain.d.ts
+import type { BudgetView } from "./types.js";
+/**
+ * What the spent ε means, in plain words: one paragraph of text for the person whose ledger it is.
+ *
+ * ```ts
+ * import { explain } from "unsaid";
+ * element.textContent = explain(await client.budget.get());
+ * ```
+ */
+export declare function explain({ spent, epsilon, delta, rounds, unit }: BudgetView): string;
 
 // trainer.d.ts
 import type { ModelSpec, Optimizer, Schedule } from "./model-spec.js";

@@ -33,7 +33,12 @@ function checkFloors(floors: Floors): Floors {
       throw bad(`floors.${name} is ${value}, but must be a whole number below 2³²`);
     }
   }
-  return Object.fromEntries(names.filter((name) => floors[name] !== undefined).map((name) => [name, floors[name]]));
+  const { exampleLevel } = floors;
+  if (exampleLevel !== undefined && typeof exampleLevel !== "boolean") {
+    throw bad(`floors.exampleLevel is ${String(exampleLevel)}, but must be true or false`);
+  }
+  const all = [...names, "exampleLevel"] as const;
+  return Object.fromEntries(all.filter((name) => floors[name] !== undefined).map((name) => [name, floors[name]]));
 }
 
 /** The options that the worker is opened with: nothing else that a caller may have put beside them. */

@@ -22,6 +22,11 @@ export interface Floors {
   readonly minCohort?: number;
   /** Most rounds that this browser pays for in 24 hours, in all tasks of this origin. Default, and at most, 1,024. */
   readonly maxRoundsPerDay?: number;
+  /**
+   * Whether to take part in tasks that protect any single example, and not the participant as a whole. Default: no, unless
+   * `minNoiseMultiplier` is 0.
+   */
+  readonly exampleLevel?: boolean;
 }
 
 /** What a session is opened with. */
@@ -95,6 +100,25 @@ export type PrivacyTerms =
       readonly epsilonPerRound: number;
       /** The δ of the person's budget. */
       readonly delta: number;
+    }
+  | {
+      /**
+       * Noise is added on this device while it trains, to each sum of gradients (DP-SGD). What it protects is any single example, that is
+       * there or is not: the relay need not be trusted with one, but sees what they have in common.
+       */
+      readonly mode: "example";
+      /** σ as a multiple of what one example can add to a sum. */
+      readonly noiseMultiplier: number;
+      /** The L2 norm that an example's gradient is clipped to. */
+      readonly clipL2: number;
+      /** The probability with which a step takes an example. */
+      readonly samplingRate: number;
+      /** Steps of a round's training. */
+      readonly stepsPerRound: number;
+      /** ε of one round alone, at `delta`. */
+      readonly epsilonPerRound: number;
+      /** The δ of the person's budget. */
+      readonly delta: number;
     };
 
 /** How much local data there is. */
@@ -117,6 +141,11 @@ export interface BudgetView {
   readonly left: number;
   /** Number of updates debited. */
   readonly rounds: number;
+  /**
+   * What ε protects: everything in an update, where every update debited had noise of its own; any single example, where some had noise
+   * on sums of gradients.
+   */
+  readonly unit: "update" | "example";
   /** ε after one more round of this task; null where the task asks for no noise or is not known yet. */
   readonly ifOneMore: number | null;
 }

@@ -13,7 +13,7 @@ export type SessionOverrides = Partial<WasmSession> & {
 };
 
 export const summary = { examples: 0, perClass: [0, 0], bytes: 0 };
-export const budget: BudgetView = { epsilon: 8, delta: 1e-5, spent: 0, left: 8, rounds: 0, ifOneMore: null };
+export const budget: BudgetView = { epsilon: 8, delta: 1e-5, spent: 0, left: 8, rounds: 0, unit: "update", ifOneMore: null };
 
 export class WorkerDouble extends EventTarget implements WorkerLike {
   readonly #channel = new MessageChannel();

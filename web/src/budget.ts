@@ -3,7 +3,7 @@
 import { explain, type Budget, type BudgetView, type ManifestView } from "unsaid";
 
 import { button, byId, element, say } from "./dom.js";
-import { limitFor, roundsWithin, type Spending } from "./epsilon.js";
+import { limitFor, roundUp, roundsWithin, type Spending } from "./epsilon.js";
 import * as format from "./format.js";
 import { warning, worthOf } from "./honesty.js";
 import type { View } from "./view.js";
@@ -106,18 +106,34 @@ function spending({ budget, manifest }: View): Spending | null {
   return { spent: budget.spent, delta: budget.delta, noiseMultiplier: manifest.privacy.noiseMultiplier };
 }
 
+/** A limit to propose. What many rounds cost that protect single examples only the ledger can say: twice the ε of one pays for more. */
+export function proposal(view: View): number | null {
+  const past = spending(view);
+  if (past) return limitFor(PROPOSED_ROUNDS, past);
+  const more = view.budget?.ifOneMore;
+  return more == null ? null : roundUp(2 * more);
+}
+
+/** What a limit pays for; null where that is not one round. */
+export function paysFor(limit: number, view: View): string | null {
+  const past = spending(view);
+  if (!past) return limit >= (view.budget?.ifOneMore ?? Infinity) ? "at least one more update" : null;
+  const rounds = limit >= 0 ? roundsWithin(limit, past) : 0;
+  return rounds > 0 ? `about ${format.plural(rounds, "update")}` : null;
+}
+
 /** Explains what a round costs, proposes a limit, and lets the person decide. */
 export function showRaise(view: View): void {
   const { budget, manifest } = view;
-  const past = spending(view);
-  if (budget?.ifOneMore == null || !past) return;
+  const limit = proposal(view);
+  if (budget?.ifOneMore == null || limit === null) return;
   const after = format.epsilon(budget.ifOneMore);
   const words = warning(manifest, budget);
   const cost = budget.spent > 0 ? `You have spent ε = ${format.epsilon(budget.spent)}, and one more round takes you to ${after}` : `One round costs ε = ${after}`;
   say(element("raise-text"), `${words && budget.spent === 0 ? words.cause : `${cost}.`} Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent unless you allow more.`);
   say(element("raise-why"), words ? `${words.why} ${words.needed}` : "");
   say(element("raise-honest"), words ? "So allow it for the demonstration only, with data that may be seen, such as the MNIST digits." : "Allow more if that is worth it to you. Staying out costs nothing.");
-  byId("raise-value", HTMLInputElement).value = String(limitFor(PROPOSED_ROUNDS, past));
+  byId("raise-value", HTMLInputElement).value = String(limit);
   describeRaise(view);
   element("raise").hidden = false;
   drawWarnings(view);
@@ -127,13 +143,12 @@ export function showRaise(view: View): void {
 
 /** Says on the button what is allowed, and below it what that pays for. */
 function describeRaise(view: View): void {
-  const past = spending(view);
   const value = byId("raise-value", HTMLInputElement).valueAsNumber;
-  const rounds = past && value >= 0 ? roundsWithin(value, past) : 0;
+  const paid = paysFor(value, view);
   const go = button("raise-go");
-  go.disabled = rounds === 0;
+  go.disabled = paid === null;
   say(go, value >= 0 ? `Allow ε = ${format.epsilon(value)} and join` : "Allow and join");
-  const pays = rounds > 0 ? `It pays for about ${format.plural(rounds, "update")}, of all tabs of this browser together` : "It does not pay for one round";
+  const pays = paid === null ? "It does not pay for one round" : `It pays for ${paid}, of all tabs of this browser together`;
   say(element("raise-pays"), `${pays}. It is kept for later visits; lower it at any time under “Privacy budget”. What is spent stays spent.`);
 }
 
@@ -188,5 +203,6 @@ export function drawBudget(view: View): void {
 function perRound(manifest: ManifestView | null): string {
   if (!manifest) return "–";
   const { privacy } = manifest;
-  return privacy.mode === "local" ? `ε ${format.epsilon(privacy.epsilonPerRound)}` : "no promise";
+  if (privacy.mode === "none") return "no promise";
+  return `ε ${format.epsilon(privacy.epsilonPerRound)}${privacy.mode === "example" ? ", for any one example" : ""}`;
 }

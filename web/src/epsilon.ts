@@ -49,6 +49,11 @@ export interface Spending {
 export function limitFor(rounds: number, { spent, delta, noiseMultiplier }: Spending): number {
   // A thousandth more, because the exact σ is not in the terms, and the spent ε is rounded up.
   const epsilon = 1.001 * epsilonOf(rhoOf(spent, delta) + rounds * rhoPerRound(noiseMultiplier), delta);
+  return roundUp(epsilon);
+}
+
+/** Rounded up to two digits. */
+export function roundUp(epsilon: number): number {
   const unit = 10 ** (Math.floor(Math.log10(epsilon)) - 1);
   return Number((Math.ceil(epsilon / unit) * unit).toPrecision(2));
 }

@@ -25,7 +25,7 @@ export interface Warning {
 }
 
 /** Whether the noise of a single round is too weak to protect anyone. */
-export const isWeak = ({ privacy }: ManifestView): boolean => privacy.mode === "local" && privacy.epsilonPerRound > WORTHLESS;
+export const isWeak = ({ privacy }: ManifestView): boolean => privacy.mode !== "none" && privacy.epsilonPerRound > WORTHLESS;
 
 /** What must be said before someone joins; null where the terms protect. */
 export function warning(manifest: ManifestView | null, budget: BudgetView | null): Warning | null {
@@ -53,6 +53,15 @@ export function warning(manifest: ManifestView | null, budget: BudgetView | null
       short: `${cause} Go on only with data that may be seen.`,
       why: "Every update you send adds to what others can learn about your data. The noise of one round alone would still protect.",
       needed: "To be protected, one takes part in fewer rounds.",
+    };
+  }
+  if (privacy.mode === "example") {
+    return {
+      title: "This noise protects nobody.",
+      cause,
+      short: `${cause} Take part with data that may be seen.`,
+      why: `Each of ${format.plural(privacy.stepsPerRound, "step")} tells something about your examples, and its noise is only ${format.number(privacy.noiseMultiplier)} times what one of them can add.`,
+      needed: "To protect single examples, the task would need more noise, fewer steps, or steps that take fewer of them.",
     };
   }
   const more = (STRONG / privacy.noiseMultiplier) ** 2;

@@ -76,6 +76,7 @@ function sentence(view: View): string {
     case "waiting-for-other-tab":
       return "Other tabs of this browser take part already. This one waits for a place.";
     case "protecting":
+      if (manifest.privacy.mode === "example") return "Clipping the change, which was trained with noise, and paying for it.";
       return manifest.privacy.mode === "local" ? "Clipping the change, adding noise, paying for it." : "Clipping the change. This task adds no noise.";
     case "uploading":
       return "Sending one update to the relay.";

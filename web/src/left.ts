@@ -46,12 +46,14 @@ function drawUpdate({ update, manifest }: View): void {
   element("left-some").hidden = update === null;
   if (!update || update === drawnUpdate) return;
   drawnUpdate = update;
-  const noisy = update.sigmaSteps > 0;
+  const trained = manifest?.privacy.mode === "example";
+  const noisy = update.sigmaSteps > 0 || trained;
   const pill = element("left-noise");
   pill.hidden = false;
   const weak = manifest !== null && isWeak(manifest);
   pill.dataset["tone"] = noisy && !weak ? "good" : "bad";
-  say(pill, !noisy ? "not noised" : weak ? "weakly noised before sending" : "noised before sending");
+  const when = trained ? "while training" : "before sending";
+  say(pill, !noisy ? "not noised" : weak ? `weakly noised ${when}` : `noised ${when}`);
   const clip = manifest?.update.clipL2;
   const norm = format.number(update.normBeforeClip);
   const sigma = manifest ? format.number(update.sigmaSteps * manifest.update.gridStep) : null;
@@ -61,9 +63,9 @@ function drawUpdate({ update, manifest }: View): void {
     fact("To", `${location.host}, the relay`),
     fact("Holds", `${format.count(update.coordinates)} coordinates of ${format.plural(update.widthBytes, "byte")}`),
     fact("Length of the change", update.clipped ? `${norm}, shortened to ${clip === undefined ? "the limit" : format.number(clip)}` : `${norm}, within the limit`),
-    fact("Noise", noisy ? `σ = ${sigma === null ? `${format.number(update.sigmaSteps)} grid steps` : `${sigma} on each coordinate`}` : "none"),
+    fact("Noise", trained ? "on every step of training" : noisy ? `σ = ${sigma === null ? `${format.number(update.sigmaSteps)} grid steps` : `${sigma} on each coordinate`}` : "none"),
   );
-  drawHistogram(update.histogram, noisy);
+  drawHistogram(update.histogram, noisy && !trained);
   byId("frame", HTMLTableSectionElement).replaceChildren(
     ...readFrame(update.headHex).map(({ name, hex, meaning }) => {
       const tr = row([name, hex]);
@@ -79,14 +81,11 @@ function drawUpdate({ update, manifest }: View): void {
 }
 
 function drawTerms(manifest: ManifestView): void {
-  const { privacy, rounds, update, training } = manifest;
+  const { rounds, update, training } = manifest;
   const model = `It trains a model of ${format.count(manifest.parameters)} numbers: “${manifest.title}”.`;
   const epochs = typeof training["epochs"] === "number" ? `${format.plural(training["epochs"], "pass", "passes")} over your data, then o` : "O";
   const clip = `${epochs}ne change is sent, shortened to a length of ${format.number(update.clipL2)} at most.`;
-  const noise =
-    privacy.mode === "local"
-      ? `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. ${isWeak(manifest) ? "That is too little to protect you from the relay." : "The relay need not be trusted."}`
-      : "No noise is added: the relay sees your clipped change.";
+  const noise = noiseTerms(manifest);
   const group = `A round joins at least ${format.plural(rounds.minClients, "browser")}, at best ${rounds.targetClients}, and lasts ${format.seconds(rounds.deadlineMs)} at most.`;
   element("terms").replaceChildren(
     ...[model, clip, noise, group].map((text) => {
@@ -98,6 +97,20 @@ function drawTerms(manifest: ManifestView): void {
   element("manifest-details").hidden = false;
   say(element("manifest-hash"), manifest.hash);
   say(element("manifest-json"), pretty(manifest.json));
+}
+
+/** What noise is added, whom one has to trust, and with what. */
+function noiseTerms(manifest: ManifestView): string {
+  const { privacy } = manifest;
+  const weak = isWeak(manifest);
+  if (privacy.mode === "none") return "No noise is added: the relay sees your clipped change.";
+  if (privacy.mode === "local") {
+    return `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. ${weak ? "That is too little to protect you from the relay." : "The relay need not be trusted."}`;
+  }
+  const { stepsPerRound, samplingRate, clipL2, noiseMultiplier } = privacy;
+  const steps = `Noise is added while training, on this device: ${format.plural(stepsPerRound, "step")}, each of which takes an example of yours with probability ${format.number(samplingRate)}, shortens what it adds to ${format.number(clipL2)}, and gets noise of σ = ${format.number(noiseMultiplier)} times that.`;
+  const trust = weak ? "That is too little to protect any of them from the relay." : "That hides whether any single example is among yours, and the relay need not be trusted with it. What your examples have in common can be learned from your change.";
+  return `${steps} ${trust}`;
 }
 
 // Word for word but for line breaks, so that it can be read on a phone; the hash is of the bytes as served.

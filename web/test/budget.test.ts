@@ -41,14 +41,21 @@ function manifest(noiseMultiplier: number | null): ManifestView {
 }
 
 test("terms that protect nobody are named, those that protect are not", () => {
-  const budget = (spent: number): BudgetView => ({ epsilon: 8, delta, spent, left: 0, rounds: 1, ifOneMore: null });
+  const budget = (spent: number): BudgetView => ({ epsilon: 8, delta, spent, left: 0, rounds: 1, unit: "update", ifOneMore: null });
   assert.equal(warning(null, null), null);
   assert.equal(warning(manifest(4), budget(5)), null);
   assert.match(warning(manifest(null), null)?.title ?? "", /No noise/);
   const weak = warning(manifest(0.1), budget(0));
   assert.match(weak?.short ?? "", /ε = 294, .* protects nobody/);
-  assert.match(weak?.needed ?? "", /about 4 times that length \(ε = 2.18 a round\).* about 6,400 devices/);
+  assert.match(weak?.needed ?? "", /about 4 times that length \(ε = 2.19 a round\).* about 6,400 devices/);
   assert.match(warning(manifest(4), budget(21))?.short ?? "", /spent ε = 21/);
+  const example = (epsilonPerRound: number): ManifestView => ({
+    ...manifest(null),
+    privacy: { mode: "example", noiseMultiplier: 0.3, clipL2: 1, samplingRate: 0.1, stepsPerRound: 50, epsilonPerRound, delta },
+  });
+  assert.equal(warning(example(3), budget(5)), null);
+  assert.match(warning(example(120), budget(0))?.why ?? "", /Each of 50 steps .* only 0.3 times what one of them can add/);
+  assert.match(warning(example(3), budget(21))?.short ?? "", /spent ε = 21/);
   assert.equal(worthOf(8), null);
   assert.match(worthOf(50) ?? "", /promises little/);
 });
