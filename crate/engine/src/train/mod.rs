@@ -1,6 +1,7 @@
 //! Local training: epochs of steps over the local examples, on whichever back end, with a fault on the GPU carried over to
 //! the CPU.
 
+mod scaffold;
 mod settings;
 
 use std::future::Future;
@@ -208,7 +209,8 @@ impl<'a> Training<'a> {
         Self { seed, ..self }
     }
 
-    /// SCAFFOLD's correction, `[d]`: added to every gradient (Karimireddy et al. 2020, algorithm 1, line 10).
+    /// SCAFFOLD's correction `c − cᵢ`, `[d]`: added to every gradient (Karimireddy et al. 2020, algorithm 1, line 10). What `cᵢ` is
+    /// afterwards says [`Training::control_variate`].
     #[must_use]
     pub const fn correction(self, correction: &'a [f32]) -> Self {
         Self { correction, ..self }
