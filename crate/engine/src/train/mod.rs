@@ -294,7 +294,7 @@ async fn run(
     };
     let mut losses = Vec::new();
     let mut fell_back = false;
-    let mut run = match job.start(device, &checkpoint) {
+    let mut run = match job.start(device, &checkpoint).await {
         Err(EngineError::DeviceLost(reason)) => {
             fell_back = true;
             job.fall_back(&reason, &checkpoint, observer).await?
@@ -345,7 +345,8 @@ fn proceed(control: Control) -> Result<(), EngineError> {
 }
 
 impl<'m> Job<'m> {
-    fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
+    #[cfg_attr(not(feature = "gpu"), allow(clippy::unused_async, reason = "only a GPU is waited for"))]
+    async fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
         match device {
             Device::Cpu => Ok(self.start_cpu(from)),
             #[cfg(feature = "gpu")]
@@ -354,6 +355,7 @@ impl<'m> Job<'m> {
                     parameters, state, ..
                 } = from;
                 let run = GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state)?;
+                gpu.compiled().await;
                 Ok(Run::Gpu(Box::new(run)))
             }
         }
@@ -495,7 +497,7 @@ pub async fn time_steps(
     };
     #[cfg(feature = "gpu")]
     let mut newest = from.clone();
-    let mut run = job.start(device, &from)?;
+    let mut run = job.start(device, &from).await?;
     let mut times = Vec::with_capacity(samples);
     for sample in 0..=samples.max(1) {
         let start = now_ms();
