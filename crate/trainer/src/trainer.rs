@@ -4,8 +4,8 @@ use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
 use unsaid_engine::{
-    Control, Device, EngineError, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training,
-    Work,
+    Control, Device, EngineError, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress,
+    TrainSpec, Training, Work,
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
@@ -156,7 +156,9 @@ impl Trainer {
                     .resume(&optimizer, steps)
                     .correction(correction.as_deref().unwrap_or_default());
                 let variate = |end: &[f32]| {
-                    let variate = correction.as_ref().map(|_| training.control_variate(&parameters, end));
+                    let variate = correction
+                        .as_ref()
+                        .map(|_| training.control_variate(&parameters, end));
                     variate.transpose()
                 };
                 variate(&parameters)?; // what it refuses, it refuses before anything is trained
@@ -212,8 +214,16 @@ impl Trainer {
     /// The bytes that a training (its spec as JSON) on so many examples holds: `[parameters, activations, gradients, optimizer]`.
     pub fn memory(&self, spec: &str, examples: usize) -> Result<Vec<f64>, JsValue> {
         let spec: TrainSpec = document::read(spec)?;
-        let memory = self.model.memory(&spec, examples).map_err(|error| bad_options(&error))?;
-        let parts = [memory.parameters, memory.activations, memory.gradients, memory.optimizer];
+        let memory = self
+            .model
+            .memory(&spec, examples)
+            .map_err(|error| bad_options(&error))?;
+        let parts = [
+            memory.parameters,
+            memory.activations,
+            memory.gradients,
+            memory.optimizer,
+        ];
         Ok(parts.map(|bytes| bytes as f64).to_vec())
     }
 

@@ -93,7 +93,14 @@ impl Device {
     pub(crate) fn new(js: sys::GpuDevice, limits: Limits) -> (Self, Queue) {
         let queue = Queue(js.queue());
         let compiling = Rc::default();
-        (Self { js, limits, compiling }, queue)
+        (
+            Self {
+                js,
+                limits,
+                compiling,
+            },
+            queue,
+        )
     }
 
     pub(crate) const fn js(&self) -> &sys::GpuDevice {

@@ -47,7 +47,8 @@ impl CommandEncoder {
         size: u64,
     ) {
         let [from, to, size] = [source_offset, target_offset, size].map(|bytes| bytes as f64);
-        self.0.copy_buffer_to_buffer(source.js(), from, target.js(), to, size);
+        self.0
+            .copy_buffer_to_buffer(source.js(), from, target.js(), to, size);
     }
 
     /// Ends it.

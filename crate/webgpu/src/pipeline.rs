@@ -6,7 +6,11 @@ use js_sys::{Object, Promise};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::{Buffer, BufferBinding, Device, object::{list, object, set}, sys};
+use crate::{
+    Buffer, BufferBinding, Device,
+    object::{list, object, set},
+    sys,
+};
 
 /// The text of a shader.
 #[derive(Debug, Clone)]
@@ -195,7 +199,11 @@ impl Compiling {
 
 impl ComputePipeline {
     pub(crate) fn js(&self) -> &JsValue {
-        let Pipeline { device, descriptor, compiled } = &*self.0;
+        let Pipeline {
+            device,
+            descriptor,
+            compiled,
+        } = &*self.0;
         compiled.get_or_init(|| device.create_compute_pipeline(descriptor))
     }
 }
@@ -219,7 +227,11 @@ impl Device {
     /// A layout of bindings.
     pub fn create_bind_group_layout(&self, descriptor: &BindGroupLayoutDescriptor<'_>) -> BindGroupLayout {
         let entries = descriptor.entries.iter().map(|entry| {
-            let BindingType::Buffer { ty, has_dynamic_offset, .. } = entry.ty;
+            let BindingType::Buffer {
+                ty,
+                has_dynamic_offset,
+                ..
+            } = entry.ty;
             let ty = match ty {
                 BufferBindingType::Uniform => "uniform",
                 BufferBindingType::Storage { read_only: true } => "read-only-storage",
@@ -280,12 +292,21 @@ impl Device {
         for (name, value) in descriptor.compilation_options.constants {
             set(&constants, name, &number(*value));
         }
-        let compute = object(&[("module", descriptor.module.0.clone()), ("constants", constants.into())]);
+        let compute = object(&[
+            ("module", descriptor.module.0.clone()),
+            ("constants", constants.into()),
+        ]);
         if let Some(entry) = descriptor.entry_point {
             set(&compute, "entryPoint", &JsValue::from_str(entry));
         }
-        let layout = descriptor.layout.map_or_else(|| JsValue::from_str("auto"), |layout| layout.0.clone());
-        let descriptor = object(&[label(descriptor.label), ("layout", layout), ("compute", compute.into())]);
+        let layout = descriptor
+            .layout
+            .map_or_else(|| JsValue::from_str("auto"), |layout| layout.0.clone());
+        let descriptor = object(&[
+            label(descriptor.label),
+            ("layout", layout),
+            ("compute", compute.into()),
+        ]);
         let promise = self.js().create_compute_pipeline_async(&descriptor);
         let pipeline = ComputePipeline(Rc::new(Pipeline {
             device: self.js().clone(),

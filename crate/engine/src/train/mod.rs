@@ -345,7 +345,10 @@ fn proceed(control: Control) -> Result<(), EngineError> {
 }
 
 impl<'m> Job<'m> {
-    #[cfg_attr(not(feature = "gpu"), allow(clippy::unused_async, reason = "only a GPU is waited for"))]
+    #[cfg_attr(
+        not(feature = "gpu"),
+        allow(clippy::unused_async, reason = "only a GPU is waited for")
+    )]
     async fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
         match device {
             Device::Cpu => Ok(self.start_cpu(from)),
