@@ -99,7 +99,7 @@ impl Instance {
     pub async fn request_adapter(&self, options: &RequestAdapterOptions) -> Result<Adapter, RequestError> {
         let gpu = get(&get(&global(), "navigator"), "gpu");
         if !gpu.is_object() {
-            return Err(RequestError("the browser has no WebGPU".into()));
+            return Err(RequestError("this browser has no WebGPU (navigator.gpu)".into()));
         }
         let wanted = object(&[("forceFallbackAdapter", options.force_fallback_adapter.into())]);
         if options.power_preference == PowerPreference::HighPerformance {
@@ -110,7 +110,7 @@ impl Instance {
             .await
             .map_err(|thrown| RequestError::of(&thrown))?;
         if !adapter.is_object() {
-            return Err(RequestError("the browser gives no adapter".into()));
+            return Err(RequestError("this browser gives no adapter".into()));
         }
         Ok(Adapter(adapter))
     }

@@ -79,7 +79,7 @@ pub enum MapMode {
 
 /// A buffer could not be mapped, or is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BufferError;
+pub struct BufferAsyncError;
 
 /// The bytes of a mapped buffer.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Buffer {
         &self,
         mode: MapMode,
         _: RangeFull,
-        done: impl FnOnce(Result<(), BufferError>) + 'static,
+        done: impl FnOnce(Result<(), BufferAsyncError>) + 'static,
     ) {
         let mode = match mode {
             MapMode::Read => BufferUsages::MAP_READ.bits(),
@@ -124,17 +124,17 @@ impl Buffer {
         let promise = self.js().map_async(mode);
         spawn_local(async move {
             let mapped = JsFuture::from(promise).await;
-            done(mapped.map(|_| ()).map_err(|_| BufferError));
+            done(mapped.map(|_| ()).map_err(|_| BufferAsyncError));
         });
     }
 
     /// The first bytes of a mapped buffer.
     ///
     /// # Errors
-    /// [`BufferError`] where it is not mapped, or no longer.
-    pub fn get_mapped_range(&self, range: RangeTo<u64>) -> Result<BufferView, BufferError> {
+    /// [`BufferAsyncError`] where it is not mapped, or no longer.
+    pub fn get_mapped_range(&self, range: RangeTo<u64>) -> Result<BufferView, BufferAsyncError> {
         let bytes = self.js().get_mapped_range(0.0, range.end as f64);
-        let bytes = bytes.map_err(|_| BufferError)?;
+        let bytes = bytes.map_err(|_| BufferAsyncError)?;
         Ok(BufferView(Uint8Array::new(&bytes).to_vec()))
     }
 

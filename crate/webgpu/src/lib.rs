@@ -20,7 +20,7 @@ pub use adapter::{
     PowerPreference, RequestAdapterOptions,
 };
 pub use buffer::{
-    Buffer, BufferBinding, BufferDescriptor, BufferError, BufferSize, BufferUsages, BufferView, MapMode,
+    Buffer, BufferAsyncError, BufferBinding, BufferDescriptor, BufferSize, BufferUsages, BufferView, MapMode,
 };
 pub use device::{Device, DeviceLostReason, Error, PollType, Queue, SubmissionIndex};
 pub use pass::{CommandBuffer, CommandEncoder, ComputePass};
