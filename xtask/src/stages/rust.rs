@@ -41,6 +41,8 @@ pub(super) fn lint(runner: &mut Runner) {
             "-p",
             "unsaid-trainer",
             "-p",
+            "unsaid-webgpu",
+            "-p",
             "unsaid-accountant",
             "--lib",
             "--locked",
