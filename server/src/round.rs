@@ -123,19 +123,49 @@ impl Rounds {
         checked_in: impl IntoIterator<Item = ClientId>,
         counted: impl IntoIterator<Item = Counted>,
     ) -> Self {
-        let counted: HashMap<_, _> = counted.into_iter().map(|entry| (entry.update, entry)).collect();
-        let open = |entry: &&Counted| entry.round == head.round;
-        Self {
+        let mut rounds = Self {
             rules,
             round: head.round,
             model: head.model,
             span: head.span,
             bytes_up: head.bytes_up,
             paused: head.paused,
-            checked_in: checked_in.into_iter().collect(),
-            reported: counted.values().filter(open).map(|entry| entry.client).collect(),
-            counted,
+            checked_in: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            counted: HashMap::new(),
+        };
+        rounds.catch_up(head, checked_in, counted);
+        rounds
+    }
+
+    /// Takes over what another relay did: its head, and the check-ins to its open round and the counted updates that are not
+    /// known yet.
+    pub fn catch_up(
+        &mut self,
+        head: &Head,
+        checked_in: impl IntoIterator<Item = ClientId>,
+        counted: impl IntoIterator<Item = Counted>,
+    ) {
+        if head.round != self.round {
+            self.checked_in.clear();
+            self.reported.clear();
+        } else if head.span != self.span && self.checked_in.len() >= MAX_CHECK_INS {
+            self.checked_in = self.reported.clone(); // as the other one did when it began the span again
         }
+        self.round = head.round;
+        self.model = head.model;
+        self.span = head.span;
+        self.bytes_up = head.bytes_up;
+        self.paused = head.paused;
+        self.checked_in.extend(checked_in);
+        for entry in counted {
+            if entry.round == self.round {
+                self.reported.insert(entry.client);
+            }
+            self.counted.insert(entry.update, entry);
+        }
+        let oldest = self.oldest_remembered();
+        self.counted.retain(|_, entry| entry.round >= oldest);
     }
 
     /// What [`Rounds::resume`] needs, beside the check-ins and the counted updates.

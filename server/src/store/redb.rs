@@ -11,7 +11,7 @@ use redb::{
 };
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
-use super::{Changes, Saved, Store, StoreError};
+use super::{Changes, KEEP_MODELS, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
 use crate::{
     round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
@@ -66,9 +66,6 @@ pub struct RedbStore {
     keep_models: u64,
     database: Mutex<Option<Arc<Database>>>,
 }
-
-/// Models that are kept of each task unless it says otherwise: for as long as a round's updates are remembered.
-const KEEP_MODELS: u64 = REMEMBERED_ROUNDS;
 
 impl RedbStore {
     /// Opens or makes the file and the folders above it.
@@ -303,21 +300,4 @@ fn apply(
         updates.insert(key, bytes(coordinates, i32::to_le_bytes).as_slice())?;
     }
     Ok(())
-}
-
-fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: fn(T) -> [u8; N]) -> Vec<u8> {
-    numbers.iter().flat_map(|&number| to_le_bytes(number)).collect()
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: fn([u8; N]) -> T) -> Vec<T> {
-    let (chunks, _) = bytes.as_chunks();
-    chunks.iter().map(|&chunk| from_le_bytes(chunk)).collect()
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(StoreError::new)
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(StoreError::new)
 }
