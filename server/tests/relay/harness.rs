@@ -240,6 +240,21 @@ pub fn coordinates(client: u8) -> Vec<i32> {
         .collect()
 }
 
+/// A round before anyone came.
+pub fn idle_state(manifest: ContentHash) -> RoundState {
+    RoundState {
+        task: "tiny".parse().unwrap(),
+        round: 1,
+        phase: unsaid_protocol::RoundPhase::Idle,
+        model: ContentHash::of(b""),
+        manifest,
+        checked_in: 0,
+        received: 0,
+        deadline_ms: None,
+        paused: false,
+    }
+}
+
 pub fn frame(state: &RoundState, client: u8) -> UpdateFrame {
     UpdateFrame {
         update: update_id(state.round, client),
