@@ -109,6 +109,7 @@ impl TaskConfig {
             policy: self.manifest.rounds,
             limit: self.round_limit,
             manifest: self.manifest_hash,
+            max_staleness: self.strategy.aggregation.max_staleness(),
         }
     }
 }
@@ -436,7 +437,8 @@ impl Live {
             changes.sum = Some(Vec::new()); // written below, once for the whole batch
         }
         let grid_step = config.manifest.update.grid_step;
-        self.updates.add(rule, update, coordinates, grid_step);
+        let staleness = self.rounds.staleness(&claim);
+        self.updates.add(rule, update, coordinates, staleness, grid_step);
         let entry = self.rounds.count(&claim, now_ms);
         changes.counted.push(entry);
         self.tick(config, now_ms, changes);
@@ -512,10 +514,12 @@ fn gather_again(
     known: &mut Gathered,
 ) -> Result<(), OpenError> {
     let received = rounds.received();
+    let rule = &config.strategy.aggregation;
+    let summed = gather::sum_width(rule, config.manifest.parameters as usize);
     let expected = config.coordinates();
     match known {
         Gathered::Sum { sum, count } => match &saved.sum {
-            Some(steps) if steps.len() == expected => {
+            Some(steps) if steps.len() == summed => {
                 (*sum, *count) = (PartialSum::from_steps(steps.clone()), received);
             }
             Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),

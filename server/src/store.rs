@@ -74,8 +74,9 @@ pub struct Saved {
     pub updates: Vec<(UpdateId, Vec<i32>)>,
     /// What the strategy remembers; none before the first round.
     pub memory: Option<Memory>,
-    /// Clients that checked in to the open round.
-    pub check_ins: Vec<ClientId>,
+    /// Rounds and clients that checked in to them: to the open one, and where rounds are asynchronous to those before it that an
+    /// update may still start from.
+    pub check_ins: Vec<(u64, ClientId)>,
     /// Updates counted in the open round and in those still remembered.
     pub counted: Vec<Counted>,
 }
@@ -99,8 +100,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError>;
 
-    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins, sums and updates of
-    /// rounds before the head's are dropped, and counted updates that are no longer remembered. Old models may be dropped; never the
+    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Sums and updates of
+    /// rounds before the head's are dropped, check-ins to rounds before [`Head::first_base`], and counted updates that are no longer remembered. Old models may be dropped; never the
     /// head's.
     ///
     /// # Errors

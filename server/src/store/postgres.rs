@@ -216,15 +216,15 @@ impl Held<'_> {
         let (client, Some(head)) = (self.client()?, self.head.clone()) else {
             return Ok(None);
         };
-        let round = to_i64(head.round)?;
-        let (task, round, since) = (
+        let first_base = to_i64(head.first_base())?;
+        let (task, first_base, since) = (
             (&self.task as &(dyn ToSql + Sync), Type::TEXT),
-            (&round as &(dyn ToSql + Sync), Type::INT8),
+            (&first_base as &(dyn ToSql + Sync), Type::INT8),
             (&since as &(dyn ToSql + Sync), Type::INT8),
         );
         let of_task = [task.clone()];
         let since_then = [task.clone(), since.clone()];
-        let of_round = [task, since, round];
+        let of_rounds = [task, since, first_base];
         let memory = if with_memory {
             "memory_kind, memory"
         } else {
@@ -237,13 +237,13 @@ impl Held<'_> {
             query(client, "SELECT steps FROM unsaid.sums WHERE task = $1", &of_task),
             query(
                 client,
-                "SELECT id, coordinates FROM unsaid.updates WHERE task = $1 AND version > $2 AND round = $3",
-                &of_round,
+                "SELECT id, coordinates FROM unsaid.updates WHERE task = $1 AND version > $2 AND round >= $3",
+                &of_rounds,
             ),
             query(
                 client,
-                "SELECT client FROM unsaid.check_ins WHERE task = $1 AND version > $2 AND round = $3",
-                &of_round,
+                "SELECT round, client FROM unsaid.check_ins WHERE task = $1 AND version > $2 AND round >= $3",
+                &of_rounds,
             ),
             query(
                 client,
@@ -277,7 +277,7 @@ impl Held<'_> {
                 digest: ContentHash::from_bytes(array(row, 3)?),
             })
         };
-        let client_id = |row: &Row| Ok(ClientId::from_bytes(array(row, 0)?));
+        let check_in = |row: &Row| Ok((to_u64(get(row, 0)?)?, ClientId::from_bytes(array(row, 1)?)));
         Ok(Some(Saved {
             head,
             manifest: get::<Option<String>>(row, 0)?.unwrap_or_default(),
@@ -286,7 +286,7 @@ impl Held<'_> {
             memory,
             check_ins: check_ins
                 .iter()
-                .map(client_id)
+                .map(check_in)
                 .collect::<Result<_, StoreError>>()?,
             counted: counted
                 .iter()
@@ -452,6 +452,8 @@ impl Held<'_> {
             .map(|hash| &hash.as_bytes()[..])
             .collect();
         let of_task: [Parameter<'_>; 1] = [(&self.task, Type::TEXT)];
+        let first_base = to_i64(head.first_base())?;
+        let left: [Parameter<'_>; 2] = [(&self.task, Type::TEXT), (&first_base, Type::INT8)];
         let before: [Parameter<'_>; 2] = [(&self.task, Type::TEXT), (&round, Type::INT8)];
         let forgotten: [Parameter<'_>; 2] = [(&self.task, Type::TEXT), (&remembered, Type::INT8)];
         let models: [Parameter<'_>; 4] = [
@@ -470,7 +472,7 @@ impl Held<'_> {
             query(
                 client,
                 "DELETE FROM unsaid.check_ins WHERE task = $1 AND round < $2",
-                &before,
+                &left,
             ),
             query(
                 client,

@@ -205,9 +205,11 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     let mut check_ins = Vec::new();
     for entry in read
         .open_table(CHECK_INS)?
-        .range((task, head.round, &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+        .range((task, head.first_base(), &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
     {
-        check_ins.push(ClientId::from_bytes(*entry?.0.value().2));
+        let (key, _) = entry?;
+        let (_, round, client) = key.value();
+        check_ins.push((round, ClientId::from_bytes(*client)));
     }
     let mut counted = Vec::new();
     for entry in read
@@ -277,7 +279,8 @@ fn apply(
         if opened {
             sums.remove(task)?;
             updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
-            check_ins.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, ()| false)?;
+            let first_base = head.first_base();
+            check_ins.retain_in((task, 0, &LEAST_ID)..(task, first_base, &LEAST_ID), |_, ()| false)?;
             let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
             // The open round starts from the newest model, which is always one of those that are kept.

@@ -302,7 +302,7 @@ pub fn expected_median(before: &[u8], clients: &[u8]) -> ContentHash {
     })
 }
 
-fn moved_model(before: &[u8], step: impl Fn(usize) -> f64) -> ContentHash {
+pub fn moved_model(before: &[u8], step: impl Fn(usize) -> f64) -> ContentHash {
     let model: Model = task(&[]).model;
     let parameters = model.from_safetensors(before).unwrap();
     let next: Vec<f32> = (0..PARAMETERS)

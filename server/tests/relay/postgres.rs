@@ -168,6 +168,34 @@ async fn updates_that_are_kept_one_by_one_are_kept_by_all_relays_together() {
 }
 
 #[tokio::test]
+async fn a_stale_update_counts_at_whichever_relay_it_comes_to() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let buffered = [
+        "strategy.aggregation.type=fed-buff",
+        "strategy.aggregation.max_staleness=2",
+    ];
+    let (one, two) = (
+        relay(&database, &buffered).await,
+        relay(&database, &buffered).await,
+    );
+    one.api.check_in(9).await.unwrap();
+    let slow = one.api.frame(9).await;
+    for client in 1..=3 {
+        one.api.take_part(client).await;
+    }
+    let reply = unsaid_protocol::UpdateReply {
+        round: 2,
+        ..accepted(&slow)
+    };
+    assert_eq!(two.api.send(&slow).await, Ok(reply), "it knows of the check-in");
+    // One that starts now reads the check-in to a round that has closed from the database.
+    let three = relay(&database, &buffered).await;
+    assert_eq!(three.api.send(&slow).await, Ok(unsaid_protocol::UpdateReply { duplicate: true, ..reply }));
+}
+
+#[tokio::test]
 async fn a_deadline_is_kept_by_any_relay_and_a_round_closes_once() {
     let Some(database) = Database::start() else { return };
     let short = ["rounds.deadline_ms=400"];
@@ -250,6 +278,7 @@ fn head(round: u64) -> Head {
         }),
         bytes_up: 3,
         paused: true,
+        earlier: Vec::new(),
     }
 }
 
@@ -299,7 +328,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
         sum: first.sum.clone(),
         updates: first.updates.clone(),
         memory: Some(memory.clone()),
-        check_ins: vec![client_id(1), client_id(2)],
+        check_ins: vec![(1, client_id(1)), (1, client_id(2))],
         counted: first.counted.clone(),
     };
     assert_eq!(two.load(&task).unwrap(), Some(expected));
@@ -324,7 +353,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
     let news = turn.news(Mark { version: 1, round: 1 }).unwrap().saved;
     assert_eq!(
         (news.check_ins, news.counted),
-        (vec![client_id(3)], vec![counted(1, 2)])
+        (vec![(1, client_id(3))], vec![counted(1, 2)])
     );
     assert_eq!(
         (news.sum, news.updates, news.memory),
