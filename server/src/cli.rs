@@ -21,7 +21,7 @@ use unsaid_relay::{
         admin::{AdminToken, MIN_TOKEN_CHARS},
         limits::RateLimit,
     },
-    store::{RedbStore, Store},
+    store::{PostgresStore, RedbStore, Store},
     task_file::Task,
     tls,
 };
@@ -76,6 +76,20 @@ struct Serve {
     /// The file that holds every task's state.
     #[arg(long, default_value = "relay.redb")]
     store: PathBuf,
+    /// A PostgreSQL database that holds it instead, and that several relays may share:
+    /// `postgres://user:password@host:5432/database`. Better in the environment, where other users cannot read the password.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "UNSAID_DATABASE",
+        hide_env_values = true,
+        conflicts_with = "store"
+    )]
+    database: Option<String>,
+    /// The authority (PEM) that the database's certificate is checked against. Otherwise those that the system trusts; a database
+    /// on this machine may go without TLS.
+    #[arg(long, value_name = "FILE", requires = "database")]
+    database_ca: Option<PathBuf>,
     /// The folder of a page to serve at `/`.
     #[arg(long)]
     page: Option<PathBuf>,
@@ -196,9 +210,7 @@ fn serve(options: Serve) -> CommandResult {
         _ => format!("cannot listen on {}: {error}", options.listen),
     })?;
     listener.set_nonblocking(true)?;
-    let store =
-        RedbStore::open(&options.store).map_err(|error| format!("{}: {error}", options.store.display()))?;
-    let store: Arc<dyn Store> = Arc::new(store.keeping(options.keep_models));
+    let store = open_store(&options)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(certificates), Some(key)) => Some(tls::read(certificates, key)?),
@@ -225,6 +237,17 @@ fn serve(options: Serve) -> CommandResult {
     runtime.shutdown_timeout(Duration::from_secs(1));
     relay.stop();
     served
+}
+
+fn open_store(options: &Serve) -> Result<Arc<dyn Store>, String> {
+    if let Some(address) = &options.database {
+        let store = PostgresStore::open(address, options.database_ca.as_deref())
+            .map_err(|error| format!("the database cannot be used: {error}"))?;
+        return Ok(Arc::new(store.keeping(options.keep_models)));
+    }
+    let named = |error| format!("{}: {error}", options.store.display());
+    let store = RedbStore::open(&options.store).map_err(named)?;
+    Ok(Arc::new(store.keeping(options.keep_models)))
 }
 
 /// The task files that the options name, and those of the folder in the order of their names.

@@ -274,6 +274,12 @@ fn start(
             done,
         )?);
     }
+    let told = mailbox.clone();
+    // Where the mailbox is full the task has a turn soon, and looks anyway.
+    store.watch(
+        &id,
+        Box::new(move |version| drop(told.try_send(Command::Look(version)))),
+    );
     threads.insert(0, actor.spawn(commands)?); // joined first: its end is what ends the evaluation
     Ok(TaskHandle {
         config,

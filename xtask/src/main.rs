@@ -10,6 +10,7 @@ mod licences;
 mod mnist;
 mod npm;
 mod place;
+mod postgres;
 mod process;
 mod runner_output;
 mod sotu;

@@ -149,7 +149,7 @@ fn fed_avg_of_step_size_one_adds_the_mean() {
     let rule = Aggregation::Mean {};
     let mut updates = Gathered::none(&rule, 2);
     for (id, update) in [(1, vec![4, -8]), (2, vec![2, 0])] {
-        updates.add(&rule, UpdateId::from_bytes([id; 16]), update, 0.5);
+        updates.add(&rule, UpdateId::from_bytes([id; 16]), update, 0, 0.5);
     }
     let strategy = Strategy::default();
     let next = strategy.next_model(&[1.0, 1.0], &updates, 0.5, &mut strategy.fresh(2));
@@ -164,11 +164,71 @@ fn a_weighted_mean_is_by_weight() {
     };
     let mut updates = Gathered::none(&strategy.aggregation, 2);
     for (id, update) in [(1, vec![4, -8, 300]), (2, vec![2, 0, 100])] {
-        updates.add(&strategy.aggregation, UpdateId::from_bytes([id; 16]), update, 0.5);
+        updates.add(&strategy.aggregation, UpdateId::from_bytes([id; 16]), update, 0, 0.5);
     }
     let next = strategy.next_model(&[1.0, 1.0], &updates, 0.5, &mut strategy.fresh(2));
     // (4·300 + 2·100)/400 and (−8·300)/400 half steps.
     assert_eq!(next, [1.0 + 1.75, 1.0 - 3.0]);
+}
+
+/// Algorithm 1 of the paper by itself: clients that pull a number to their targets, from whichever model they started.
+#[test]
+fn fed_buff_is_the_papers_algorithm_and_its_order_of_arrival_changes_no_bit() {
+    let (grid_step, exponent, k) = (1.0 / 1024.0, 0.5, 3);
+    let rule = Aggregation::FedBuff {
+        max_staleness: 4,
+        exponent,
+    };
+    let strategy = Strategy {
+        aggregation: rule,
+        server: ServerOptimizer::FedAvg { learning_rate: 0.5 },
+    };
+    let mut memory = strategy.fresh(2);
+    let mut models = vec![vec![0.0_f32, 4.0]];
+    for round in 0..12_usize {
+        // The i-th update of each buffer starts from the model of i + round modulo 5 steps ago, where there was one.
+        let arrivals: Vec<(usize, Vec<i32>)> = (0..k)
+            .map(|i| {
+                let staleness = ((i + round) % 5).min(round);
+                let base = &models[round - staleness];
+                let targets = [i as f32, -2.0 * i as f32];
+                let pull = |(&w, target): (&f32, f32)| ((target - w) * 0.5 * 1024.0).round() as i32;
+                (staleness, base.iter().zip(targets).map(pull).collect())
+            })
+            .collect();
+        let gather = |order: &[usize]| {
+            let mut gathered = Gathered::none(&rule, 2);
+            for &at in order {
+                let (staleness, update) = arrivals[at].clone();
+                let id = UpdateId::from_bytes([at as u8; 16]);
+                gathered.add(&rule, id, update, staleness as u32, grid_step);
+            }
+            gathered
+        };
+        let now = &models[round];
+        let next = strategy.next_model(now, &gather(&[0, 1, 2]), grid_step, &mut memory);
+        let other = strategy.next_model(now, &gather(&[2, 0, 1]), grid_step, &mut memory);
+        assert_eq!(next, other, "round {round}");
+        for (at, (&found, &before)) in next.iter().zip(now).enumerate() {
+            let mut buffer = 0.0;
+            for (staleness, update) in &arrivals {
+                buffer += f64::from(update[at]) * grid_step / (1.0 + *staleness as f64).sqrt();
+            }
+            let expected = f64::from(before) + 0.5 * buffer / k as f64;
+            // Rounded to f32 once; all else is a few roundings of f64.
+            let tolerance = 2f64.powi(-24) * expected.abs() + 1e-12;
+            assert!((f64::from(found) - expected).abs() <= tolerance, "round {round}: {found} {expected}");
+        }
+        models.push(next);
+    }
+    // Without staleness it is the mean, and an old update counts for less: 1/√5 of one that is not.
+    let one = |staleness| {
+        let mut gathered = Gathered::none(&rule, 1);
+        gathered.add(&rule, UpdateId::from_bytes([1; 16]), vec![1_024], staleness, grid_step);
+        strategy.next_model(&[0.0], &gathered, grid_step, &mut strategy.fresh(1))[0]
+    };
+    assert_eq!(one(0), 0.5);
+    assert!((one(4) - 0.5 / 5.0_f32.sqrt()).abs() < 1e-7);
 }
 
 #[test]
@@ -191,6 +251,7 @@ fn norm_bounding_keeps_the_direction_of_coordinates_of_a_step_or_two() {
             &strategy.aggregation,
             UpdateId::from_bytes([id; 16]),
             update,
+            0,
             grid_step,
         );
     }
@@ -312,7 +373,7 @@ proptest! {
             let next = |order: &[usize]| -> Vec<u32> {
                 let mut gathered = Gathered::none(&rule, 4);
                 for &at in order {
-                    gathered.add(&rule, UpdateId::from_bytes([at as u8; 16]), updates[at].clone(), 1e-3);
+                    gathered.add(&rule, UpdateId::from_bytes([at as u8; 16]), updates[at].clone(), 0, 1e-3);
                 }
                 let mut memory = strategy.fresh(4);
                 let model = strategy.next_model(&[0.1; 4], &gathered, 1e-3, &mut memory);
@@ -327,10 +388,14 @@ proptest! {
     }
 }
 
-const EVERY_RULE: [Aggregation; 9] = [
+const EVERY_RULE: [Aggregation; 10] = [
     Aggregation::Mean {},
     Aggregation::WeightedMean { max_weight: 600 },
     Aggregation::NormBounding { bound_l2: 1.0 },
+    Aggregation::FedBuff {
+        max_staleness: 4,
+        exponent: 0.5,
+    },
     Aggregation::CoordinateMedian {},
     Aggregation::TrimmedMean { trim: 2 },
     Aggregation::Krum { byzantine: 2 },
@@ -406,7 +471,7 @@ fn error(rule: Aggregation, honest: &[Vec<i32>], malicious: &[Vec<i32>]) -> f64 
         Aggregation::NormBounding { bound_l2 } => {
             let mut gathered = Gathered::none(&rule, centre.len());
             for (row, id) in all.into_iter().zip(0..) {
-                gathered.add(&rule, UpdateId::from_bytes([id; 16]), row, 1.0);
+                gathered.add(&rule, UpdateId::from_bytes([id; 16]), row, 0, 1.0);
             }
             let strategy = Strategy {
                 aggregation: Aggregation::NormBounding { bound_l2 },
@@ -442,7 +507,7 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
         );
         for rule in EVERY_RULE {
             let (rule, most) = match rule {
-                Aggregation::Mean {} | Aggregation::WeightedMean { .. } => continue,
+                Aggregation::Mean {} | Aggregation::WeightedMean { .. } | Aggregation::FedBuff { .. } => continue,
                 // Two of ten that are turned round take 0.4 of the length away, which is 72 of these spreads.
                 Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 75.0),
                 Aggregation::CentredClipping { .. } => {
@@ -503,6 +568,7 @@ fn the_table_of_what_goes_together_is_kept() {
         ("mean", Ok(())),
         ("weighted-mean", Err("without noise")),
         ("norm-bounding", Err("every update would be cut")),
+        ("fed-buff", Ok(())),
         ("coordinate-median", Ok(())),
         ("trimmed-mean", Ok(())),
         ("krum", Err("those of the noise")),

@@ -66,7 +66,7 @@ impl Training<'_> {
         };
         let mut losses = Vec::new();
         let mut fell_back = false;
-        let mut run = match job.start(device, &checkpoint) {
+        let mut run = match job.start(device, &checkpoint).await {
             Err(EngineError::DeviceLost(reason)) => {
                 fell_back = true;
                 job.fall_back(&reason, &checkpoint, observer).await?
