@@ -27,6 +27,7 @@ use unsaid_relay::{
 };
 
 mod admin;
+mod call;
 mod simulate;
 
 /// How long requests may go on after the relay was told to stop.
@@ -67,7 +68,7 @@ struct Serve {
     /// A folder of task files (`*.toml`), all of which are run. The operator's added tasks are kept here, too.
     #[arg(long = "tasks", value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`.
+    /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`. Added tasks get it, too.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Where to listen. Port 0 takes any free port.
@@ -93,6 +94,9 @@ struct Serve {
     /// all requests come from its address: limit there, and say 0 here.
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
     rate_limit: u32,
+    /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number. Behind a proxy, say 0.
+    #[arg(long, value_name = "UPLOADS", default_value = "32")]
+    uploads_per_address: usize,
     /// A page elsewhere that may use the relay, by its origin (`https://example.org`); once for each. Otherwise all may.
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<String>,
@@ -210,7 +214,9 @@ fn serve(options: Serve) -> CommandResult {
             per_second: options.rate_limit.into(),
             burst: 10.0 * f64::from(options.rate_limit),
         }),
+        uploads_per_address: (options.uploads_per_address > 0).then_some(options.uploads_per_address),
         tasks: options.folder.clone(),
+        overrides: options.overrides.clone(),
         origins: origins(&options.cors_origins)?,
         admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
         tls,

@@ -1,5 +1,6 @@
 //! Every check and every test, stage by stage.
 
+mod api;
 mod browser;
 mod package;
 mod report;
@@ -56,6 +57,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     rust::lint(&mut runner);
     rust::docs(&mut runner);
     rust::native(&mut runner);
+    api::stages(&mut runner);
     package::stages(&mut runner);
     browser::stages(&mut runner);
     let failed = report::print(&runner.records, start.elapsed().as_secs_f64());

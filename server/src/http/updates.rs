@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{Path, State},
     http::HeaderMap,
 };
-use unsaid_protocol::{DecodeError, ProblemKind, UpdateFrame, UpdateReply};
+use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateReply};
 
-use super::{body, problem::Refused};
+use super::{
+    body,
+    limits::Peer,
+    openapi::{Binary, OfUpdate, Refusals},
+    problem::Refused,
+};
 use crate::{
     actor::{Command, Submission},
     live::TaskConfig,
@@ -21,9 +26,15 @@ use crate::{
 pub const UPDATE_CONTENT_TYPE: &str = "application/vnd.unsaid.update";
 
 /// Takes one update. The answer comes after it is on disk.
+#[utoipa::path(post, path = "/tasks/{task}/updates", tag = "client", params(("task" = TaskId, Path, description = "The task's id")),
+    request_body(content = Binary, content_type = "application/vnd.unsaid.update",
+        description = "One update frame, at most 116 + 4 × parameters bytes (4 more with weights), within 60 s"),
+    responses((status = 200, description = "It is on disk, and counted once", body = UpdateReply), Refusals<OfUpdate>),
+)]
 pub async fn update(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UpdateReply>, Refused> {
@@ -33,10 +44,9 @@ pub async fn update(
 
     // At most so many uploads are in memory, from their first byte to their answer.
     let timeout = relay.options.upload_timeout;
-    let turn = tokio::time::timeout(timeout, relay.uploads.clone().acquire_owned()).await;
-    let _turn = turn
-        .map_err(|_| Refused::busy())?
-        .map_err(|_| Refused::internal())?;
+    let turn = relay.uploads.turn(peer.map(|Extension(Peer(address))| address));
+    let turn = tokio::time::timeout(timeout, turn).await;
+    let _turn = turn.map_err(|_| Refused::busy())?;
 
     let bytes = body::read(body, max_bytes, timeout).await?;
     let config = task.config.clone();

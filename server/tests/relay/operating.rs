@@ -322,7 +322,8 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     std::fs::write(&token, TOKEN).unwrap();
     let start = || {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--tasks"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--set", "title=\"As this relay says\"", "--tasks"])
             .arg(&tasks)
             .arg("--store")
             .arg(folder.path().join("relay.redb"))
@@ -378,11 +379,24 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
     assert!(!done && said.contains("task-exists"), "{said}");
+    let listed = async |api: &Api| {
+        api.get("/v1/tasks")
+            .await
+            .json::<serde_json::Value>()
+            .await
+            .unwrap()
+    };
+    let before = listed(&api).await;
+    assert_eq!(
+        before[0]["title"], "As this relay says",
+        "--set is for added tasks, too"
+    );
     api.take_part(1).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let (mut child, api) = start();
     assert_eq!(api.state().await.received, 1, "it goes on where it was");
+    assert_eq!(listed(&api).await, before, "under the same manifest");
     let (done, said) = admin(&api, &["pause", "tiny"]);
     assert!(done && said.contains("\"paused\":true"), "{said}");
     let (done, said) = admin(&api, &["rollback", "tiny", "--round", "0"]);
@@ -391,6 +405,94 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     assert!(!done && said.contains("404"), "{said}");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_takes_long_to_start_keeps_nobody_waiting() {
+    let store = FaultyStore::new();
+    let relay = TestRelay::over(store.clone(), &[], RelayOptions::default()).await;
+    store.set(Fault::HeldLoading);
+    let adding = relay.relay.clone();
+    let added = tokio::task::spawn_blocking(move || adding.add(task(&["task=\"slow\""])));
+    until("it is being loaded", async || store.struck() == 1).await;
+    let tasks = async || {
+        let asked = tokio::time::timeout(Duration::from_secs(5), relay.api.get("/v1/tasks"));
+        let listed: serde_json::Value = asked.await.expect("nobody waits").json().await.unwrap();
+        listed.as_array().unwrap().len()
+    };
+    assert_eq!(tasks().await, 1);
+    relay.api.take_part(1).await;
+    store.set(Fault::None);
+    added.await.unwrap().unwrap();
+    assert_eq!(tasks().await, 2);
+    let again = relay.relay.clone();
+    let twice = tokio::task::spawn_blocking(move || again.add(task(&["task=\"slow\""])));
+    assert!(twice.await.unwrap().is_err(), "one of a name");
+}
+
+#[tokio::test]
+async fn a_field_that_is_there_twice_is_refused() {
+    let relay = with_operator().await;
+    let manifest = relay.api.state().await.manifest;
+    let (one, other) = (client_id(1), client_id(2));
+    let post = async |path: &str, body: String| {
+        let request = relay.api.http.post(relay.api.url(path)).bearer_auth(TOKEN);
+        let request = request.header("content-type", "application/json").body(body);
+        answer::<serde_json::Value>(request.send().await.unwrap())
+            .await
+            .unwrap()
+    };
+    let twice = format!("{{\"client\":\"{one}\",\"client\":\"{other}\",\"manifest\":\"{manifest}\"}}");
+    assert_eq!(
+        post("/v1/tasks/tiny/check-in", twice).await,
+        Err(ProblemKind::Malformed)
+    );
+    let once = format!("{{\"client\":\"{one}\",\"manifest\":\"{manifest}\"}}");
+    assert!(post("/v1/tasks/tiny/check-in", once).await.is_ok());
+    let rollback = "{\"round\":0,\"round\":1}".to_owned();
+    assert_eq!(
+        post("/v1/admin/tasks/tiny/rollback", rollback).await,
+        Err(ProblemKind::Malformed)
+    );
+}
+
+#[tokio::test]
+async fn the_operators_calls_reach_a_relay_over_tls_that_they_trust_and_no_other() {
+    let folder = TempDir::new().unwrap();
+    let made = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let paths = [format!("{name}.pem"), format!("{name}.key")].map(|file| folder.path().join(file));
+        std::fs::write(&paths[0], made.cert.pem()).unwrap();
+        std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+        paths
+    };
+    let ([certificate, key], [other, _]) = (made("relay"), made("other"));
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let options = RelayOptions {
+        admin_token: AdminToken::new(TOKEN),
+        tls: Some(tls::read(&certificate, &key).unwrap()),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let port = relay.api.base.rsplit_once(':').unwrap().1.to_owned();
+    let pause = async |address: String, trusted: &std::path::Path| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .args(["admin", "pause", "tiny", "--relay", &address, "--token-file"])
+            .arg(&token)
+            .arg("--ca-cert")
+            .arg(trusted)
+            .output();
+        let output = output.await.unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), text)
+    };
+    let (done, said) = pause(format!("https://localhost:{port}"), &certificate).await;
+    assert!(done && said.contains("\"paused\":true"), "{said}");
+    let (done, said) = pause(format!("https://localhost:{port}/"), &other).await;
+    assert!(!done && said.contains("certificate"), "{said}");
+    let (done, said) = pause(format!("ftp://localhost:{port}"), &certificate).await;
+    assert!(!done && said.contains("no address of a relay"), "{said}");
 }
 
 /// A relay over TLS with a certificate of its own, and a client that trusts it.
