@@ -29,6 +29,7 @@ use unsaid_relay::{
 mod admin;
 mod call;
 mod simulate;
+mod status;
 
 /// How long requests may go on after the relay was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ enum Command {
     Task(TaskCommand),
     /// Pause, resume or roll back a task of a running relay.
     Admin(admin::Admin),
+    /// Watch a running relay: a table of its tasks.
+    Status(status::Status),
     /// Make data for the demo.
     #[command(subcommand)]
     Data(DataCommand),
@@ -144,6 +147,7 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve(*options),
         Command::Simulate(options) => simulate::run(*options),
         Command::Admin(options) => admin::run(&options),
+        Command::Status(options) => status::run(&options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
         Command::Task(TaskCommand::Schema) => {
             print!("{}", unsaid_relay::task_file::SCHEMA);

@@ -21,7 +21,9 @@ pub mod limits;
 pub mod metrics;
 pub mod models;
 pub mod openapi;
+pub mod operator;
 pub mod problem;
+pub mod status;
 pub mod tasks;
 pub mod updates;
 pub mod uploads;
@@ -32,7 +34,8 @@ pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-has
 /// Everything that a relay serves, as a router; [`crate::serve()`] serves it.
 pub fn app(relay: Arc<Relay>) -> Router {
     let limit = middleware::from_fn_with_state(relay.clone(), limits::limit);
-    let (v1, others) = (Router::from(v1()), Router::from(others(&relay)));
+    let v1 = Router::from(v1());
+    let others = Router::from(others(&relay)).merge(operator::routes(&relay));
     let v1 = v1
         .fallback(problem::not_found)
         // Within CORS: a page elsewhere may read that it asks too often, and a browser's asking first (a preflight) is not counted.

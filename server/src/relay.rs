@@ -23,6 +23,7 @@ use crate::{
         limits::{Limits, RateLimit},
         metrics::Requests,
         models::ModelCache,
+        status::Tally,
         uploads::Uploads,
     },
     live::{OpenError, TaskConfig},
@@ -124,6 +125,7 @@ pub struct TaskHandle {
     pub(crate) mailbox: mpsc::SyncSender<Command>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) models: ModelCache,
+    pub(crate) tally: Tally,
 }
 
 /// A running relay.
@@ -296,5 +298,6 @@ fn start(
         mailbox,
         store: store.clone(),
         models: ModelCache::default(),
+        tally: Tally::default(),
     })
 }

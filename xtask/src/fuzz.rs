@@ -65,7 +65,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
             fuzz.arg(format!("-max_total_time={}", options.seconds));
         }
         fuzz.arg(format!("-max_len={MAX_BYTES}"))
-            .args(["-timeout=10", "-rss_limit_mb=2048"]);
+            .args(["-timeout=60", "-rss_limit_mb=2048"]);
         fuzz.arg(format!("-artifact_prefix={}/{name}-", found.display()));
         process::run(&mut fuzz)
             .with_context(|| format!("{name} failed; its input is in {}", found.display()))?;

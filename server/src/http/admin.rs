@@ -18,7 +18,7 @@ use axum::{
 };
 use serde::Serialize;
 use subtle::ConstantTimeEq;
-use unsaid_document::{Document, Fields, Value};
+use unsaid_document::{Document, Field, Fields, Value};
 use unsaid_protocol::{ContentHash, ProblemKind, TaskId};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -27,6 +27,7 @@ use super::{
     body,
     openapi::{OfAdding, OfPause, OfRollback, Refusals},
     problem::Refused,
+    status,
 };
 use crate::{
     actor::{Command, OlderModel, RolledBack},
@@ -65,7 +66,7 @@ impl AdminToken {
     }
 }
 
-/// The routes; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
+/// The routes, which are described as they are added; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
 pub fn routes(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
     if relay.options.admin_token.is_none() {
         return OpenApiRouter::new();
@@ -76,6 +77,7 @@ pub fn routes(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(rollback))
+        .routes(routes!(status::status))
         .route_layer(with_token)
 }
 
@@ -137,11 +139,27 @@ impl Document for Rollback {
     fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let rollback = Self {
-            round: fields.required("round"),
+            round: fields.required::<Whole>("round").0,
         };
         fields.finish().map(|()| rollback)
     }
 }
+
+/// A whole number, as `3` or as `3.0`: to a JSON schema they are the same, and some languages write all numbers the second way.
+struct Whole(u64);
+
+impl Field for Whole {
+    const EXPECTED: &'static str = "a whole number";
+    const NONE: Self = Self(0);
+    fn read(value: &Value) -> Option<Self> {
+        let whole = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
+        let written = value.as_f64().filter(whole).map(|number| number as u64);
+        value.as_u64().or(written).map(Self)
+    }
+}
+
+/// Up to 2⁵³ a 64-bit float tells every whole number from the next.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Goes back to the model of an earlier round, in a round of its own.
 #[utoipa::path(post, path = "/v1/admin/tasks/{task}/rollback", tag = "operator", security(("operator" = [])), params(("task" = TaskId, Path, description = "The task's id")),

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use unsaid_protocol::{Event, TaskId};
 
 use super::{
-    openapi::{OfTask, Refusals},
+    openapi::{EventForm, OfTask, Refusals},
     problem::Refused,
 };
 use crate::{
@@ -32,7 +32,7 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
 
 /// Sends the current state, then every event. A reader that falls behind is sent the current state again.
 #[utoipa::path(get, path = "/tasks/{task}/events", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
-    (status = 200, description = "Server-sent events `round`, `published` and `evaluated`, without end", body = String,
+    (status = 200, description = "Server-sent events `round`, `published` and `evaluated`, without end", body = EventForm,
         content_type = "text/event-stream"),
     Refusals<OfTask>,
 ))]

@@ -10,7 +10,7 @@ use utoipa::{
     openapi::{
         ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder,
         Ref, RefOr, Response, ResponseBuilder, Type,
-        schema::{AllOfBuilder, ComponentsBuilder, Schema},
+        schema::{AllOfBuilder, ComponentsBuilder, KnownFormat, Schema, SchemaFormat},
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
@@ -62,12 +62,25 @@ impl PartialSchema for Binary {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .content_media_type("application/octet-stream")
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
             .into()
     }
 }
 
 impl ToSchema for Binary {}
+
+/// One server-sent event.
+#[derive(ToSchema)]
+#[schema(as = Event)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct EventForm {
+    /// `round`, `published` or `evaluated`; clients pass over others.
+    event: String,
+    /// JSON: a `RoundState` for `round`, else `RoundMetrics`.
+    data: String,
+    /// Milliseconds after which to connect again.
+    retry: u32,
+}
 
 /// What a route may refuse, beside what every route does.
 pub(super) trait Kinds {
@@ -105,6 +118,8 @@ kinds! {
     OfMetrics: [Unauthorized];
     /// Readiness.
     OfReadiness: [Unavailable];
+    /// The operator looks.
+    OfStatus: [Unauthorized, Unavailable];
     /// The operator pauses or resumes.
     OfPause: [Unauthorized, NotFound, Malformed, Unavailable];
     /// The operator goes back.

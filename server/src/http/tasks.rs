@@ -168,7 +168,9 @@ pub async fn check_in(
 ) -> Result<Json<CheckInReply>, Refused> {
     let task = relay.task(&task)?;
     let ask: CheckIn = body::read_json(&headers, body).await?;
-    task.ask(|reply| Command::CheckIn(ask, reply)).await.map(Json)
+    let answer = task.ask(|reply| Command::CheckIn(ask, reply)).await;
+    task.tally.check_in(&answer);
+    answer.map(Json)
 }
 
 /// `GET /healthz`: the process answers.

@@ -1,6 +1,6 @@
 //! `POST /v1/tasks/{task}/updates`: the way in for what browsers learned.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     actor::{Command, Submission},
     live::TaskConfig,
-    relay::Relay,
+    relay::{Relay, TaskHandle},
 };
 
 /// The content type of an update frame.
@@ -39,12 +39,31 @@ pub async fn update(
     body: Body,
 ) -> Result<Json<UpdateReply>, Refused> {
     let task = relay.task(&task)?;
+    let answer = receive(
+        &relay,
+        &task,
+        peer.map(|Extension(Peer(address))| address),
+        &headers,
+        body,
+    )
+    .await;
+    task.tally.update(&answer);
+    answer.map(Json)
+}
+
+async fn receive(
+    relay: &Relay,
+    task: &TaskHandle,
+    peer: Option<IpAddr>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<UpdateReply, Refused> {
     let max_bytes = UpdateFrame::max_len(task.config.coordinates());
-    body::check_headers(&headers, max_bytes, UPDATE_CONTENT_TYPE)?;
+    body::check_headers(headers, max_bytes, UPDATE_CONTENT_TYPE)?;
 
     // At most so many uploads are in memory, from their first byte to their answer.
     let timeout = relay.options.upload_timeout;
-    let turn = relay.uploads.turn(peer.map(|Extension(Peer(address))| address));
+    let turn = relay.uploads.turn(peer);
     let turn = tokio::time::timeout(timeout, turn).await;
     let _turn = turn.map_err(|_| Refused::busy())?;
 
@@ -52,9 +71,7 @@ pub async fn update(
     let config = task.config.clone();
     let examined = tokio::task::spawn_blocking(move || examine(&config, &bytes));
     let submission = examined.await.map_err(|_| Refused::internal())??;
-    task.ask(|reply| Command::Update(submission, reply))
-        .await
-        .map(Json)
+    task.ask(|reply| Command::Update(submission, reply)).await
 }
 
 fn examine(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, Refused> {

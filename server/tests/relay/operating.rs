@@ -431,6 +431,126 @@ async fn a_task_that_takes_long_to_start_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn the_operator_sees_the_way_of_clients_through_a_task_and_nobody_else_does() {
+    let relay = with_operator().await;
+    assert_eq!(relay.api.get("/v1/admin/status").await.status(), 401);
+    let late = relay.api.frame(1).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    let late = unsaid_protocol::UpdateFrame {
+        update: update_id(9, 9),
+        ..late
+    };
+    assert_eq!(relay.api.send(&late).await, Err(ProblemKind::RoundClosed));
+    let request = relay.api.http.get(relay.api.url("/v1/admin/status"));
+    let status: serde_json::Value = request
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let task = &status["tasks"][0];
+    let refused = serde_json::json!({"round-closed": 1});
+    let since = serde_json::json!({"asked": 3, "selected": 3, "reported": 3, "late": 1, "refused": refused});
+    assert_eq!(task["since_start"], since);
+    assert_eq!(task["strategy"], serde_json::json!(["mean", "fed-avg"]));
+    assert_eq!(task["rounds"].as_array().unwrap().len(), 2);
+    assert_eq!(task["rounds"][1]["clients"], 3);
+    assert_eq!(
+        (&task["state"]["round"], &task["healthy"]),
+        (&2.into(), &true.into())
+    );
+
+    let folder = TempDir::new().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+        .args(["status", "--once", "--relay", &relay.api.base, "--token-file"])
+        .arg(&token)
+        .output();
+    let output = output.await.unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success()
+            && shown.contains("tiny  2")
+            && shown.contains("tiny refused: round-closed 1"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn the_operators_page_is_there_with_a_token_and_loads_nothing_from_elsewhere() {
+    let without = TestRelay::start(&[]).await;
+    assert_eq!(without.api.get("/operator/").await.status(), 404);
+    let relay = with_operator().await;
+    let mut page = String::new();
+    for file in ["", "operator.css", "operator.js"] {
+        let response = relay.api.get(&format!("/operator/{file}")).await;
+        assert_eq!(response.status(), 200, "{file}");
+        let policies = response.headers().get_all("content-security-policy");
+        let policies: Vec<_> = policies
+            .iter()
+            .map(|it| it.to_str().unwrap().to_owned())
+            .collect();
+        assert!(
+            policies.len() == 1
+                && policies[0].starts_with("default-src 'none'")
+                && policies[0].contains("connect-src 'self'"),
+            "{policies:?}"
+        );
+        page += &response.text().await.unwrap();
+    }
+    let elsewhere: Vec<&str> = page.matches("//").collect();
+    let namespace = page.matches("http://www.w3.org/2000/svg").count();
+    let comments = page
+        .lines()
+        .filter(|line| line.trim_start().starts_with("//"))
+        .count();
+    assert_eq!(elsewhere.len(), namespace + comments, "no other address");
+    assert!(!page.contains("localStorage") && !page.contains("sessionStorage") && !page.contains("cookie"));
+}
+
+/// A description that the routes contradict would be found by schemathesis; here it is whole, and of this very relay.
+#[tokio::test]
+async fn the_description_names_every_route_and_every_problem() {
+    let relay = with_operator().await;
+    let described: serde_json::Value = relay.api.get("/v1/openapi.json").await.json().await.unwrap();
+    let paths = described["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 17, "{:?}", paths.keys());
+    let whole = described.to_string();
+    let unnamed: Vec<_> = ProblemKind::ALL
+        .iter()
+        .filter(|kind| !whole.contains(kind.urn()))
+        .collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+    for reference in whole.match_indices("#/components/schemas/") {
+        let name: String = whole[reference.0 + reference.1.len()..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric())
+            .collect();
+        assert!(
+            described["components"]["schemas"].get(&name).is_some(),
+            "{name} is not there"
+        );
+    }
+    let without = TestRelay::start(&[]).await;
+    let described: serde_json::Value = without.api.get("/v1/openapi.json").await.json().await.unwrap();
+    let operators = |path: &&String| path.contains("/admin/");
+    assert_eq!(
+        described["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(operators)
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
 async fn a_field_that_is_there_twice_is_refused() {
     let relay = with_operator().await;
     let manifest = relay.api.state().await.manifest;

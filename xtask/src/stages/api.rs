@@ -62,6 +62,9 @@ pub(super) fn stages(runner: &mut Runner) {
             .arg("run")
             .arg(format!("{origin}/v1/openapi.json"))
             .env("UNSAID_TOKEN", token)
+            .env("SCHEMATHESIS_HOOKS", "hooks")
+            .env("PYTHONPATH", place.root.join("tests/api"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("NO_COLOR", "1");
         check(run)
     });
