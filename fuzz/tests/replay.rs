@@ -1,6 +1,6 @@
 //! Every committed seed goes to its target: what fuzzing found once is tried on each change.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{fs, path::PathBuf};
 
