@@ -7,6 +7,7 @@ export { connect } from "./client.js";
 export type { CallOptions, Client, ConnectOptions, JoinOptions, LocalData, PrivacyBudget } from "./client.js";
 export { errorCodes, UnsaidError } from "./errors.js";
 export type { ErrorCode, Problem } from "./errors.js";
+export { explain } from "./explain.js";
 export type * from "./types.js";
 
 // accountant.d.ts
@@ -114,6 +115,16 @@ export interface PrivacyBudget {
      * spent stays spent.
      */
     set(budget: Budget, options?: CallOptions): Promise<BudgetView>;
+    /** The ledger, byte for byte as it is stored (JSON): each update paid for, with its task, time, hash and cost. */
+    export(options?: CallOptions): Promise<string>;
+    /**
+     * Forgets the ledger, for all tasks of this origin, and with it every id by which a relay could tell that this browser came back.
+     * Nothing counts any more what was spent, and what was sent stays sent: it is the person's to decide, so ask first. Local data
+     * stays. A run of another tab that is under way keeps its id until it ends.
+     *
+     * @throws UnsaidError `busy` while this client takes part.
+     */
+    erase(options?: CallOptions): Promise<BudgetView>;
 }
 /** One participant of one task. All its work is done in a worker. */
 export interface Client {
@@ -164,6 +175,8 @@ export interface Floors {
     readonly maxClipL2?: number;
     /** Least number of updates that a round may publish with. Default 2. */
     readonly minCohort?: number;
+    /** Most rounds that this browser pays for in 24 hours, in all tasks of this origin. Default, and at most, 1,024. */
+    readonly maxRoundsPerDay?: number;
 }
 /** What a session is opened with. */
 export interface OpenOptions {
@@ -177,6 +190,11 @@ export interface OpenOptions {
     readonly budget?: Budget;
     /** The weakest terms still agreed to. */
     readonly floors?: Floors;
+    /**
+     * The relay's public key, 64 hexadecimal digits as `unsaid-relay key` prints them. With it, a manifest that this key has not signed
+     * is refused (`bad-manifest`): whoever stands in for the relay, or gets hold of its disk, cannot change the terms.
+     */
+    readonly relayKey?: string;
     /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
     readonly participants?: number;
 }
@@ -259,7 +277,7 @@ export interface BudgetView {
 export interface RunSummary {
     /** Rounds that this client contributed to. */
     readonly rounds: number;
-    readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted";
+    readonly reason: "rounds-done" | "finished" | "aborted" | "budget-exhausted" | "daily-limit";
     /** Where it trained last: `cpu` or `webgpu`; `none` where it did not train. */
     readonly backend: string;
 }
@@ -423,7 +441,7 @@ export type ClientEventOf<T extends ClientEventType> = T extends "*" ? ClientEve
  * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
  * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
  */
-export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
+export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "daily-limit", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
 /** One of {@link errorCodes}. */
 export type ErrorCode = (typeof errorCodes)[number];
 /** A relay's refusal: a problem document (RFC 9457) with a stable `type`. */
@@ -447,6 +465,18 @@ export declare class UnsaidError extends Error {
         readonly cause?: unknown;
     });
 }
+
+// explain.d.ts
+import type { BudgetView } from "./types.js";
+/**
+ * What the spent ε means, in plain words: one paragraph of text for the person whose ledger it is.
+ *
+ * ```ts
+ * import { explain } from "unsaid";
+ * element.textContent = explain(await client.budget.get());
+ * ```
+ */
+export declare function explain({ spent, epsilon, delta, rounds }: BudgetView): string;
 
 // trainer.d.ts
 import type { ModelSpec, Optimizer, Schedule } from "./model-spec.js";

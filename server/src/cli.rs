@@ -21,6 +21,7 @@ use unsaid_relay::{
         admin::{AdminToken, MIN_TOKEN_CHARS},
         limits::RateLimit,
     },
+    key::RelayKey,
     store::{RedbStore, Store},
     task_file::Task,
     tls,
@@ -55,6 +56,9 @@ enum Command {
     Admin(admin::Admin),
     /// Watch a running relay: a table of its tasks.
     Status(status::Status),
+    /// Make the key that manifests are signed with, or show its public half.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make data for the demo.
     #[command(subcommand)]
     Data(DataCommand),
@@ -106,6 +110,9 @@ struct Serve {
     /// The file of the operator's token, at least 16 characters: with it, tasks can be paused, resumed and rolled back.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// The file of the relay's key (`unsaid-relay key new`): manifests are signed with it.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// The certificate chain (PEM) for HTTPS.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -126,6 +133,20 @@ enum TaskCommand {
     },
     /// Print the JSON schema of task files.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Draw a key, keep it in a new file that only its owner may read, and print its public half.
+    New {
+        /// The file; it must not be there yet.
+        file: PathBuf,
+    },
+    /// Print the public half of a key: what pages give as `relayKey`.
+    Show {
+        /// The key's file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,6 +174,7 @@ pub fn run() -> ExitCode {
             print!("{}", unsaid_relay::task_file::SCHEMA);
             Ok(())
         }
+        Command::Key(command) => key(&command),
         Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
         Command::Privacy(command) => privacy::run(command, std::io::stdout()).map_err(Into::into),
     };
@@ -170,6 +192,15 @@ type CommandResult = Result<(), Box<dyn std::error::Error>>;
 fn check(file: &Path, overrides: &[String]) -> CommandResult {
     let task = Task::read(file, overrides)?;
     println!("{}", serde_json::to_string_pretty(&task.manifest)?);
+    Ok(())
+}
+
+fn key(command: &KeyCommand) -> CommandResult {
+    let key = match command {
+        KeyCommand::New { file } => RelayKey::create(file)?,
+        KeyCommand::Show { file } => RelayKey::read(file)?,
+    };
+    println!("{}", key.public());
     Ok(())
 }
 
@@ -221,6 +252,7 @@ fn serve(options: Serve) -> CommandResult {
         uploads_per_address: (options.uploads_per_address > 0).then_some(options.uploads_per_address),
         tasks: options.folder.clone(),
         overrides: options.overrides.clone(),
+        key: options.key.as_deref().map(RelayKey::read).transpose()?,
         origins: origins(&options.cors_origins)?,
         admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
         tls,

@@ -31,6 +31,9 @@ pub mod uploads;
 /// Carries a manifest's name, beside its `ETag`.
 pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-hash");
 
+/// Carries the relay's signature of a manifest.
+pub const SIGNATURE: HeaderName = HeaderName::from_static("unsaid-signature");
+
 /// Everything that a relay serves, as a router; [`crate::serve()`] serves it.
 pub fn app(relay: Arc<Relay>) -> Router {
     let limit = middleware::from_fn_with_state(relay.clone(), limits::limit);
@@ -87,6 +90,6 @@ fn cors(origins: &Option<Vec<HeaderValue>>) -> CorsLayer {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
-        .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH, SIGNATURE])
         .max_age(std::time::Duration::from_secs(86_400))
 }

@@ -26,6 +26,7 @@ use crate::{
         status::Tally,
         uploads::Uploads,
     },
+    key::RelayKey,
     live::{OpenError, TaskConfig},
     store::Store,
     task_file::Task,
@@ -63,6 +64,8 @@ pub struct RelayOptions {
     pub tasks: Option<PathBuf>,
     /// What replaces values of every task file, written as in TOML (`rounds.target_clients=4`): of added ones, too.
     pub overrides: Vec<String>,
+    /// The key that manifests are signed with; none for a relay that signs nothing.
+    pub key: Option<RelayKey>,
     /// Certificate and key; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -83,6 +86,7 @@ impl Default for RelayOptions {
             admin_token: None,
             tasks: None,
             overrides: Vec::new(),
+            key: None,
             tls: None,
         }
     }
@@ -120,6 +124,8 @@ pub enum StartError {
 pub struct TaskHandle {
     /// What does not change.
     pub config: Arc<TaskConfig>,
+    /// The relay's signature of the manifest, where it signs.
+    pub signature: Option<String>,
     /// What readers see.
     pub outlook: Outlook,
     pub(crate) mailbox: mpsc::SyncSender<Command>,
@@ -292,7 +298,9 @@ fn start(
         )?);
     }
     threads.insert(0, actor.spawn(commands)?); // joined first: its end is what ends the evaluation
+    let sign = |key: &RelayKey| key.sign_manifest(&config.manifest_json);
     Ok(TaskHandle {
+        signature: options.key.as_ref().map(sign),
         config,
         outlook,
         mailbox,

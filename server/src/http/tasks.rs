@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use unsaid_protocol::{
 use utoipa::ToSchema;
 
 use super::{
-    CONTENT_HASH, body,
+    CONTENT_HASH, SIGNATURE, body,
     openapi::{Nothing, OfCheckIn, OfReadiness, OfStore, OfTask, Refusals},
     problem::Refused,
 };
@@ -90,7 +90,9 @@ pub async fn manifest(
     Path(task): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let config = relay.task(&task)?.config.clone();
+    let task = relay.task(&task)?;
+    let (config, signature) = (&task.config, task.signature.clone());
+    let signature = AppendHeaders(signature.map(|signature| (SIGNATURE, signature)));
     let hash = config.manifest_hash.to_string();
     let etag = format!("\"{hash}\"");
     let shared = [
@@ -99,10 +101,10 @@ pub async fn manifest(
         (header::CACHE_CONTROL, "no-cache".into()),
     ];
     if is_known(&headers, &[&etag]) {
-        return Ok((StatusCode::NOT_MODIFIED, shared).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, shared, signature).into_response());
     }
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    Ok((shared, kind, config.manifest_json.clone()).into_response())
+    Ok((shared, signature, kind, config.manifest_json.clone()).into_response())
 }
 
 /// Whether `If-None-Match` names one of `etags`.
