@@ -34,6 +34,8 @@ enum Group {
     Docs,
     /// Rust tests and doc tests, .wgsl validation
     Native,
+    /// The relay against its own description of its API
+    Api,
     /// TypeScript: types, tests, API report
     Ts,
     /// wasm-pack tests in headless Chromium

@@ -19,7 +19,7 @@ use crate::{
 const PYTHON_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(super) fn stages(runner: &mut Runner) {
-    runner.stage(Group::Native, "API", |place| {
+    runner.stage(Group::Api, "API", |place| {
         let Some(schemathesis) = schemathesis(place)? else {
             return Ok(Verdict::Skipped("no python3 with venv and pip was found".into()));
         };
