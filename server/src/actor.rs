@@ -72,7 +72,7 @@ pub struct OlderModel {
 }
 
 /// The operator went back to an older model.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct RolledBack {
     /// The round that this was: it published the older model.
     pub round: u64,

@@ -21,6 +21,7 @@ pub mod data;
 pub mod evaluate;
 pub mod gather;
 pub mod http;
+pub mod key;
 pub mod live;
 pub mod relay;
 pub mod round;

@@ -336,7 +336,10 @@ impl Simulation {
         for start in &starts {
             *taken_part.entry(start.client).or_default() += 1;
         }
-        let staleness = starts.iter().map(|start| (round - start.round) as f64).sum::<f64>();
+        let staleness = starts
+            .iter()
+            .map(|start| (round - start.round) as f64)
+            .sum::<f64>();
         let is_due = round.is_multiple_of(self.settings.evaluate_every) || round == self.settings.rounds;
         let figures = if is_due {
             Some(self.evaluate(live.parameters())?)

@@ -5,6 +5,7 @@ mod clock;
 mod events;
 mod locks;
 mod relay;
+mod seal;
 mod store;
 mod trials;
 mod views;

@@ -291,8 +291,16 @@ fn an_update_from_an_older_model_counts_in_the_open_round_until_it_is_too_old() 
         ..late
     };
     let (round, expected) = (1, model(0));
-    assert_eq!(rounds.judge(&other_model), Err(Refusal::Model { round, expected }));
-    let closed = |asked| Err(Refusal::Closed { asked, open: rounds.round() });
+    assert_eq!(
+        rounds.judge(&other_model),
+        Err(Refusal::Model { round, expected })
+    );
+    let closed = |asked| {
+        Err(Refusal::Closed {
+            asked,
+            open: rounds.round(),
+        })
+    };
     assert_eq!(rounds.judge(&stale_claim(3, 1, 0)), closed(1), "it never came");
     // After a restart, too.
     let check_ins = [(1, client(1)), (1, client(2))];
@@ -303,7 +311,11 @@ fn an_update_from_an_older_model_counts_in_the_open_round_until_it_is_too_old() 
     assert_eq!(again.span().unwrap().started_ms, 5);
     again.publish(model(3), 1, 0);
     let (asked, open) = (1, 4);
-    assert_eq!(again.judge(&stale_claim(2, 1, 0)), Err(Refusal::Closed { asked, open }), "too old");
+    assert_eq!(
+        again.judge(&stale_claim(2, 1, 0)),
+        Err(Refusal::Closed { asked, open }),
+        "too old"
+    );
     let mut synchronous = Rounds::first(rules(), model(0));
     synchronous.check_in(&ask(1), 0).unwrap();
     synchronous.publish(model(1), 1, 0);
@@ -317,12 +329,18 @@ fn a_client_counts_once_in_a_round_and_once_for_a_check_in() {
     rounds.check_in(&ask(1), 0).unwrap();
     rounds.publish(model(1), 1, 0);
     rounds.count(&stale_claim(1, 1, 0), 0);
-    assert!(matches!(rounds.check_in(&ask(1), 0), Ok(CheckInReply::Wait { round: 2, .. })));
+    assert!(matches!(
+        rounds.check_in(&ask(1), 0),
+        Ok(CheckInReply::Wait { round: 2, .. })
+    ));
     let twice = stale_claim(1, 1, 1);
     assert_eq!(rounds.judge(&twice), Err(Refusal::AlreadyReported { round: 2 }));
     rounds.publish(model(2), 1, 0);
     assert_eq!(rounds.judge(&twice), Err(Refusal::AlreadyReported { round: 3 }));
-    assert!(matches!(rounds.check_in(&ask(1), 0), Ok(CheckInReply::Train { round: 3, .. })));
+    assert!(matches!(
+        rounds.check_in(&ask(1), 0),
+        Ok(CheckInReply::Train { round: 3, .. })
+    ));
     assert_eq!(rounds.judge(&stale_claim(1, 3, 0)), Ok(Judgement::New));
 }
 

@@ -111,7 +111,13 @@ mod tests {
         // Mean √(2/π), mean square 1; standard errors √((1 − 2/π)/n) and √(2/n). Six of them: a false alarm in 10⁹, and the seed is
         // fixed.
         let expected = (2.0 / std::f64::consts::PI).sqrt();
-        assert!((mean - expected).abs() < 6.0 * (0.3634 / f64::from(n)).sqrt(), "{mean}");
-        assert!((square - 1.0).abs() < 6.0 * (2.0 / f64::from(n)).sqrt(), "{square}");
+        assert!(
+            (mean - expected).abs() < 6.0 * (0.3634 / f64::from(n)).sqrt(),
+            "{mean}"
+        );
+        assert!(
+            (square - 1.0).abs() < 6.0 * (2.0 / f64::from(n)).sqrt(),
+            "{square}"
+        );
     }
 }

@@ -175,12 +175,22 @@ fn asynchronous_rounds_learn_from_stale_updates_and_are_their_seed() {
     let staleness: Vec<f64> = made.rounds().iter().filter_map(|round| round.staleness).collect();
     assert_eq!(staleness.len(), 24);
     assert!(staleness.iter().all(|mean| (0.0..=3.0).contains(mean)));
-    assert!(staleness.iter().any(|mean| *mean > 0.0), "some started from an older model");
+    assert!(
+        staleness.iter().any(|mean| *mean > 0.0),
+        "some started from an older model"
+    );
     assert!(made.rounds().iter().all(|round| round.clients == 2));
     assert!(made.end().accuracy > 0.9, "{}", made.end().accuracy);
-    let crowded = simulation(&buffered, |settings| (settings.cohort, settings.concurrency) = (2, 7));
+    let crowded = simulation(&buffered, |settings| {
+        (settings.cohort, settings.concurrency) = (2, 7)
+    });
     assert!(matches!(crowded, Err(SimulateError::Settings(_))));
-    assert!(run(&[], |_| {}).rounds().iter().all(|round| round.staleness.is_none()));
+    assert!(
+        run(&[], |_| {})
+            .rounds()
+            .iter()
+            .all(|round| round.staleness.is_none())
+    );
 }
 
 #[test]

@@ -338,6 +338,8 @@ pub enum Fault {
     AfterFigures,
     /// The published rounds cannot be read.
     UnreadableRounds,
+    /// Loading a task waits until there is another fault, or none.
+    HeldLoading,
     /// Nothing works.
     Everything,
 }
@@ -390,6 +392,12 @@ impl FaultyStore {
 
 impl Store for FaultyStore {
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
+        if self.is(Fault::HeldLoading) {
+            self.struck.fetch_add(1, Ordering::SeqCst);
+            while self.is(Fault::HeldLoading) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         self.reading(|| self.inner.load(task))
     }
 

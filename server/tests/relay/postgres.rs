@@ -192,7 +192,13 @@ async fn a_stale_update_counts_at_whichever_relay_it_comes_to() {
     assert_eq!(two.api.send(&slow).await, Ok(reply), "it knows of the check-in");
     // One that starts now reads the check-in to a round that has closed from the database.
     let three = relay(&database, &buffered).await;
-    assert_eq!(three.api.send(&slow).await, Ok(unsaid_protocol::UpdateReply { duplicate: true, ..reply }));
+    assert_eq!(
+        three.api.send(&slow).await,
+        Ok(unsaid_protocol::UpdateReply {
+            duplicate: true,
+            ..reply
+        })
+    );
 }
 
 #[tokio::test]

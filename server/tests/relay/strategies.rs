@@ -180,7 +180,10 @@ async fn an_asynchronous_round_counts_what_started_from_an_older_model() {
     let state = relay.api.state().await;
     assert_eq!((state.round, state.received), (2, 2));
     let before = relay.api.model(state.model).await;
-    let reply = UpdateReply { round: 2, ..accepted(&slow) };
+    let reply = UpdateReply {
+        round: 2,
+        ..accepted(&slow)
+    };
     assert_eq!(relay.api.send(&slow).await, Ok(reply), "the open round counts it");
     let expected = moved_model(&before, |at| {
         let fresh = f64::from(coordinates(4)[at]) + f64::from(coordinates(5)[at]);

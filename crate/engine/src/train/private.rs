@@ -122,15 +122,11 @@ impl Training<'_> {
         self.model.check_runs(parameters)?;
         self.model.check_private(self.spec, steps)?;
         let mut settings = self.checked(parameters)?;
-        let PrivateSteps {
-            steps_per_epoch,
-            grid_step,
-        } = steps;
         let expected = settings.batch;
         settings.private = Some(Private {
-            noise: Noise::new(grid_step, expected as u32),
+            noise: Noise::new(steps.grid_step, expected as u32),
             #[cfg(feature = "gpu")]
-            steps: steps_per_epoch as usize,
+            steps: steps.steps_per_epoch as usize,
         });
         // Lots vary: most of them fit in a batch a little larger than they are expected to be.
         let room = (ROOM * (expected as f64).sqrt()).ceil() as usize;
