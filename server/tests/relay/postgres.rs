@@ -189,7 +189,11 @@ async fn a_stale_update_counts_at_whichever_relay_it_comes_to() {
         round: 2,
         ..accepted(&slow)
     };
-    assert_eq!(two.api.send(&slow).await, Ok(reply.clone()), "it knows of the check-in");
+    assert_eq!(
+        two.api.send(&slow).await,
+        Ok(reply.clone()),
+        "it knows of the check-in"
+    );
     // One that starts now reads the check-in to a round that has closed from the database.
     let three = relay(&database, &buffered).await;
     assert_eq!(
