@@ -64,7 +64,10 @@ pub enum DeviceLostReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// There is no memory for it.
-    OutOfMemory,
+    OutOfMemory {
+        /// The browser's words.
+        text: String,
+    },
     /// Anything else, in its own words.
     Other(String),
 }
@@ -72,8 +75,7 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::OutOfMemory => f.write_str("out of memory"),
-            Self::Other(text) => f.write_str(text),
+            Self::OutOfMemory { text } | Self::Other(text) => f.write_str(text),
         }
     }
 }
@@ -147,10 +149,11 @@ impl Device {
         let listener = Closure::wrap(Box::new(move |event: JsValue| {
             let error = get(&event, "error");
             let kind = text(&get(&error, "constructor"), "name");
+            let text = text(&error, "message");
             handler(if kind == "GPUOutOfMemoryError" {
-                Error::OutOfMemory
+                Error::OutOfMemory { text }
             } else {
-                Error::Other(text(&error, "message"))
+                Error::Other(text)
             });
         }) as Box<dyn FnMut(JsValue)>);
         // As long as the device, which nobody tells us.

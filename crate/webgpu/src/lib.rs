@@ -17,7 +17,7 @@ mod sys;
 
 pub use adapter::{
     Adapter, AdapterInfo, Backends, DeviceDescriptor, DeviceType, Instance, InstanceDescriptor, Limits,
-    PowerPreference, RequestAdapterOptions,
+    PowerPreference, RequestAdapterOptions, RequestError,
 };
 pub use buffer::{
     Buffer, BufferAsyncError, BufferBinding, BufferDescriptor, BufferSize, BufferUsages, BufferView, MapMode,

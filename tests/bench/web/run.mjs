@@ -2,7 +2,7 @@
 // [--build plain,relaxed] [--threads 1,2] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a
 // folder for each build with unsaid_trainer.js and unsaid_trainer_bg.wasm; more than one thread is a build of its own, "threads". Losses are checked
 // against tests/vectors/v1. Between the samples of the CPU a bare micro-kernel for products of matrices is timed (tests/bench/gemm/yardstick.mjs):
-// `share` is the steps' part of its speed. `peak MB` is the renderer's largest resident set (VmHWM, Linux only), which is 110 to 130 before anything is
+// `share` is the fastest step's part of its best speed. `peak MB` is the renderer's largest resident set (VmHWM, Linux only), which is 110 to 130 before anything is
 // loaded, and `wasm MB` the trainer's memory at the end.
 
 import { createServer } from "node:http";

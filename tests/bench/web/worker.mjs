@@ -96,9 +96,9 @@ async function measure({ name, build, threads, backend, optimizer, seconds, clip
   const ms = median(samples);
   return {
     name, build, threads, backend, optimizer, clip: clip ?? null, ms, best: Math.min(...samples), samples: samples.length,
-    gflops: flops(workload) / ms / 1e6, micro: median(rates),
-    // Of one thread's: a GPU, or several threads, have another measure.
-    share: backend === "cpu" && threads === 1 ? flops(workload) / ms / 1e6 / median(rates) : null,
+    gflops: flops(workload) / ms / 1e6, micro: Math.max(...rates),
+    // Best by best, since what else the machine does can only slow either; of one thread's, since a GPU has another measure.
+    share: backend === "cpu" && threads === 1 ? flops(workload) / Math.min(...samples) / 1e6 / Math.max(...rates) : null,
     wasmMB: memory.buffer.byteLength / 1e6, examplesPerSecond: (1000 * workload.batch) / ms,
     loaded, firstStep, inferOne: median(answers), losses, chosen: trainer.backend(),
   };
