@@ -1,8 +1,8 @@
 //! The browser's WebGPU under the names of wgpu 30: as much of it as the engine uses, and nothing else.
 //!
 //! Natively the engine runs on wgpu; in a browser it runs on this, with the same text. That is a fifth of the bytes, and it has
-//! what wgpu has not: pipelines that the browser compiles beside each other ([`Device::create_compute_pipeline`],
-//! [`Device::compiled`]), and buffers that are given back as soon as nothing uses them, instead of when JavaScript's garbage
+//! what wgpu has not: pipelines that the browser compiles beside each other (`Device::create_compute_pipeline`,
+//! `Device::compiled`), and buffers that are given back as soon as nothing uses them, instead of when JavaScript's garbage
 //! collector finds the time. What the names mean is in wgpu's documentation, and in the specification of WebGPU (W3C, Candidate
 //! Recommendation Draft of 2025); where this differs, it says so.
 #![cfg(target_arch = "wasm32")]
