@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
-use unsaid_privacy::{Adjacency, Encoding, LocalNoise, Rho};
+use unsaid_privacy::{Adjacency, Cost, Encoding, ExampleNoise, LocalNoise};
 use unsaid_protocol::{
     CheckInReply, ContentHash, Manifest, Privacy, Problem, RoundMetrics, RoundState, UpdateReply,
 };
@@ -90,7 +90,7 @@ impl Tally {
 pub struct RoundStatus {
     #[serde(flatten)]
     metrics: RoundMetrics,
-    /// ε at `delta`; none in a task without noise.
+    /// ε at `delta`; none in a task without noise, or where it is beyond any bound.
     epsilon: Option<f64>,
 }
 
@@ -183,26 +183,39 @@ fn names(strategy: &Strategy) -> [String; 2] {
     ]
 }
 
-/// What one round costs a client that takes part: as the client itself counts it (replace-one).
-fn round_cost(manifest: &Manifest) -> Option<Rho> {
-    let Privacy::Local { noise_multiplier } = manifest.privacy else {
-        return None;
-    };
-    let update = manifest.update;
-    let encoding = Encoding::new(update.clip_l2, update.grid_step, manifest.parameters as usize).ok()?;
-    let noise = LocalNoise::new(&encoding, noise_multiplier).ok()?;
-    Some(noise.rho(Adjacency::ReplaceOne))
+/// What one round costs a client that takes part, as its own ledger counts it.
+fn round_cost(manifest: &Manifest) -> Option<Cost> {
+    let (update, d) = (manifest.update, manifest.parameters as usize);
+    match manifest.privacy {
+        Privacy::Local { noise_multiplier } => {
+            let encoding = Encoding::new(update.clip_l2, update.grid_step, d).ok()?;
+            let noise = LocalNoise::new(&encoding, noise_multiplier).ok()?;
+            Some(noise.rho(Adjacency::ReplaceOne).into())
+        }
+        Privacy::Example {
+            noise_multiplier,
+            sampling_rate,
+            ..
+        } => {
+            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, d).ok()?;
+            let epochs = u32::try_from(manifest.training.get("epochs")?.as_u64()?).ok()?;
+            let steps = epochs.saturating_mul(noise.steps_per_epoch());
+            Some(Cost::of_examples(|order| noise.cost(order, steps)))
+        }
+        _ => None,
+    }
 }
 
 /// The newest rounds, with the ε of a client that took part in all: a rollback costs nothing.
-fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Rho>) -> Vec<RoundStatus> {
+fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Cost>) -> Vec<RoundStatus> {
     let skipped = rounds.len().saturating_sub(ROUNDS);
-    let mut spent = 0.0;
-    let told = rounds.into_iter().map(|metrics| {
-        let epsilon = cost.and_then(|cost| {
-            spent += cost.get() * f64::from(u8::from(metrics.clients > 0));
-            Rho::new(spent).ok()?.epsilon(DELTA).ok()
-        });
+    let mut paid = 0;
+    let told = rounds.into_iter().enumerate().map(|(at, metrics)| {
+        paid += u64::from(metrics.clients > 0);
+        let spent = cost.filter(|_| at >= skipped).map(|cost| cost.times(paid));
+        let epsilon = spent
+            .and_then(|spent| spent.epsilon(DELTA).ok())
+            .filter(|it| it.is_finite());
         RoundStatus { metrics, epsilon }
     });
     told.skip(skipped).collect()
@@ -249,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn a_round_costs_what_the_ledgers_of_clients_book_for_it() {
+        let task = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            let text = include_str!("../../tests/tiny.toml");
+            crate::task_file::Task::parse("tiny.toml", text, &overrides)
+                .unwrap()
+                .manifest
+        };
+        assert_eq!(round_cost(&task(&[])), None);
+        // ρ = 2 / 1.5², and σ is rounded up to what the sampler draws.
+        let local = round_cost(&task(&["privacy.mode=\"local\""])).unwrap();
+        assert!(
+            (local.rho().get() * 1.5 * 1.5 / 2.0 - 1.0).abs() < 1e-3,
+            "{local:?}"
+        );
+        let examples = include_str!("../../tasks/mnist-example.toml");
+        let examples = crate::task_file::Task::parse("mnist-example.toml", examples, &[]).unwrap();
+        let examples = round_cost(&examples.manifest).unwrap();
+        assert!(!examples.is_of_updates() && examples.epsilon(DELTA).unwrap().is_finite());
+    }
+
+    #[test]
     fn epsilon_grows_with_each_round_that_counted_updates_and_with_no_other() {
         let round = |round, clients| RoundMetrics {
             round,
@@ -264,12 +299,12 @@ mod tests {
             rolled_back_to: None,
         };
         let rounds = vec![round(0, 0), round(1, 3), round(2, 0), round(3, 3)];
-        let told = with_epsilon(rounds.clone(), Some(Rho::new(0.5).unwrap()));
+        let cost = Cost::from(unsaid_privacy::Rho::new(0.5).unwrap());
+        let told = with_epsilon(rounds.clone(), Some(cost));
         let epsilons: Vec<f64> = told.iter().map(|it| it.epsilon.unwrap()).collect();
-        assert_eq!(epsilons[0], 0.0);
-        assert_eq!(epsilons[1], Rho::new(0.5).unwrap().epsilon(DELTA).unwrap());
-        assert_eq!(epsilons[2], epsilons[1]);
-        assert_eq!(epsilons[3], Rho::new(1.0).unwrap().epsilon(DELTA).unwrap());
+        let of = |rounds| cost.times(rounds).epsilon(DELTA).unwrap();
+        assert_eq!(epsilons, [of(0), of(1), of(1), of(2)]);
+        assert!(epsilons[0] < epsilons[1] && epsilons[1] < epsilons[3]);
         assert!(with_epsilon(rounds, None).iter().all(|it| it.epsilon.is_none()));
         let many = (0..2 * ROUNDS as u64).map(|at| round(at, 1)).collect();
         let told = with_epsilon(many, None);

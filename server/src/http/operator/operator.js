@@ -121,7 +121,8 @@ function update(view, task, delta) {
   pause.disabled = state.phase === "finished";
 
   const deadline = state.deadline_ms === null ? "" : `, ${Math.ceil(state.deadline_ms / 1000)} s left`;
-  const noise = task.privacy.mode === "local" ? `local, ${task.privacy.noise_multiplier} × Δ` : task.privacy.mode;
+  const { mode, noise_multiplier: multiplier, sampling_rate: rate } = task.privacy;
+  const noise = { local: `on updates, ${multiplier} × Δ`, example: `on gradients, ${multiplier} × clip, rate ${rate}` }[mode] ?? mode;
   facts($(".facts", root), [
     ["Open round", `${state.round}: ${state.received} of ${state.checked_in} reported${deadline}`],
     ["Strategy", task.strategy.join(", ")],
