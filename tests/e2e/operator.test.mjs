@@ -82,6 +82,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     await page.getByText("This is not the operator’s token.").waitFor();
     assert.equal(troubles.splice(0).length, 1, "the browser reports the 401, and nothing else");
     await enter(page);
+    assert.equal(await page.getByLabel("Operator’s token").isVisible(), false, "what is done with is gone");
 
     const funnel = await page.locator(".funnel li").allInnerTexts();
     const counts = funnel.map((line) => line.split(/\s+/).filter(Boolean).join(" "));
