@@ -508,7 +508,7 @@ fn a_memory_is_taken_over_by_its_own_kind_only() {
     };
     assert_eq!(yogi.recall(Some(&kept), 3), yogi.fresh(3));
     let clipping = Strategy {
-        aggregation: EVERY_RULE[8],
+        aggregation: EVERY_RULE[9],
         ..adam
     };
     assert_eq!(clipping.fresh(3).values.len(), 9, "the last direction, m and v");
