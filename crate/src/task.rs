@@ -1,6 +1,8 @@
 //! A task as the client understands it: the manifest, checked against the person's floors, with the model and the mechanisms
 //! that it asks for.
 
+use std::num::NonZeroU32;
+
 use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
 use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError};
@@ -139,6 +141,17 @@ impl Task {
         })
     }
 
+    /// What the back ends are timed on: a step of the task's training; of training that is private for each example, one example, of
+    /// which the lots are made.
+    pub fn timed(&self) -> TrainSpec {
+        let mut timed = self.training.clone();
+        if self.gradient_noise.is_some() {
+            timed.batch_size = NonZeroU32::MIN;
+            timed.clip_examples_l2 = None;
+        }
+        timed
+    }
+
     /// How training is cut into steps, and what draws them; none in a task without noise on gradients.
     pub fn private_steps(&self) -> Option<(&ExampleNoise, PrivateSteps)> {
         let noise = self.gradient_noise.as_ref()?;
@@ -150,6 +163,7 @@ fn private_steps(noise: &ExampleNoise, training: &TrainSpec) -> PrivateSteps {
     PrivateSteps {
         steps_per_epoch: noise.steps_per_epoch(),
         grid_step: ExampleNoise::grid_step(training.clip_examples_l2.unwrap_or_default()),
+        bound_squared: noise.bound_squared(),
     }
 }
 
