@@ -25,10 +25,21 @@ pub enum RelayFault {
     },
 }
 
+/// A manifest as a relay offers it. Nothing of it is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The manifest's bytes.
+    pub bytes: Vec<u8>,
+    /// The hash that was announced for them.
+    pub hash: ContentHash,
+    /// The relay's signature of them, in hexadecimal, where it signs (PROTOCOL.md, section 3.1).
+    pub signature: Option<String>,
+}
+
 /// The relay, for one task.
 pub trait Relay {
-    /// The manifest's bytes and the hash that the relay announced for them.
-    fn manifest(&self) -> impl Future<Output = Result<(Vec<u8>, ContentHash), RelayFault>>;
+    /// The manifest on offer.
+    fn manifest(&self) -> impl Future<Output = Result<Offered, RelayFault>>;
     /// The open round.
     fn round(&self) -> impl Future<Output = Result<RoundState, RelayFault>>;
     /// Published rounds, oldest first.

@@ -269,10 +269,12 @@ mod tests {
 
     #[test]
     fn where_clients_weigh_by_their_examples_the_update_ends_with_their_number() {
-        for (most, weight) in [(1_000, 60), (60, 60), (7, 7)] {
+        let weighs = |most: u32| json!({"aggregation": {"type": "weighted-mean", "max_weight": most}});
+        for (most, weight) in [(1_000_u32, 60), (60, 60), (7, 7)] {
             let mut terms = terms();
             terms["privacy"] = json!({"mode": "none"});
             terms["update"]["max_weight"] = most.into();
+            terms["strategy"] = weighs(most);
             let task = read(&terms, &NO_FLOORS).unwrap();
             let (before, after) = change(15, 0.5);
             let (made, frame) = protected(&task, &before, &after).unwrap();
@@ -282,6 +284,18 @@ mod tests {
                 "the page is told of all that is sent"
             );
             assert!(norm_squared(&frame.coordinates[..15]) <= task.encoding.bound_squared());
+        }
+        // A relay that asks for a weight that its rule has no use for would learn how many examples there are.
+        for (most, strategy) in [(7, json!({})), (7, weighs(8))] {
+            let mut terms = terms();
+            terms["privacy"] = json!({"mode": "none"});
+            terms["update"]["max_weight"] = most.into();
+            terms["strategy"] = strategy;
+            let refused = read(&terms, &NO_FLOORS).map(drop);
+            assert!(
+                matches!(&refused, Err(ClientError::BadManifest(reason)) if reason.contains("max_weight")),
+                "{refused:?}"
+            );
         }
         // With noise the number of examples would leave the device without any.
         let mut terms = terms();

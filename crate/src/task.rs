@@ -67,6 +67,12 @@ impl Task {
             );
             return Err(bad("data", &found));
         }
+        // What a client weighs is the rule's to say: a weight that it does not ask for would be summed as one more parameter.
+        let rule = manifest.strategy.as_ref().and_then(|it| it.get("aggregation"));
+        let weighs = rule.and_then(|rule| rule.get("max_weight")?.as_u64());
+        if weighs != manifest.update.max_weight.map(u64::from) {
+            return Err(bad("update.max_weight", &"not that of the strategy"));
+        }
         let multiplier = match manifest.privacy {
             Privacy::None => None,
             Privacy::Local { noise_multiplier } => Some(noise_multiplier),

@@ -195,6 +195,11 @@ export interface OpenOptions {
     readonly budget?: Budget;
     /** The weakest terms still agreed to. */
     readonly floors?: Floors;
+    /**
+     * The relay's public key, 64 hexadecimal digits as `unsaid-relay key` prints them. With it, a manifest that this key has not signed
+     * is refused (`bad-manifest`): whoever stands in for the relay, or gets hold of its disk, cannot change the terms.
+     */
+    readonly relayKey?: string;
     /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
     readonly participants?: number;
 }
@@ -552,8 +557,8 @@ export interface Step {
     /** The mean loss of its batch, taken before it; null on WebGPU, where losses come at the end. */
     readonly loss: number | null;
 }
-/** What {@link Trainer.fit} takes. */
-export interface FitOptions extends TrainingData {
+/** How a model is trained. */
+export interface TrainingOptions {
     readonly optimizer: Optimizer;
     /** Passes over the examples. Default 1. */
     readonly epochs?: number | undefined;
@@ -566,16 +571,34 @@ export interface FitOptions extends TrainingData {
     readonly schedule?: Schedule | undefined;
     /** L2 regularisation: this times the weights is added to the gradient. */
     readonly weightDecay?: number | undefined;
+    /** FedProx: this times the distance from the weights before the call is added to the gradient. */
+    readonly proximal?: number | undefined;
     /** Tensors that do not learn, by the beginning of their names, such as `layers.0`. */
     readonly freeze?: readonly string[] | undefined;
     /** Clips the gradient of each single example to this L2 norm. */
     readonly clipExamplesL2?: number | undefined;
+}
+/** What {@link Trainer.fit} takes. */
+export interface FitOptions extends TrainingData, TrainingOptions {
+    /**
+     * SCAFFOLD: this is added to every gradient: the shared control variate minus this client's own, as many numbers as there are
+     * weights. The client's next one is {@link Trainer.controlVariate} then. For the optimiser `sgd` without momentum.
+     */
+    readonly correction?: ArrayLike<number> | undefined;
     /** Seed of the order of the examples and of dropout. Default 0. */
     readonly seed?: number | undefined;
     /** Hears of every step. Throwing does not stop training. */
     readonly onStep?: ((step: Step) => void) | undefined;
     /** Stops training between two steps: `fit` rejects with the code `aborted`, and the weights stay as they were before it. */
     readonly signal?: AbortSignal | undefined;
+}
+/** The bytes that a training on the CPU holds besides its examples. */
+export interface TrainingMemory {
+    readonly parameters: number;
+    readonly activations: number;
+    readonly gradients: number;
+    readonly optimizer: number;
+    readonly total: number;
 }
 /** Where training happens, and why. */
 export interface TrainerBackend {
@@ -647,12 +670,24 @@ export declare class Trainer {
     /** Where training happens; null before the first {@link Trainer.fit}. */
     get backend(): TrainerBackend | null;
     /**
+     * SCAFFOLD's control variate of this client after the last {@link Trainer.fit} that had a `correction` (Karimireddy et al. 2020,
+     * algorithm 1, line 12, option II); null after one that had none.
+     */
+    get controlVariate(): Float32Array | null;
+    /**
      * Trains; gives the mean loss of every step's batch, taken before the step. The optimiser goes on where the last call left it.
      *
      * @throws UnsaidError `bad-data`, `bad-options`, `non-finite` (the message names the step), `aborted`, `busy`,
      * `webgpu-unavailable` where WebGPU was asked for by name, `crashed`.
      */
     fit(options: FitOptions): Promise<Float32Array>;
+    /**
+     * What a {@link Trainer.fit} on so many examples will hold in memory, known before it begins. One that needs more than there may
+     * be is refused with these numbers.
+     */
+    memory(options: TrainingOptions & {
+        readonly examples: number;
+    }): Promise<TrainingMemory>;
     /** How well the model does on `x` and `y`; `k` guesses count for {@link Evaluation.topK}, 3 if it is not given. */
     evaluate({ x, y, k }: EvaluateOptions): Promise<Evaluation>;
     /** The model's answer to each row of `x`, `[rows, outputs]`: probabilities, where the loss has them. */

@@ -45,7 +45,7 @@ function checkFloors(floors: Floors): Floors {
 export function checkOpenOptions(
   options: { readonly [K in keyof OpenOptions]?: OpenOptions[K] | undefined },
 ): OpenOptions {
-  const { relay, task, backend = "auto", budget, floors, participants } = options;
+  const { relay, task, backend = "auto", budget, floors, relayKey, participants } = options;
   if (typeof relay !== "string" || !URL.canParse(relay)) throw bad(`relay is “${relay}”, but must be a URL`);
   const url = new URL(relay);
   if (url.protocol !== "https:" && url.protocol !== "http:") throw bad(`relay is “${relay}”, but must be http or https`);
@@ -53,6 +53,9 @@ export function checkOpenOptions(
     throw bad(`task is “${task}”, but must be 1 to 64 characters, each one of a-z, 0-9 or -`);
   }
   if (!backends.includes(backend)) throw bad(`backend is “${backend}”, but must be ${backends.join(", ")}`);
+  if (relayKey !== undefined && !(typeof relayKey === "string" && /^[0-9a-f]{64}$/.test(relayKey))) {
+    throw bad(`relayKey is “${relayKey}”, but must be 64 lower-case hexadecimal digits`);
+  }
   if (participants !== undefined && !(Number.isInteger(participants) && participants >= 1 && participants <= MOST_PARTICIPANTS)) {
     throw bad(`participants is ${participants}, but must be a whole number from 1 to ${MOST_PARTICIPANTS}`);
   }
@@ -62,6 +65,7 @@ export function checkOpenOptions(
     backend,
     ...(budget && { budget: checkBudget(budget) }),
     ...(floors && { floors: checkFloors(floors) }),
+    ...(relayKey !== undefined && { relayKey }),
     ...(participants !== undefined && { participants }),
   };
 }

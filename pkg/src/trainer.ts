@@ -67,8 +67,8 @@ export interface Step {
   readonly loss: number | null;
 }
 
-/** What {@link Trainer.fit} takes. */
-export interface FitOptions extends TrainingData {
+/** How a model is trained. */
+export interface TrainingOptions {
   readonly optimizer: Optimizer;
   /** Passes over the examples. Default 1. */
   readonly epochs?: number | undefined;
@@ -81,16 +81,36 @@ export interface FitOptions extends TrainingData {
   readonly schedule?: Schedule | undefined;
   /** L2 regularisation: this times the weights is added to the gradient. */
   readonly weightDecay?: number | undefined;
+  /** FedProx: this times the distance from the weights before the call is added to the gradient. */
+  readonly proximal?: number | undefined;
   /** Tensors that do not learn, by the beginning of their names, such as `layers.0`. */
   readonly freeze?: readonly string[] | undefined;
   /** Clips the gradient of each single example to this L2 norm. */
   readonly clipExamplesL2?: number | undefined;
+}
+
+/** What {@link Trainer.fit} takes. */
+export interface FitOptions extends TrainingData, TrainingOptions {
+  /**
+   * SCAFFOLD: this is added to every gradient: the shared control variate minus this client's own, as many numbers as there are
+   * weights. The client's next one is {@link Trainer.controlVariate} then. For the optimiser `sgd` without momentum.
+   */
+  readonly correction?: ArrayLike<number> | undefined;
   /** Seed of the order of the examples and of dropout. Default 0. */
   readonly seed?: number | undefined;
   /** Hears of every step. Throwing does not stop training. */
   readonly onStep?: ((step: Step) => void) | undefined;
   /** Stops training between two steps: `fit` rejects with the code `aborted`, and the weights stay as they were before it. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** The bytes that a training on the CPU holds besides its examples. */
+export interface TrainingMemory {
+  readonly parameters: number;
+  readonly activations: number;
+  readonly gradients: number;
+  readonly optimizer: number;
+  readonly total: number;
 }
 
 /** Where training happens, and why. */
@@ -169,6 +189,7 @@ export class Trainer {
   readonly #labels: boolean;
   readonly #threads: ThreadsGot;
   #backend: TrainerBackend | null = null;
+  #controlVariate: Float32Array | null = null;
 
   private constructor(link: Link, tensors: readonly Tensor[], labels: boolean, threads: ThreadsGot) {
     this.#link = link;
@@ -220,32 +241,46 @@ export class Trainer {
   }
 
   /**
+   * SCAFFOLD's control variate of this client after the last {@link Trainer.fit} that had a `correction` (Karimireddy et al. 2020,
+   * algorithm 1, line 12, option II); null after one that had none.
+   */
+  get controlVariate(): Float32Array | null {
+    return this.#controlVariate;
+  }
+
+  /**
    * Trains; gives the mean loss of every step's batch, taken before the step. The optimiser goes on where the last call left it.
    *
    * @throws UnsaidError `bad-data`, `bad-options`, `non-finite` (the message names the step), `aborted`, `busy`,
    * `webgpu-unavailable` where WebGPU was asked for by name, `crashed`.
    */
   async fit(options: FitOptions): Promise<Float32Array> {
-    const { x, y, optimizer, epochs = 1, batchSize = 32, shuffle = true, seed = 0, onStep, signal } = options;
+    const { x, y, seed = 0, onStep, signal } = options;
     whole("seed", seed, 0, 2 ** 32 - 1);
-    whole("epochs", epochs, 1, 2 ** 32 - 1);
-    whole("batchSize", batchSize, 1, 2 ** 32 - 1);
-    if (options.accumulate !== undefined) whole("accumulate", options.accumulate, 1, 2 ** 32 - 1);
-    const spec = {
-      epochs,
-      batch_size: batchSize,
-      ...(options.accumulate === undefined ? {} : { accumulate: options.accumulate }),
-      optimizer: snakeCase(optimizer),
-      shuffle,
-      ...(options.schedule ? { schedule: options.schedule } : {}),
-      ...(options.weightDecay === undefined ? {} : { weight_decay: options.weightDecay }),
-      ...(options.freeze ? { freeze: options.freeze } : {}),
-      ...(options.clipExamplesL2 === undefined ? {} : { clip_examples_l2: options.clipExamplesL2 }),
+    const spec = specOf(options);
+    const args = {
+      x: floats(x),
+      y: this.#targets(y),
+      spec,
+      seed,
+      steps: onStep !== undefined,
+      correction: options.correction ? floats(options.correction) : null,
     };
-    const args = { x: floats(x), y: this.#targets(y), spec: JSON.stringify(spec), seed, steps: onStep !== undefined };
-    const { losses, backend } = await this.#link.call("fit", args, { signal, onStep });
+    const { losses, backend, controlVariate } = await this.#link.call("fit", args, { signal, onStep });
     this.#backend = backendOf(backend, this.#threads);
+    this.#controlVariate = controlVariate;
     return losses;
+  }
+
+  /**
+   * What a {@link Trainer.fit} on so many examples will hold in memory, known before it begins. One that needs more than there may
+   * be is refused with these numbers.
+   */
+  async memory(options: TrainingOptions & { readonly examples: number }): Promise<TrainingMemory> {
+    whole("examples", options.examples, 1, 2 ** 32 - 1);
+    const row = await this.#link.call("memory", { spec: specOf(options), examples: options.examples });
+    const [parameters = 0, activations = 0, gradients = 0, optimizer = 0] = row;
+    return { parameters, activations, gradients, optimizer, total: parameters + activations + gradients + optimizer };
   }
 
   /** How well the model does on `x` and `y`; `k` guesses count for {@link Evaluation.topK}, 3 if it is not given. */
@@ -299,6 +334,27 @@ export class Trainer {
     }
     return labels;
   }
+}
+
+/** The training as the engine reads it. */
+function specOf(options: TrainingOptions): string {
+  const { optimizer, epochs = 1, batchSize = 32, accumulate, shuffle = true } = options;
+  whole("epochs", epochs, 1, 2 ** 32 - 1);
+  whole("batchSize", batchSize, 1, 2 ** 32 - 1);
+  if (accumulate !== undefined) whole("accumulate", accumulate, 1, 2 ** 32 - 1);
+  // What is undefined is left out.
+  return JSON.stringify({
+    epochs,
+    batch_size: batchSize,
+    accumulate,
+    optimizer: snakeCase(optimizer),
+    shuffle,
+    schedule: options.schedule,
+    weight_decay: options.weightDecay,
+    proximal: options.proximal,
+    freeze: options.freeze,
+    clip_examples_l2: options.clipExamplesL2,
+  });
 }
 
 function startWorker(): Worker {

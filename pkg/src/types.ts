@@ -41,6 +41,11 @@ export interface OpenOptions {
   readonly budget?: Budget;
   /** The weakest terms still agreed to. */
   readonly floors?: Floors;
+  /**
+   * The relay's public key, 64 hexadecimal digits as `unsaid-relay key` prints them. With it, a manifest that this key has not signed
+   * is refused (`bad-manifest`): whoever stands in for the relay, or gets hold of its disk, cannot change the terms.
+   */
+  readonly relayKey?: string;
   /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
   readonly participants?: number;
 }

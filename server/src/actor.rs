@@ -1,4 +1,5 @@
-//! One thread per task, the only one that changes it. It takes all that waits in its mailbox, applies it, commits once
+//! One thread per task, the only one of this relay that changes it; other relays are kept out, and listened to, by the store
+//! ([`Store::turn`]). It takes all that waits in its mailbox, applies it, commits once
 //! (group commit), shows readers what it committed, and only then answers: whoever was answered reads what was counted.
 
 use std::{
@@ -19,7 +20,7 @@ use crate::{
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
     snapshot::{Numbered, Snapshot},
-    store::{Changes, Store, StoreError},
+    store::{Changes, Mark, News, Store, StoreError, Turn},
 };
 
 #[cfg(test)]
@@ -71,7 +72,7 @@ pub struct OlderModel {
 }
 
 /// The operator went back to an older model.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct RolledBack {
     /// The round that this was: it published the older model.
     pub round: u64,
@@ -96,6 +97,8 @@ pub enum Command {
     RollBack(OlderModel, Reply<RolledBack>),
     /// A model was evaluated.
     Evaluated(RoundMetrics),
+    /// Another relay that shares the store has brought the task to this version.
+    Look(u64),
     /// End the thread.
     Stop,
 }
@@ -118,6 +121,12 @@ pub struct Actor {
     clock: Arc<dyn Clock>,
     /// None after the store failed: what is on disk then is not known until it is read.
     live: Option<Live>,
+    /// The store's version of the task that `live` is.
+    version: u64,
+    /// Whether another relay has made a later one.
+    behind: bool,
+    /// When the store was last looked at.
+    looked_ms: u64,
     evaluation: Option<mpsc::Sender<RoundMetrics>>,
     snapshot: watch::Sender<Snapshot>,
     events: broadcast::Sender<Numbered>,
@@ -139,7 +148,15 @@ impl Actor {
         clock: Arc<dyn Clock>,
         evaluation: Option<mpsc::Sender<RoundMetrics>>,
     ) -> Result<(Self, Outlook), OpenError> {
-        let live = Live::open(&config, &*store, clock.now_ms())?;
+        let mut turn = store.turn(&config.manifest.task)?;
+        let mut changes = Changes::default();
+        let live = Live::open(&config, &*store, &mut *turn, clock.now_ms(), &mut changes)?;
+        let mut version = turn.version();
+        if changes.is_empty() {
+            drop(turn);
+        } else {
+            version = turn.commit(&changes)?;
+        }
         let history = store.rounds(&config.manifest.task)?;
         let first = Snapshot::new(&config, &live, &history)?;
         if let Some(evaluation) = &evaluation {
@@ -160,6 +177,9 @@ impl Actor {
             store,
             clock,
             live: Some(live),
+            version,
+            behind: false,
+            looked_ms: 0,
             evaluation,
             snapshot,
             events,
@@ -185,7 +205,8 @@ impl Actor {
     fn run(&mut self, mailbox: &mpsc::Receiver<Command>) {
         loop {
             let mut batch = Vec::new();
-            match mailbox.recv_timeout(self.patience()) {
+            let wait = self.patience().max(Duration::from_millis(1));
+            match mailbox.recv_timeout(wait) {
                 Ok(command) => batch.push(command),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -193,7 +214,18 @@ impl Actor {
             batch.extend(mailbox.try_iter().take(MAX_BATCH - 1));
             let stop = batch.iter().position(|command| matches!(command, Command::Stop));
             batch.truncate(stop.unwrap_or(batch.len()));
-            self.turn(batch);
+            let came = batch.len();
+            batch.retain(|command| match command {
+                Command::Look(version) => {
+                    self.behind |= *version > self.version;
+                    false
+                }
+                _ => true,
+            });
+            let nothing_else = came > 0 && batch.is_empty();
+            if !(nothing_else && stop.is_none() && !self.patience().is_zero()) {
+                self.turn(batch);
+            } // otherwise what others did is looked at when its time has come
             if stop.is_some() {
                 return;
             }
@@ -204,29 +236,32 @@ impl Actor {
     fn patience(&self) -> Duration {
         let now_ms = self.clock.now_ms();
         let Some(live) = &self.live else {
-            return Duration::from_millis(RETRY_MS);
+            let again_ms = self.looked_ms.saturating_add(RETRY_MS);
+            return Duration::from_millis(again_ms.saturating_sub(now_ms));
         };
         let deadline = live.rounds.span().map(|span| span.deadline_ms);
         let announcement = self
             .unannounced
             .then(|| self.announced_ms.saturating_add(ANNOUNCE_EVERY_MS));
-        let untold = self.untold.then(|| now_ms.saturating_add(RETRY_MS));
-        let next = deadline.into_iter().chain(announcement).chain(untold).min();
-        let wait_ms = next.map_or(60_000, |at| at.saturating_sub(now_ms).max(1));
+        let look = self
+            .behind
+            .then(|| self.looked_ms.saturating_add(ANNOUNCE_EVERY_MS));
+        let untold = self.untold.then(|| self.looked_ms.saturating_add(RETRY_MS));
+        let times = [deadline, announcement, look, untold];
+        let next = times.into_iter().flatten().min();
+        let wait_ms = next.map_or(60_000, |at| at.saturating_sub(now_ms));
         Duration::from_millis(wait_ms)
     }
 
     /// Applies a batch, commits it, announces, answers: a client that asks again after its answer must not be told less.
     fn turn(&mut self, batch: Vec<Command>) {
         let now_ms = self.clock.now_ms();
-        let task = &self.config.manifest.task;
+        let (config, store) = (self.config.clone(), self.store.clone());
+        let task = &config.manifest.task;
+        self.looked_ms = now_ms;
         self.untold |= self.live.is_none();
-        let live = match self.live.take() {
-            Some(live) => Ok(live),
-            None => Live::open(&self.config, &*self.store, now_ms),
-        };
-        let mut live = match live {
-            Ok(live) => live,
+        let (mut live, turn, theirs) = match self.begin(&config, &*store) {
+            Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(%task, %error, "the store cannot be read; trying again");
                 self.healthy.store(false, Ordering::Relaxed);
@@ -237,31 +272,60 @@ impl Actor {
             }
         };
         let mut changes = Changes::default();
-        live.tick(&self.config, now_ms, &mut changes);
+        live.tick(&config, now_ms, &mut changes);
         let answers: Vec<Answer> = batch
             .into_iter()
-            .map(|command| live.apply(&self.config, command, now_ms, &mut changes))
+            .map(|command| live.apply(&config, command, now_ms, &mut changes))
             .collect();
-        let committed = changes.is_empty() || {
+        let version = if changes.is_empty() {
+            Ok(turn.version())
+        } else {
             live.complete(&mut changes);
-            match self.store.commit(task, &changes) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(%task, %error, "a commit failed; nothing of it is acknowledged");
-                    false
-                }
-            }
+            turn.commit(&changes)
         };
+        let committed = version.is_ok();
         self.healthy.store(committed, Ordering::Relaxed);
-        if committed {
-            self.announce(&live, &changes, now_ms);
-            self.live = Some(live);
-        } // otherwise `live` holds what may not be on disk: it is dropped, and read again
+        match version {
+            Ok(version) => {
+                self.announce(&live, theirs, &changes.rounds, now_ms);
+                (self.live, self.version, self.behind) = (Some(live), version, false);
+            }
+            // `live` holds what may not be on disk: it is dropped, and read again.
+            Err(error) => {
+                tracing::warn!(%task, %error, "a commit failed; nothing of it is acknowledged");
+            }
+        }
         answers.into_iter().for_each(|answer| answer.send(committed));
     }
 
-    fn announce(&mut self, live: &Live, changes: &Changes, now_ms: u64) {
-        let mut rounds = changes.rounds.clone();
+    /// Begins a turn, with the task as it stands in the store, and the rounds that other relays published since the last one.
+    fn begin<'a>(&mut self, config: &'a TaskConfig, store: &'a dyn Store) -> Result<Begun<'a>, OpenError> {
+        let known = self.live.take();
+        let mut turn = store.turn(&config.manifest.task)?;
+        let mut theirs = Vec::new();
+        let live = match known {
+            Some(live) if turn.version() == self.version => live,
+            Some(mut live) => {
+                let (version, round) = (self.version, live.rounds.round());
+                let News { saved, rounds } = turn.news(Mark { version, round })?;
+                live.catch_up(config, store, &saved)?;
+                theirs = rounds;
+                live
+            }
+            None => Live::reopen(config, store, &mut *turn)?,
+        };
+        Ok((live, turn, theirs))
+    }
+
+    /// Tells readers what other relays published (`theirs`), and this one (`ours`), which also has its models evaluated.
+    fn announce(&mut self, live: &Live, theirs: Vec<RoundMetrics>, ours: &[RoundMetrics], now_ms: u64) {
+        if let Some(evaluation) = &self.evaluation {
+            for metrics in ours.iter().filter(|metrics| metrics.accuracy.is_none()) {
+                let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+            }
+        }
+        let mut rounds = theirs;
+        rounds.extend_from_slice(ours);
         if self.untold {
             match self.missed(&rounds) {
                 Ok(missed) => {
@@ -271,17 +335,11 @@ impl Actor {
                 Err(error) => tracing::warn!(%error, "the rounds cannot be read; trying again"),
             }
         }
-        let mut news = Vec::new();
-        for metrics in rounds {
-            if metrics.accuracy.is_some() {
-                news.push(Event::Evaluated(metrics));
-            } else {
-                if let Some(evaluation) = &self.evaluation {
-                    let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
-                }
-                news.push(Event::Published(metrics));
-            }
-        }
+        let event = |metrics: RoundMetrics| match metrics.accuracy {
+            Some(_) => Event::Evaluated(metrics),
+            None => Event::Published(metrics),
+        };
+        let mut news: Vec<Event> = rounds.into_iter().map(event).collect();
         let opened = news.iter().any(|event| matches!(event, Event::Published(_)));
         let seq = self.snapshot.borrow().seq;
         let mut next = self.snapshot.borrow().after(live, &news);
@@ -307,18 +365,23 @@ impl Actor {
         let evaluated = snapshot.evaluated.as_ref().map(|metrics| metrics.round);
         let mut missed = Vec::new();
         for metrics in history {
+            if announced.iter().any(|other| other.round == metrics.round) {
+                continue;
+            }
+            if let (None, Some(evaluation)) = (metrics.accuracy, &self.evaluation) {
+                let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
+            }
             let is_new = metrics.round > snapshot.newest.round;
             if is_new || metrics.accuracy.is_some() && Some(metrics.round) > evaluated {
-                if announced.iter().all(|other| other.round != metrics.round) {
-                    missed.push(metrics);
-                }
-            } else if let (None, Some(evaluation)) = (metrics.accuracy, &self.evaluation) {
-                let _ = evaluation.send(metrics); // the thread ends only after this one
+                missed.push(metrics);
             }
         }
         Ok(missed)
     }
 }
+
+/// A task in its turn, and rounds that other relays published.
+type Begun<'a> = (Live, Box<dyn Turn + 'a>, Vec<RoundMetrics>);
 
 /// An answer that waits for the commit.
 pub(crate) enum Answer {
@@ -336,7 +399,7 @@ impl Answer {
             Command::Update(_, reply) => Self::Update(reply, Err(Failure::Store)),
             Command::Pause(_, reply) => Self::Paused(reply, Err(Failure::Store)),
             Command::RollBack(_, reply) => Self::RolledBack(reply, Err(Failure::Store)),
-            Command::Evaluated(_) | Command::Stop => Self::Nothing,
+            Command::Evaluated(_) | Command::Look(_) | Command::Stop => Self::Nothing,
         }
     }
 

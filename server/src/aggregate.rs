@@ -41,6 +41,17 @@ impl PartialSum {
         }
     }
 
+    /// Adds one update to the entries from `first` on.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn add_from(&mut self, first: usize, coordinates: &[i32]) {
+        let entries = &mut self.steps[first..first + coordinates.len()];
+        for (sum, &coordinate) in entries.iter_mut().zip(coordinates) {
+            *sum += i64::from(coordinate);
+        }
+    }
+
     /// Adds another sum.
     ///
     /// # Panics

@@ -21,13 +21,16 @@ use unsaid_relay::{
         admin::{AdminToken, MIN_TOKEN_CHARS},
         limits::RateLimit,
     },
-    store::{RedbStore, Store},
+    key::RelayKey,
+    store::{PostgresStore, RedbStore, Store},
     task_file::Task,
     tls,
 };
 
 mod admin;
+mod call;
 mod simulate;
+mod status;
 
 /// How long requests may go on after the relay was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,6 +54,11 @@ enum Command {
     Task(TaskCommand),
     /// Pause, resume or roll back a task of a running relay.
     Admin(admin::Admin),
+    /// Watch a running relay: a table of its tasks.
+    Status(status::Status),
+    /// Make the key that manifests are signed with, or show its public half.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make data for the demo.
     #[command(subcommand)]
     Data(DataCommand),
@@ -67,7 +75,7 @@ struct Serve {
     /// A folder of task files (`*.toml`), all of which are run. The operator's added tasks are kept here, too.
     #[arg(long = "tasks", value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`.
+    /// Replace a value of the task files, written as in TOML: `rounds.target_clients=4`. Added tasks get it, too.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Where to listen. Port 0 takes any free port.
@@ -76,6 +84,20 @@ struct Serve {
     /// The file that holds every task's state.
     #[arg(long, default_value = "relay.redb")]
     store: PathBuf,
+    /// A PostgreSQL database that holds it instead, and that several relays may share:
+    /// `postgres://user:password@host:5432/database`. Better in the environment, where other users cannot read the password.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "UNSAID_DATABASE",
+        hide_env_values = true,
+        conflicts_with = "store"
+    )]
+    database: Option<String>,
+    /// The authority (PEM) that the database's certificate is checked against. Otherwise those that the system trusts; a database
+    /// on this machine may go without TLS.
+    #[arg(long, value_name = "FILE", requires = "database")]
+    database_ca: Option<PathBuf>,
     /// The folder of a page to serve at `/`.
     #[arg(long)]
     page: Option<PathBuf>,
@@ -93,12 +115,18 @@ struct Serve {
     /// all requests come from its address: limit there, and say 0 here.
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
     rate_limit: u32,
+    /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number. Behind a proxy, say 0.
+    #[arg(long, value_name = "UPLOADS", default_value = "32")]
+    uploads_per_address: usize,
     /// A page elsewhere that may use the relay, by its origin (`https://example.org`); once for each. Otherwise all may.
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<String>,
     /// The file of the operator's token, at least 16 characters: with it, tasks can be paused, resumed and rolled back.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// The file of the relay's key (`unsaid-relay key new`): manifests are signed with it.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// The certificate chain (PEM) for HTTPS.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -122,6 +150,20 @@ enum TaskCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Draw a key, keep it in a new file that only its owner may read, and print its public half.
+    New {
+        /// The file; it must not be there yet.
+        file: PathBuf,
+    },
+    /// Print the public half of a key: what pages give as `relayKey`.
+    Show {
+        /// The key's file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum DataCommand {
     /// Split MNIST among 100 clients, in two ways, and check what it is made of.
     Mnist {
@@ -140,11 +182,13 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve(*options),
         Command::Simulate(options) => simulate::run(*options),
         Command::Admin(options) => admin::run(&options),
+        Command::Status(options) => status::run(&options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
         Command::Task(TaskCommand::Schema) => {
             print!("{}", unsaid_relay::task_file::SCHEMA);
             Ok(())
         }
+        Command::Key(command) => key(&command),
         Command::Data(DataCommand::Mnist { from, out }) => make_mnist(&from, &out),
         Command::Privacy(command) => privacy::run(command, std::io::stdout()).map_err(Into::into),
     };
@@ -162,6 +206,15 @@ type CommandResult = Result<(), Box<dyn std::error::Error>>;
 fn check(file: &Path, overrides: &[String]) -> CommandResult {
     let task = Task::read(file, overrides)?;
     println!("{}", serde_json::to_string_pretty(&task.manifest)?);
+    Ok(())
+}
+
+fn key(command: &KeyCommand) -> CommandResult {
+    let key = match command {
+        KeyCommand::New { file } => RelayKey::create(file)?,
+        KeyCommand::Show { file } => RelayKey::read(file)?,
+    };
+    println!("{}", key.public());
     Ok(())
 }
 
@@ -196,9 +249,7 @@ fn serve(options: Serve) -> CommandResult {
         _ => format!("cannot listen on {}: {error}", options.listen),
     })?;
     listener.set_nonblocking(true)?;
-    let store =
-        RedbStore::open(&options.store).map_err(|error| format!("{}: {error}", options.store.display()))?;
-    let store: Arc<dyn Store> = Arc::new(store.keeping(options.keep_models));
+    let store = open_store(&options)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(certificates), Some(key)) => Some(tls::read(certificates, key)?),
@@ -210,7 +261,10 @@ fn serve(options: Serve) -> CommandResult {
             per_second: options.rate_limit.into(),
             burst: 10.0 * f64::from(options.rate_limit),
         }),
+        uploads_per_address: (options.uploads_per_address > 0).then_some(options.uploads_per_address),
         tasks: options.folder.clone(),
+        overrides: options.overrides.clone(),
+        key: options.key.as_deref().map(RelayKey::read).transpose()?,
         origins: origins(&options.cors_origins)?,
         admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
         tls,
@@ -225,6 +279,17 @@ fn serve(options: Serve) -> CommandResult {
     runtime.shutdown_timeout(Duration::from_secs(1));
     relay.stop();
     served
+}
+
+fn open_store(options: &Serve) -> Result<Arc<dyn Store>, String> {
+    if let Some(address) = &options.database {
+        let store = PostgresStore::open(address, options.database_ca.as_deref())
+            .map_err(|error| format!("the database cannot be used: {error}"))?;
+        return Ok(Arc::new(store.keeping(options.keep_models)));
+    }
+    let named = |error| format!("{}: {error}", options.store.display());
+    let store = RedbStore::open(&options.store).map_err(named)?;
+    Ok(Arc::new(store.keeping(options.keep_models)))
 }
 
 /// The task files that the options name, and those of the folder in the order of their names.

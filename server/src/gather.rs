@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gathered {
     /// Their sum. Where clients weigh differently its last entry is the sum of their weights; where updates are shortened it
-    /// is in [`norm_bounding::PARTS`] of a grid step.
+    /// is in [`norm_bounding::PARTS`] of a grid step; where they may be stale there is one for each staleness, one after the other.
     Sum {
         /// The sum.
         sum: PartialSum,
@@ -30,13 +30,21 @@ impl Gathered {
         if rule.needs_updates() {
             Self::Updates(BTreeMap::new())
         } else {
-            let sum = PartialSum::zero(width(rule, parameters));
+            let sum = PartialSum::zero(sum_width(rule, parameters));
             Self::Sum { sum, count: 0 }
         }
     }
 
-    /// Adds one update, whose coordinates are as many as [`width`].
-    pub fn add(&mut self, rule: &Aggregation, update: UpdateId, coordinates: Vec<i32>, grid_step: f64) {
+    /// Adds one update, whose coordinates are as many as [`width`], and which starts from the model of `staleness` rounds ago (at
+    /// most the rule's).
+    pub fn add(
+        &mut self,
+        rule: &Aggregation,
+        update: UpdateId,
+        coordinates: Vec<i32>,
+        staleness: u32,
+        grid_step: f64,
+    ) {
         match self {
             Self::Sum { sum, count } => {
                 match *rule {
@@ -44,6 +52,9 @@ impl Gathered {
                     Aggregation::NormBounding { bound_l2 } => {
                         let parts = norm_bounding::shorten(&coordinates, bound_l2 / grid_step);
                         sum.merge(&PartialSum::from_steps(parts));
+                    }
+                    Aggregation::FedBuff { .. } => {
+                        sum.add_from(staleness as usize * coordinates.len(), &coordinates);
                     }
                     _ => sum.add(&coordinates),
                 }
@@ -63,6 +74,11 @@ impl Gathered {
             Self::Updates(updates) => updates.clear(),
         }
     }
+}
+
+/// Entries of the sum of a round's updates to a model of `parameters`.
+pub const fn sum_width(rule: &Aggregation, parameters: usize) -> usize {
+    width(rule, parameters) * (rule.max_staleness() as usize + 1)
 }
 
 /// Coordinates of an update to a model of `parameters`: one more where the update ends with its weight.

@@ -6,9 +6,9 @@ use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, header},
     middleware,
-    routing::{get, post},
 };
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::relay::Relay;
 
@@ -20,34 +20,30 @@ pub mod files;
 pub mod limits;
 pub mod metrics;
 pub mod models;
+pub mod openapi;
+pub mod operator;
 pub mod problem;
+pub mod status;
 pub mod tasks;
 pub mod updates;
+pub mod uploads;
 
 /// Carries a manifest's name, beside its `ETag`.
 pub const CONTENT_HASH: HeaderName = HeaderName::from_static("unsaid-content-hash");
 
+/// Carries the relay's signature of a manifest.
+pub const SIGNATURE: HeaderName = HeaderName::from_static("unsaid-signature");
+
 /// Everything that a relay serves, as a router; [`crate::serve()`] serves it.
 pub fn app(relay: Arc<Relay>) -> Router {
     let limit = middleware::from_fn_with_state(relay.clone(), limits::limit);
-    let v1 = Router::new()
-        .route("/tasks", get(tasks::list))
-        .route("/tasks/{task}/manifest", get(tasks::manifest))
-        .route("/tasks/{task}/round", get(tasks::round))
-        .route("/tasks/{task}/rounds", get(tasks::rounds))
-        .route("/tasks/{task}/check-in", post(tasks::check_in))
-        .route("/tasks/{task}/models/{hash}", get(models::model))
-        .route("/tasks/{task}/updates", post(updates::update))
-        .route("/tasks/{task}/events", get(events::events))
+    let v1 = Router::from(v1());
+    let others = Router::from(others(&relay)).merge(operator::routes(&relay));
+    let v1 = v1
         .fallback(problem::not_found)
         // Within CORS: a page elsewhere may read that it asks too often, and a browser's asking first (a preflight) is not counted.
         .layer(limit.clone())
         .layer(cors(&relay.options.origins));
-    let others = Router::new()
-        .merge(admin::routes(&relay))
-        .route("/metrics", get(metrics::metrics))
-        .route("/healthz", get(tasks::healthz))
-        .route("/readyz", get(tasks::readyz));
     files::add(others, &relay.options)
         .layer(limit)
         .nest("/v1", v1)
@@ -55,6 +51,33 @@ pub fn app(relay: Arc<Relay>) -> Router {
         .layer(middleware::from_fn_with_state(relay, metrics::count))
         .layer(middleware::from_fn(files::security_headers))
         .layer(middleware::map_response(problem::document_every_error))
+}
+
+/// The routes below `/v1` that pages elsewhere may ask.
+fn v1() -> OpenApiRouter<Arc<Relay>> {
+    OpenApiRouter::new()
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(tasks::list))
+        .routes(routes!(tasks::manifest))
+        .routes(routes!(tasks::round))
+        .routes(routes!(tasks::rounds))
+        .routes(routes!(tasks::check_in))
+        .routes(routes!(models::model))
+        .routes(routes!(updates::update))
+        .routes(routes!(events::events))
+}
+
+fn others(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .merge(admin::routes(relay))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(tasks::healthz))
+        .routes(routes!(tasks::readyz))
+}
+
+/// The description of the API of this very relay.
+fn described(relay: &Arc<Relay>) -> utoipa::openapi::OpenApi {
+    others(relay).into_openapi().nest("/v1", v1().into_openapi())
 }
 
 /// Which pages elsewhere may ask: all, or those of a list.
@@ -67,6 +90,6 @@ fn cors(origins: &Option<Vec<HeaderValue>>) -> CorsLayer {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
-        .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH, SIGNATURE])
         .max_age(std::time::Duration::from_secs(86_400))
 }

@@ -10,7 +10,7 @@
 //! - [`round`] is the state machine, without a clock or a disk; [`gather`] keeps a round's updates, as an exact sum
 //!   ([`aggregate`]) where that is enough, and [`strategy`] makes the next model of them;
 //! - [`simulate`] runs a task here, by the same code, without HTTP;
-//! - [`store`] is what survives: a port, and its embedded implementation.
+//! - [`store`] is what survives: a port, with an embedded implementation and one that several relays share.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod data;
 pub mod evaluate;
 pub mod gather;
 pub mod http;
+pub mod key;
 pub mod live;
 pub mod relay;
 pub mod round;

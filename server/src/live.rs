@@ -12,7 +12,7 @@ use crate::{
     aggregate::PartialSum,
     gather::{self, Gathered},
     round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
-    store::{Changes, Saved, Store, StoreError},
+    store::{Changes, Saved, Store, StoreError, Turn},
     strategy::{Memory, Strategy},
     task_file::Task,
 };
@@ -94,11 +94,23 @@ impl TaskConfig {
         Ok(coordinates)
     }
 
+    /// Whether the task is still under this relay's manifest.
+    fn check_manifest(&self, saved: &Saved) -> Result<(), OpenError> {
+        if saved.manifest.as_bytes() == self.manifest_json {
+            Ok(())
+        } else {
+            Err(OpenError::OtherManifest(ContentHash::of(
+                saved.manifest.as_bytes(),
+            )))
+        }
+    }
+
     const fn rules(&self) -> Rules {
         Rules {
             policy: self.manifest.rounds,
             limit: self.round_limit,
             manifest: self.manifest_hash,
+            max_staleness: self.strategy.aggregation.max_staleness(),
         }
     }
 }
@@ -137,6 +149,11 @@ pub enum OpenError {
         /// Updates that the round holds.
         received: u32,
     },
+    /// Another relay that shares the store runs the task under another manifest.
+    #[error(
+        "another relay has brought this task under the manifest {0}: start this one again with the same task file"
+    )]
+    OtherManifest(ContentHash),
     /// What the store holds does not belong together.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -152,21 +169,61 @@ pub struct Live {
 }
 
 impl Live {
-    /// Reads a task from the store, or begins it there.
+    /// Reads a task in its turn, or begins it. What is to be stored of that is put into `changes`.
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open(config: &TaskConfig, store: &dyn Store, now_ms: u64) -> Result<Self, OpenError> {
-        match store.load(&config.manifest.task)? {
-            Some(saved) => Self::resume(config, store, &saved),
-            None => Self::begin(config, store, now_ms),
+    pub fn open(
+        config: &TaskConfig,
+        store: &dyn Store,
+        turn: &mut dyn Turn,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<Self, OpenError> {
+        match turn.load()? {
+            Some(saved) => Self::resume(config, store, &saved, changes),
+            None => {
+                let (live, first) = Self::first(config, now_ms)?;
+                *changes = first;
+                Ok(live)
+            }
         }
     }
 
-    fn begin(config: &TaskConfig, store: &dyn Store, now_ms: u64) -> Result<Self, OpenError> {
-        let (live, changes) = Self::first(config, now_ms)?;
-        store.commit(&config.manifest.task, &changes)?;
-        Ok(live)
+    /// Reads a task again that this relay has opened before.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn reopen(config: &TaskConfig, store: &dyn Store, turn: &mut dyn Turn) -> Result<Self, OpenError> {
+        let saved = turn.load()?.ok_or_else(|| damaged("the task is gone"))?;
+        config.check_manifest(&saved)?;
+        Self::resume(config, store, &saved, &mut Changes::default())
+    }
+
+    /// Takes over what another relay did, as its store tells it.
+    ///
+    /// # Errors
+    /// [`OpenError`]: then this is neither what it was nor what it should be.
+    pub fn catch_up(
+        &mut self,
+        config: &TaskConfig,
+        store: &dyn Store,
+        saved: &Saved,
+    ) -> Result<(), OpenError> {
+        config.check_manifest(saved)?;
+        let opened = saved.head.round != self.rounds.round();
+        let (check_ins, counted) = (saved.check_ins.iter(), saved.counted.iter());
+        self.rounds
+            .catch_up(&saved.head, check_ins.copied(), counted.copied());
+        if opened {
+            self.parameters = parameters(config, store, &self.rounds)?;
+            self.memory = config
+                .strategy
+                .recall(saved.memory.as_ref(), self.parameters.len());
+            self.updates.clear();
+        }
+        gather_again(config, &self.rounds, saved, &mut self.updates)?;
+        Ok(())
     }
 
     /// A task before its first round, and what is to be stored of it.
@@ -207,7 +264,12 @@ impl Live {
         Ok((live, changes))
     }
 
-    fn resume(config: &TaskConfig, store: &dyn Store, saved: &Saved) -> Result<Self, OpenError> {
+    fn resume(
+        config: &TaskConfig,
+        store: &dyn Store,
+        saved: &Saved,
+        changes: &mut Changes,
+    ) -> Result<Self, OpenError> {
         let task = &config.manifest.task;
         let rounds = Rounds::resume(
             config.rules(),
@@ -233,21 +295,14 @@ impl Live {
             if received > 0 && old.aggregation != config.strategy.aggregation {
                 return Err(OpenError::OtherRule { received });
             }
-            let manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
-            let changes = Changes {
-                manifest,
-                ..Changes::default()
-            };
-            store.commit(task, &changes)?;
+            changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
-        let model = rounds.model();
-        let bytes = store
-            .model(task, &model)?
-            .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
-        let parameters = config.model.from_safetensors(&bytes).map_err(damaged)?;
+        let parameters = parameters(config, store, &rounds)?;
+        let mut updates = Gathered::none(&config.strategy.aggregation, parameters.len());
+        gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
-            updates: gathered(config, &rounds, saved)?,
+            updates,
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
             parameters,
@@ -297,7 +352,7 @@ impl Live {
                 changes.rounds.push(metrics);
                 Answer::Nothing
             }
-            Command::Stop => Answer::Nothing,
+            Command::Look(_) | Command::Stop => Answer::Nothing,
         }
     }
 
@@ -383,7 +438,8 @@ impl Live {
             changes.sum = Some(Vec::new()); // written below, once for the whole batch
         }
         let grid_step = config.manifest.update.grid_step;
-        self.updates.add(rule, update, coordinates, grid_step);
+        let staleness = self.rounds.staleness(&claim);
+        self.updates.add(rule, update, coordinates, staleness, grid_step);
         let entry = self.rounds.count(&claim, now_ms);
         changes.counted.push(entry);
         self.tick(config, now_ms, changes);
@@ -442,14 +498,29 @@ impl Live {
     }
 }
 
-/// The open round's updates as they were stored.
-fn gathered(config: &TaskConfig, rounds: &Rounds, saved: &Saved) -> Result<Gathered, OpenError> {
-    let (rule, received) = (&config.strategy.aggregation, rounds.received());
+/// The newest parameters, `[d]`.
+fn parameters(config: &TaskConfig, store: &dyn Store, rounds: &Rounds) -> Result<Vec<f32>, OpenError> {
+    let model = rounds.model();
+    let bytes = store
+        .model(&config.manifest.task, &model)?
+        .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
+    config.model.from_safetensors(&bytes).map_err(damaged)
+}
+
+/// Adds to what is known of the open round's updates what was stored of them.
+fn gather_again(
+    config: &TaskConfig,
+    rounds: &Rounds,
+    saved: &Saved,
+    known: &mut Gathered,
+) -> Result<(), OpenError> {
+    let received = rounds.received();
+    let rule = &config.strategy.aggregation;
+    let summed = gather::sum_width(rule, config.manifest.parameters as usize);
     let expected = config.coordinates();
-    let mut gathered = Gathered::none(rule, config.manifest.parameters as usize);
-    match &mut gathered {
+    match known {
         Gathered::Sum { sum, count } => match &saved.sum {
-            Some(steps) if steps.len() == expected => {
+            Some(steps) if steps.len() == summed => {
                 (*sum, *count) = (PartialSum::from_steps(steps.clone()), received);
             }
             Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),
@@ -466,7 +537,7 @@ fn gathered(config: &TaskConfig, rounds: &Rounds, saved: &Saved) -> Result<Gathe
             }
         }
     }
-    Ok(gathered)
+    Ok(())
 }
 
 fn damaged(error: impl ToString) -> OpenError {

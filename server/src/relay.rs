@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-use axum::http::HeaderValue;
-use tokio::sync::{Semaphore, watch};
+use axum::{body::Bytes, http::HeaderValue};
+use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 use unsaid_protocol::TaskId;
 
@@ -23,7 +23,10 @@ use crate::{
         limits::{Limits, RateLimit},
         metrics::Requests,
         models::ModelCache,
+        status::Tally,
+        uploads::Uploads,
     },
+    key::RelayKey,
     live::{OpenError, TaskConfig},
     store::Store,
     task_file::Task,
@@ -41,6 +44,8 @@ pub struct RelayOptions {
     pub data: Option<PathBuf>,
     /// Updates that are received at the same time; more wait their turn. Bounds the memory that uploads take.
     pub max_uploads: usize,
+    /// Of these, how many one address may have; none for any number.
+    pub uploads_per_address: Option<usize>,
     /// The longest that an upload may take, waiting included.
     pub upload_timeout: Duration,
     /// Time between comments that keep an idle event stream open.
@@ -57,6 +62,10 @@ pub struct RelayOptions {
     pub admin_token: Option<AdminToken>,
     /// The folder to which task files of added tasks are written; none where none can be added.
     pub tasks: Option<PathBuf>,
+    /// What replaces values of every task file, written as in TOML (`rounds.target_clients=4`): of added ones, too.
+    pub overrides: Vec<String>,
+    /// The key that manifests are signed with; none for a relay that signs nothing.
+    pub key: Option<RelayKey>,
     /// Certificate and key; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -67,6 +76,7 @@ impl Default for RelayOptions {
             page: None,
             data: None,
             max_uploads: 128,
+            uploads_per_address: Some(32),
             upload_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             head_timeout: Duration::from_secs(30),
@@ -75,6 +85,8 @@ impl Default for RelayOptions {
             origins: None,
             admin_token: None,
             tasks: None,
+            overrides: Vec::new(),
+            key: None,
             tls: None,
         }
     }
@@ -112,24 +124,32 @@ pub enum StartError {
 pub struct TaskHandle {
     /// What does not change.
     pub config: Arc<TaskConfig>,
+    /// The relay's signature of the manifest, where it signs.
+    pub signature: Option<String>,
     /// What readers see.
     pub outlook: Outlook,
     pub(crate) mailbox: mpsc::SyncSender<Command>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) models: ModelCache,
+    pub(crate) tally: Tally,
 }
 
 /// A running relay.
 pub struct Relay {
     tasks: RwLock<BTreeMap<TaskId, Arc<TaskHandle>>>,
+    /// Held while a task starts, and while all are told to stop: two of one id cannot both start, and none starts after the last
+    /// was told. Readers of `tasks` do not wait for it.
+    starting: Mutex<()>,
     store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RelayOptions,
-    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) uploads: Uploads,
     pub(crate) claims: Claims,
     pub(crate) limits: Option<Limits>,
     pub(crate) requests: Requests,
     pub(crate) started_ms: u64,
+    /// The API's description, once somebody has asked for it.
+    pub(crate) description: OnceLock<Bytes>,
     stopping: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -156,13 +176,15 @@ impl Relay {
         }
         Ok(Arc::new(Self {
             tasks: RwLock::new(handles),
+            starting: Mutex::new(()),
             store: store.clone(),
             clock: clock.clone(),
-            uploads: Arc::new(Semaphore::new(options.max_uploads)),
+            uploads: Uploads::new(options.max_uploads, options.uploads_per_address),
             claims: Claims::new(options.data.as_deref()),
             limits: options.rate_limit.map(Limits::new),
             requests: Requests::default(),
             started_ms: clock.now_ms(),
+            description: OnceLock::new(),
             options,
             stopping: watch::Sender::new(false),
             threads: Mutex::new(threads),
@@ -175,9 +197,8 @@ impl Relay {
     /// [`StartError`]; the others go on.
     pub fn add(&self, task: Task) -> Result<(), StartError> {
         let id = task.manifest.task.clone();
-        // Held to the end, so that two of one id cannot both start, and none starts after the last was told to stop.
-        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
-        if tasks.contains_key(&id) || *self.stopping.borrow() {
+        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.handle(&id).is_some() || *self.stopping.borrow() {
             return Err(StartError::TwiceTheSame(id));
         }
         let mut threads = Vec::new();
@@ -187,6 +208,7 @@ impl Relay {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .splice(..0, threads);
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
         tasks.insert(id, Arc::new(handle));
         Ok(())
     }
@@ -211,6 +233,7 @@ impl Relay {
     /// Ends every task after what it was given. Blocks.
     pub fn stop(&self) {
         self.begin_shutdown();
+        let _none_starts = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         for task in self.handles() {
             let _ = task.mailbox.send(Command::Stop); // it may have ended already
         }
@@ -274,12 +297,21 @@ fn start(
             done,
         )?);
     }
+    let told = mailbox.clone();
+    // Where the mailbox is full the task has a turn soon, and looks anyway.
+    store.watch(
+        &id,
+        Box::new(move |version| drop(told.try_send(Command::Look(version)))),
+    );
     threads.insert(0, actor.spawn(commands)?); // joined first: its end is what ends the evaluation
+    let sign = |key: &RelayKey| key.sign_manifest(&config.manifest_json);
     Ok(TaskHandle {
+        signature: options.key.as_ref().map(sign),
         config,
         outlook,
         mailbox,
         store: store.clone(),
         models: ModelCache::default(),
+        tally: Tally::default(),
     })
 }

@@ -4,6 +4,10 @@
 //! number of updates, or until the span ends with at least the minimum. With fewer, the span starts again and the updates
 //! stay; with none, the round is idle again. A client that checked in stays checked in for the whole round, so a slow one
 //! may still report after the span that it checked in to.
+//!
+//! Where rounds are **asynchronous** ([`Rules::max_staleness`]), a client that checked in may report to one of the next rounds,
+//! too: its update names the round whose model it starts from, and the open round counts it. A client counts at most once in a
+//! round, and once for a check-in.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,6 +41,8 @@ pub struct Rules {
     pub limit: Option<u64>,
     /// The manifest in force.
     pub manifest: ContentHash,
+    /// The most rounds that may have closed since the one whose model an update starts from; 0 for synchronous rounds.
+    pub max_staleness: u32,
 }
 
 /// The time in which a round collects, in Unix milliseconds.
@@ -85,6 +91,12 @@ pub struct Rounds {
     checked_in: BTreeSet<ClientId>,
     reported: BTreeSet<ClientId>,
     counted: HashMap<UpdateId, Counted>,
+    /// Models of the rounds before, the newest first, from which an update may still start.
+    earlier: Vec<ContentHash>,
+    /// Check-ins to those rounds.
+    earlier_check_ins: BTreeSet<(u64, ClientId)>,
+    /// The last round that counts a client. Only where rounds are asynchronous.
+    last_report: HashMap<ClientId, u64>,
 }
 
 /// The part of the state that is small and changes as a whole; the rest is kept entry by entry.
@@ -101,6 +113,16 @@ pub struct Head {
     /// Whether no more clients are let in.
     #[serde(default)]
     pub paused: bool,
+    /// Models of the rounds before, the newest first, from which an update may still start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<ContentHash>,
+}
+
+impl Head {
+    /// The first round to which a check-in may still be worth something.
+    pub fn first_base(&self) -> u64 {
+        self.round.saturating_sub(self.earlier.len() as u64)
+    }
 }
 
 impl Rounds {
@@ -112,30 +134,97 @@ impl Rounds {
             span: None,
             bytes_up: 0,
             paused: false,
+            earlier: Vec::new(),
         };
         Self::resume(rules, &head, [], [])
     }
 
-    /// Goes on where a stored state left off.
+    /// Goes on where a stored state left off, with check-ins and their rounds.
     pub fn resume(
         rules: Rules,
         head: &Head,
-        checked_in: impl IntoIterator<Item = ClientId>,
+        checked_in: impl IntoIterator<Item = (u64, ClientId)>,
         counted: impl IntoIterator<Item = Counted>,
     ) -> Self {
-        let counted: HashMap<_, _> = counted.into_iter().map(|entry| (entry.update, entry)).collect();
-        let open = |entry: &&Counted| entry.round == head.round;
-        Self {
+        let mut rounds = Self {
             rules,
             round: head.round,
             model: head.model,
             span: head.span,
             bytes_up: head.bytes_up,
             paused: head.paused,
-            checked_in: checked_in.into_iter().collect(),
-            reported: counted.values().filter(open).map(|entry| entry.client).collect(),
-            counted,
+            checked_in: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            counted: HashMap::new(),
+            earlier: Vec::new(),
+            earlier_check_ins: BTreeSet::new(),
+            last_report: HashMap::new(),
+        };
+        rounds.catch_up(head, checked_in, counted);
+        rounds
+    }
+
+    /// Takes over what another relay did: its head, and the check-ins (with their rounds) and the counted updates that are not
+    /// known yet.
+    pub fn catch_up(
+        &mut self,
+        head: &Head,
+        checked_in: impl IntoIterator<Item = (u64, ClientId)>,
+        counted: impl IntoIterator<Item = Counted>,
+    ) {
+        if head.round != self.round {
+            self.leave_check_ins();
+            self.reported.clear();
+        } else if head.span != self.span && self.checked_in.len() >= MAX_CHECK_INS {
+            self.checked_in = self.reported.clone(); // as the other one did when it began the span again
         }
+        self.round = head.round;
+        self.model = head.model;
+        self.span = head.span;
+        self.bytes_up = head.bytes_up;
+        self.paused = head.paused;
+        let most = self.rules.max_staleness as usize;
+        self.earlier = head.earlier.iter().take(most).copied().collect();
+        for (round, client) in checked_in {
+            if round == self.round {
+                self.checked_in.insert(client);
+            } else {
+                self.earlier_check_ins.insert((round, client));
+            }
+        }
+        for entry in counted {
+            if entry.round == self.round {
+                self.reported.insert(entry.client);
+            }
+            self.remember(entry);
+        }
+        self.forget();
+    }
+
+    /// Another round is about to open: those that checked in to this one may report to it.
+    fn leave_check_ins(&mut self) {
+        let left = std::mem::take(&mut self.checked_in);
+        if self.rules.max_staleness > 0 {
+            self.earlier_check_ins
+                .extend(left.into_iter().map(|client| (self.round, client)));
+        }
+    }
+
+    fn remember(&mut self, entry: Counted) {
+        self.counted.insert(entry.update, entry);
+        if self.rules.max_staleness > 0 {
+            let last = self.last_report.entry(entry.client).or_default();
+            *last = entry.round.max(*last);
+        }
+    }
+
+    /// Lets go of what no update can be about any more.
+    fn forget(&mut self) {
+        let oldest = self.oldest_remembered();
+        self.counted.retain(|_, entry| entry.round >= oldest);
+        self.last_report.retain(|_, round| *round >= oldest);
+        let first_base = self.round.saturating_sub(self.earlier.len() as u64);
+        self.earlier_check_ins.retain(|(round, _)| *round >= first_base);
     }
 
     /// What [`Rounds::resume`] needs, beside the check-ins and the counted updates.
@@ -146,6 +235,7 @@ impl Rounds {
             span: self.span,
             bytes_up: self.bytes_up,
             paused: self.paused,
+            earlier: self.earlier.clone(),
         }
     }
 
@@ -308,20 +398,34 @@ impl Rounds {
         if asked < self.oldest_remembered() {
             return Err(Refusal::Forgotten { asked, open });
         }
-        if asked < open {
-            return Err(Refusal::Closed { asked, open });
-        }
-        if claim.model != self.model {
-            let expected = self.model;
+        let closed = Refusal::Closed { asked, open };
+        let expected = match (open - asked) as usize {
+            0 => self.model,
+            behind => match self.earlier.get(behind - 1) {
+                Some(model) if self.phase() != RoundPhase::Finished => *model,
+                _ => return Err(closed),
+            },
+        };
+        if claim.model != expected {
+            let round = asked;
             return Err(Refusal::Model { round, expected });
         }
-        if !self.checked_in.contains(&claim.client) {
+        if asked == open && !self.checked_in.contains(&claim.client) {
             return Err(Refusal::NotCheckedIn { round });
         }
-        if self.reported.contains(&claim.client) {
+        if asked < open && !self.earlier_check_ins.contains(&(asked, claim.client)) {
+            return Err(closed);
+        }
+        let last = self.last_report.get(&claim.client);
+        if self.reported.contains(&claim.client) || last.is_some_and(|&last| last >= asked) {
             return Err(Refusal::AlreadyReported { round });
         }
         Ok(Judgement::New)
+    }
+
+    /// The rounds that have closed since the one whose model a new update starts from.
+    pub const fn staleness(&self, claim: &Claim) -> u32 {
+        self.round.saturating_sub(claim.round) as u32 // at most `max_staleness`
     }
 
     /// Counts an update that [`Rounds::judge`] called new. The caller adds its coordinates to the sum.
@@ -335,7 +439,7 @@ impl Rounds {
         self.collect_from(now_ms); // a report may come after its span lapsed
         self.reported.insert(claim.client);
         self.bytes_up += claim.bytes;
-        self.counted.insert(claim.update, entry);
+        self.remember(entry);
         entry
     }
 
@@ -355,14 +459,15 @@ impl Rounds {
             loss: None,
             rolled_back_to: None,
         };
+        self.leave_check_ins();
+        self.earlier.insert(0, self.model);
+        self.earlier.truncate(self.rules.max_staleness as usize);
         self.round += 1;
         self.model = model;
         self.span = None;
         self.bytes_up = 0;
-        self.checked_in.clear();
         self.reported.clear();
-        let oldest = self.oldest_remembered();
-        self.counted.retain(|_, entry| entry.round >= oldest);
+        self.forget();
         metrics
     }
 
@@ -380,11 +485,15 @@ impl Rounds {
         if !self.paused {
             return Err(Refusal::NotPaused);
         }
+        let published = self.publish(model, model_bytes, now_ms);
+        // What starts from a model that was left leads on from there.
+        self.earlier.clear();
+        self.forget();
         Ok(RoundMetrics {
             clients: 0,
             bytes_up: 0, // of no update that counted
             rolled_back_to: Some(to),
-            ..self.publish(model, model_bytes, now_ms)
+            ..published
         })
     }
 

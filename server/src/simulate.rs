@@ -31,6 +31,7 @@ use crate::{
 pub mod attack;
 pub mod baselines;
 pub mod data;
+mod flight;
 mod local;
 pub mod partition;
 mod pool;
@@ -48,6 +49,7 @@ pub use self::{
     record::{Fairness, Line, RoundLine},
 };
 use self::{
+    flight::{Flight, Start},
     local::Local,
     random::{Purpose, Seed},
 };
@@ -60,8 +62,10 @@ const EVALUATED_TOGETHER: usize = 1_000;
 pub struct Settings {
     /// Rounds.
     pub rounds: u64,
-    /// Clients that each round chooses.
+    /// Clients that each round chooses; in asynchronous rounds the updates that fill the buffer.
     pub cohort: usize,
+    /// Clients that train at the same time in asynchronous rounds.
+    pub concurrency: usize,
     /// The seed of everything.
     pub seed: u64,
     /// Threads that train clients.
@@ -155,6 +159,13 @@ impl Simulation {
             return Err(SimulateError::Settings(message));
         }
         let rule = task.strategy.aggregation;
+        if rule.max_staleness() > 0 && settings.concurrency.saturating_add(settings.cohort) > clients {
+            let message = format!(
+                "{} clients that train and {} that have reported are more than {clients}",
+                settings.concurrency, settings.cohort
+            );
+            return Err(SimulateError::Settings(message));
+        }
         if rule.least_updates() > settings.cohort as u64 {
             let message = format!(
                 "{} needs at least {} updates in a round, the cohort is {}",
@@ -216,9 +227,10 @@ impl Simulation {
         tell(self.start_line());
         let (mut live, _) = Live::first(&self.config, 0)?;
         let mut taken_part = BTreeMap::<usize, u32>::new();
+        let mut flight = Flight::default();
         let mut accuracy = self.evaluate(live.parameters())?.0;
         for round in 1..=self.settings.rounds {
-            let line = self.round(round, &mut live, &mut taken_part)?;
+            let line = self.round(round, &mut live, &mut taken_part, &mut flight)?;
             accuracy = line.accuracy.unwrap_or(accuracy);
             let reached = self.settings.stop_at.is_some_and(|goal| accuracy >= goal);
             tell(Line::Round(line));
@@ -286,31 +298,26 @@ impl Simulation {
         round: u64,
         live: &mut Live,
         taken_part: &mut BTreeMap<usize, u32>,
+        flight: &mut Flight,
     ) -> Result<RoundLine, SimulateError> {
         let mut changes = Changes::default(); // what a store would be told
         let now_ms = (round - 1).saturating_mul(self.config.manifest.rounds.deadline_ms.saturating_add(1));
-        let cohort = self.choose(round);
-        for &client in &cohort {
-            let ask = CheckIn {
-                client: client_id(client),
-                manifest: self.config.manifest_hash,
-            };
-            match live.check_in(&ask, now_ms, &mut changes)? {
-                CheckInReply::Train { round: asked, .. } if asked == round => {}
-                _ => return Err(self.stuck(round, live)),
-            }
-        }
-        let before = live.parameters().to_vec();
-        let trained = pool::map(self.settings.threads, &cohort, |&client| {
-            self.train(round, client, &before)
+        let is_asynchronous = self.config.strategy.aggregation.max_staleness() > 0;
+        let starts = if is_asynchronous {
+            self.arrivals(live, &mut changes, flight, (self.settings.cohort, now_ms))?
+        } else {
+            self.cohort(round, live, &mut changes, now_ms)?
+        };
+        let trained = pool::map(self.settings.threads, &starts, |start| {
+            self.train(start.round, start.client, &start.parameters)
         });
         let mut locals = trained.into_iter().collect::<Result<Vec<Local>, _>>()?;
         if let Some((attack, malicious)) = self.settings.attack {
             attack.apply(&mut locals, malicious);
         }
-        let model = live.rounds.model();
-        let frames = pool::map(self.settings.threads, &locals, |local| {
-            self.protect(round, model, local)
+        let pairs: Vec<(&Start, &Local)> = starts.iter().zip(&locals).collect();
+        let frames = pool::map(self.settings.threads, &pairs, |(start, local)| {
+            self.protect(start.round, start.model, local)
         });
         let (mut bytes_up, mut clipped) = (0, 0);
         for frame in frames {
@@ -326,9 +333,13 @@ impl Simulation {
         let Some(metrics) = changes.rounds.last().filter(|metrics| metrics.round == round) else {
             return Err(self.stuck(round, live));
         };
-        for client in cohort {
-            *taken_part.entry(client).or_default() += 1;
+        for start in &starts {
+            *taken_part.entry(start.client).or_default() += 1;
         }
+        let staleness = starts
+            .iter()
+            .map(|start| (round - start.round) as f64)
+            .sum::<f64>();
         let is_due = round.is_multiple_of(self.settings.evaluate_every) || round == self.settings.rounds;
         let figures = if is_due {
             Some(self.evaluate(live.parameters())?)
@@ -342,11 +353,42 @@ impl Simulation {
             accuracy: figures.map(|(accuracy, _)| accuracy),
             loss: figures.map(|(_, loss)| loss),
             train_loss,
+            staleness: is_asynchronous.then_some(staleness / starts.len() as f64),
             clipped,
             epsilon: self.epsilon(taken_part)?,
             bytes_up,
             bytes_down: metrics.model_bytes * u64::from(metrics.clients),
         })
+    }
+
+    /// The clients that the round chooses, checked in.
+    fn cohort(
+        &self,
+        round: u64,
+        live: &mut Live,
+        changes: &mut Changes,
+        now_ms: u64,
+    ) -> Result<Vec<Start>, SimulateError> {
+        let parameters: std::sync::Arc<[f32]> = live.parameters().into();
+        let mut starts = Vec::new();
+        for client in self.choose(round) {
+            let ask = CheckIn {
+                client: client_id(client),
+                manifest: self.config.manifest_hash,
+            };
+            match live.check_in(&ask, now_ms, changes)? {
+                CheckInReply::Train {
+                    round: asked, model, ..
+                } if asked == round => starts.push(Start {
+                    client,
+                    round,
+                    model,
+                    parameters: parameters.clone(),
+                }),
+                _ => return Err(self.stuck(round, live)),
+            }
+        }
+        Ok(starts)
     }
 
     fn stuck(&self, round: u64, live: &Live) -> SimulateError {

@@ -1,4 +1,5 @@
-//! What a relay keeps, as a port: [`Store`]. [`RedbStore`] is the embedded implementation.
+//! What a relay keeps, as a port: [`Store`]. [`RedbStore`] is the embedded implementation, [`PostgresStore`] the one that several
+//! relays share.
 //!
 //! The rule that everything else rests on: whatever a relay acknowledges, it committed before. One [`Changes`] is one
 //! transaction, so a round's sum and the ids in it are never apart on disk.
@@ -13,15 +14,22 @@
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
 use crate::{
-    round::{Counted, Head},
+    round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
 };
 
+mod postgres;
 mod redb;
 #[cfg(test)]
 mod tests;
 
-pub use self::redb::RedbStore;
+pub use self::{
+    postgres::{DatabaseError, PostgresStore},
+    redb::RedbStore,
+};
+
+/// Models that are kept of each task unless a store is told otherwise: for as long as a round's updates are remembered.
+const KEEP_MODELS: u64 = REMEMBERED_ROUNDS;
 
 /// Everything that one transaction changes in one task.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -66,8 +74,9 @@ pub struct Saved {
     pub updates: Vec<(UpdateId, Vec<i32>)>,
     /// What the strategy remembers; none before the first round.
     pub memory: Option<Memory>,
-    /// Clients that checked in to the open round.
-    pub check_ins: Vec<ClientId>,
+    /// Rounds and clients that checked in to them: to the open one, and where rounds are asynchronous to those before it that an
+    /// update may still start from.
+    pub check_ins: Vec<(u64, ClientId)>,
     /// Updates counted in the open round and in those still remembered.
     pub counted: Vec<Counted>,
 }
@@ -91,8 +100,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError>;
 
-    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Check-ins, sums and updates of
-    /// rounds before the head's are dropped, and counted updates that are no longer remembered. Old models may be dropped; never the
+    /// Writes all of `changes` or nothing, and returns once they would survive a power cut. Sums and updates of
+    /// rounds before the head's are dropped, check-ins to rounds before [`Head::first_base`], and counted updates that are no longer remembered. Old models may be dropped; never the
     /// head's.
     ///
     /// # Errors
@@ -110,4 +119,109 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError>;
+
+    /// Begins a turn on a task: until it is committed or dropped, nobody else changes the task. A store that one relay has for
+    /// itself has nobody else, and need not say anything here.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn turn<'a>(&'a self, task: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
+        Ok(Box::new(Alone { store: self, task }))
+    }
+
+    /// Has `told` called after every commit to a task by anyone, with the version that it made; with the greatest one where
+    /// commits may have been missed. Never called by a store that one relay has for itself.
+    fn watch(&self, _task: &TaskId, _told: Told) {}
+}
+
+/// Is told a version.
+pub type Told = Box<dyn Fn(u64) + Send + Sync>;
+
+/// A hold on one task, see [`Store::turn`].
+pub trait Turn {
+    /// The task's version: every commit makes the next one. It stays 0 where there is nobody else.
+    fn version(&self) -> u64;
+
+    /// As [`Store::load`].
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn load(&mut self) -> Result<Option<Saved>, StoreError>;
+
+    /// What changed since `mark`. Only asked where the version is another.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn news(&mut self, mark: Mark) -> Result<News, StoreError>;
+
+    /// As [`Store::commit`]; returns the version that this made.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the changes may or may not have been written.
+    fn commit(self: Box<Self>, changes: &Changes) -> Result<u64, StoreError>;
+}
+
+/// How much of a task a relay knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The version that it has seen.
+    pub version: u64,
+    /// The round that was open then.
+    pub round: u64,
+}
+
+/// What changed in a task since a [`Mark`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct News {
+    /// Head, manifest and sum as they are; of updates, check-ins and counted updates the new ones; the strategy's memory where
+    /// another round is open.
+    pub saved: Saved,
+    /// New or changed figures of published rounds.
+    pub rounds: Vec<RoundMetrics>,
+}
+
+/// The turn of a relay that has its store for itself.
+struct Alone<'a, S: ?Sized> {
+    store: &'a S,
+    task: &'a TaskId,
+}
+
+impl<S: Store + ?Sized> Turn for Alone<'_, S> {
+    fn version(&self) -> u64 {
+        0
+    }
+
+    fn load(&mut self) -> Result<Option<Saved>, StoreError> {
+        self.store.load(self.task)
+    }
+
+    fn news(&mut self, _mark: Mark) -> Result<News, StoreError> {
+        let saved = self.load()?;
+        Ok(News {
+            saved: saved.ok_or_else(|| StoreError("the task is gone".into()))?,
+            rounds: self.store.rounds(self.task)?,
+        })
+    }
+
+    fn commit(self: Box<Self>, changes: &Changes) -> Result<u64, StoreError> {
+        self.store.commit(self.task, changes)?;
+        Ok(0)
+    }
+}
+
+fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: fn(T) -> [u8; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|&number| to_le_bytes(number)).collect()
+}
+
+fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = bytes.as_chunks();
+    chunks.iter().map(|&chunk| from_le_bytes(chunk)).collect()
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(StoreError::new)
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(StoreError::new)
 }

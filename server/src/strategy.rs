@@ -6,6 +6,7 @@
 //! | `mean` | FedAvg: McMahan et al. 2017, algorithm 1 | an exact sum |
 //! | `weighted-mean` | the same, by numbers of examples, capped (McMahan et al. 2018, section 3) | an exact sum |
 //! | `norm-bounding` | Sun et al. 2019, section 4 | an exact sum |
+//! | `fed-buff` | FedBuff: Nguyen et al. 2022, algorithm 1 | an exact sum for each staleness |
 //! | `coordinate-median`, `trimmed-mean` | Yin et al. 2018, definitions 1 and 2 | every update |
 //! | `krum`, `multi-krum` | Blanchard et al. 2017, section 4 | every update |
 //! | `geometric-median` | RFA: Pillutla et al. 2022, algorithm 2 | every update |
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod centred_clipping;
 pub mod compose;
+pub mod fed_buff;
 pub mod geometric_median;
 pub mod krum;
 pub mod norm_bounding;
@@ -65,6 +67,14 @@ pub enum Aggregation {
     NormBounding {
         /// The norm, in the model's own units.
         bound_l2: f64,
+    },
+    /// The mean of updates that may start from older models, and then count for less: see [`fed_buff`].
+    FedBuff {
+        /// The most rounds that may have closed since the one whose model an update starts from.
+        max_staleness: u32,
+        /// An update of staleness τ is weighed by (1 + τ) to the power of minus this.
+        #[serde(default = "fed_buff::default_exponent")]
+        exponent: f64,
     },
     /// The median of each coordinate, see [`order_statistics`].
     CoordinateMedian {},
@@ -136,6 +146,7 @@ impl Aggregation {
             Self::Mean {} => "mean",
             Self::WeightedMean { .. } => "weighted-mean",
             Self::NormBounding { .. } => "norm-bounding",
+            Self::FedBuff { .. } => "fed-buff",
             Self::CoordinateMedian {} => "coordinate-median",
             Self::TrimmedMean { .. } => "trimmed-mean",
             Self::Krum { .. } => "krum",
@@ -149,7 +160,7 @@ impl Aggregation {
     pub const fn needs_updates(&self) -> bool {
         !matches!(
             self,
-            Self::Mean {} | Self::WeightedMean { .. } | Self::NormBounding { .. }
+            Self::Mean {} | Self::WeightedMean { .. } | Self::NormBounding { .. } | Self::FedBuff { .. }
         )
     }
 
@@ -185,6 +196,14 @@ impl Aggregation {
         }
     }
 
+    /// The most rounds that may have closed since the one whose model an update starts from; 0 where rounds are synchronous.
+    pub const fn max_staleness(&self) -> u32 {
+        match self {
+            Self::FedBuff { max_staleness, .. } => *max_staleness,
+            _ => 0,
+        }
+    }
+
     /// The fewest updates that the rule is defined for.
     pub const fn least_updates(&self) -> u64 {
         match *self {
@@ -216,6 +235,10 @@ impl Aggregation {
             }
             Self::WeightedMean { max_weight } => count("aggregation.max_weight", max_weight, MAX_WEIGHT),
             Self::NormBounding { bound_l2 } => positive("aggregation.bound_l2", bound_l2),
+            Self::FedBuff {
+                max_staleness,
+                exponent,
+            } => fed_buff::check(max_staleness, exponent),
             Self::MultiKrum { chosen, .. } => count("aggregation.chosen", chosen, u32::MAX),
             Self::GeometricMedian {
                 iterations,
@@ -311,6 +334,9 @@ impl Strategy {
             (Gathered::Sum { sum, count }, Aggregation::NormBounding { .. }) => {
                 sum.mean(*count, grid_step / f64::from(norm_bounding::PARTS))
             }
+            (Gathered::Sum { sum, count }, Aggregation::FedBuff { exponent, .. }) => {
+                fed_buff::direction(sum, d, *count, exponent, grid_step)
+            }
             (Gathered::Sum { sum, count }, _) => sum.mean(*count, grid_step),
             (Gathered::Updates(updates), rule) => {
                 let rows: Vec<&[i32]> = updates.values().map(Vec::as_slice).collect();
@@ -346,9 +372,10 @@ fn robust(rule: Aggregation, rows: &[&[i32]], last: &[f64], grid_step: f64) -> V
         } => centred_clipping::clip_around(rows, last, iterations, radius_l2 / grid_step),
         // A round is gathered as its rule needs: updates that are kept one by one have a rule above, and the mean is what is
         // left to say of any others.
-        Aggregation::Mean {} | Aggregation::WeightedMean { .. } | Aggregation::NormBounding { .. } => {
-            mean(rows)
-        }
+        Aggregation::Mean {}
+        | Aggregation::WeightedMean { .. }
+        | Aggregation::NormBounding { .. }
+        | Aggregation::FedBuff { .. } => mean(rows),
     }
 }
 

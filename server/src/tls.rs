@@ -1,9 +1,10 @@
-//! TLS, and which HTTP is spoken inside: HTTP/2 where the client asks for it (ALPN), else HTTP/1.1.
+//! TLS, and which HTTP is spoken inside: HTTP/2 where the client asks for it (ALPN), else HTTP/1.1. The operator's calls speak
+//! HTTP/1.1.
 
 use std::{path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
-    self, ServerConfig,
+    self, ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
@@ -23,6 +24,9 @@ pub enum TlsError {
         /// Why.
         error: rustls::pki_types::pem::Error,
     },
+    /// The operating system trusts nobody, as far as can be read.
+    #[error("no certificates of the operating system can be read: name those to trust with --ca-cert")]
+    NoRoots,
     /// Certificate and key are not for each other, or of a kind that is not known.
     #[error("the certificate and the key cannot be used: {0}")]
     Pair(#[from] rustls::Error),
@@ -47,5 +51,37 @@ pub fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsErr
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// For calls to a relay: whom to trust, by a file of certificates (PEM), or as the operating system does.
+///
+/// # Errors
+/// [`TlsError`] naming the file, or [`TlsError::NoRoots`].
+pub fn client(trusted: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match trusted {
+        Some(path) => {
+            let failed = |error| TlsError::Pem {
+                path: path.display().to_string(),
+                error,
+            };
+            for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+                roots.add(certificate.map_err(failed)?)?;
+            }
+        }
+        None => {
+            // Some of a system's certificates may be unreadable; the others do.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     Ok(Arc::new(config))
 }

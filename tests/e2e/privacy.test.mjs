@@ -139,6 +139,28 @@ test("a manifest below the client's floors is refused before anything is trained
   });
 });
 
+test("a page that knows the relay's key takes terms that it has signed, and no others", async () => {
+  await scene({ signs: true }, async ({ relay, proxy, tab }) => {
+    const trusting = await tab();
+    const opened = await trusting.connect({ relayKey: relay.publicKey });
+    assert.equal(opened.code, undefined, opened.message);
+    assert.equal((await trusting.call("manifest")).value?.task, "mnist");
+    const other = await tab();
+    const refused = await other.connect({ relayKey: "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a" });
+    const failed = refused.code ? refused : await other.call("manifest");
+    assert.equal(failed.code, "bad-manifest", failed.message);
+    assert.match(failed.message, /not signed by the key/);
+    assert.equal(proxy.to("/v1/tasks/mnist/check-in").length, 0);
+  });
+  await scene({}, async ({ tab }) => {
+    const one = await tab();
+    const refused = await one.connect({ relayKey: "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a" });
+    const failed = refused.code ? refused : await one.call("manifest");
+    assert.equal(failed.code, "bad-manifest", failed.message);
+    assert.match(failed.message, /not signed, and the page asks/);
+  });
+});
+
 test("two tabs of one profile: the second waits for the first", async () => {
   const set = { "rounds.min_clients": 1, "rounds.target_clients": 1 };
   await scene({ set }, async ({ profile: newProfile, tab }) => {

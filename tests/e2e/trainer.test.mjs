@@ -208,6 +208,58 @@ test("the recall among k guesses is the share that k guesses hold", async () => 
   assert.equal(byK[3].topK, 1, "of ten classes one of ten guesses is right");
 });
 
+test("a correction is added to every gradient, and the control variate is the mean of the gradients themselves", async () => {
+  const { model, x, y } = xor;
+  const runs = await tab.evaluate(
+    async ({ model, x, y }) => {
+      const runs = [];
+      for (const backend of ["cpu", "webgpu"]) {
+        const trainer = await window.Trainer.create({ model, backend, seed: 3 });
+        const start = [...(await trainer.weights())];
+        const correction = start.map((_, i) => (i % 5) / 10 - 0.2);
+        const how = { x, y, batchSize: 2, epochs: 2, shuffle: false, optimizer: { type: "sgd", learningRate: 0.25 } };
+        await trainer.fit({ ...how, correction });
+        const [end, variate] = [[...(await trainer.weights())], [...trainer.controlVariate]];
+        await trainer.setWeights(start);
+        await trainer.fit(how);
+        const plain = [...(await trainer.weights())];
+        runs.push({ start, correction, end, variate, plain, after: trainer.controlVariate });
+        trainer.dispose();
+      }
+      return runs;
+    },
+    { model, x, y },
+  );
+  for (const { start, correction, end, variate, plain, after } of runs) {
+    assert.notDeepEqual(end, plain);
+    assert.equal(after, null);
+    // Four steps at 1/4: the way is the sum of gradients and corrections, divided by four. Weights are below 4, rounded to f32 in
+    // every step; so is the variate itself.
+    for (const [i, value] of variate.entries()) {
+      assert.ok(Math.abs(value - (start[i] - end[i] - correction[i])) <= 4 * 2 ** -22, `${i}: ${value}`);
+    }
+  }
+  const far = (a, b) => Math.max(...a.map((value, i) => Math.abs(value - b[i])));
+  assert.ok(far(runs[0].variate, runs[1].variate) <= 1e-5, "both back ends find the same one");
+});
+
+test("the memory of a training is known before it begins", async () => {
+  const memory = await tab.evaluate(async ({ model }) => {
+    const trainer = await window.Trainer.create({ model, backend: "cpu" });
+    const options = { batchSize: 4, examples: 4, optimizer: { type: "adam", learningRate: 0.1 } };
+    const memory = [await trainer.memory(options), await trainer.memory({ ...options, optimizer: { type: "sgd", learningRate: 1 } })];
+    trainer.dispose();
+    return memory;
+  }, xor);
+  const [adam, sgd] = memory;
+  const parameters = 4 * (2 * 16 + 16 + 16 * 2 + 2);
+  assert.equal(adam.parameters, parameters);
+  assert.equal(adam.optimizer, 2 * parameters);
+  assert.equal(sgd.optimizer, 0);
+  assert.ok(adam.gradients >= parameters && adam.activations >= 4 * 4 * (2 + 16 + 2));
+  assert.equal(adam.total, adam.parameters + adam.activations + adam.gradients + adam.optimizer);
+});
+
 test("training stops within 50 ms, and the weights stay", async () => {
   const { waited, code, same, busy } = await tab.evaluate(async () => {
     const workload = window.workloads.mlp;
@@ -251,6 +303,8 @@ test("what makes no sense is refused, with a code and a reason", async () => {
     await attempt("label", () => trainer.fit({ x, y: [0, 1, 1, 7], optimizer: adam }));
     await attempt("rate", () => trainer.fit({ x, y, optimizer: { type: "adam", learningRate: -1 } }));
     await attempt("field", () => trainer.fit({ x, y, optimizer: { ...adam, beta3: 1 } }));
+    await attempt("variate", () => trainer.fit({ x, y, optimizer: adam, correction: new Float32Array(82) }));
+    await attempt("correction", () => trainer.fit({ x, y, optimizer: { type: "sgd", learningRate: 1 }, correction: [0] }));
     await attempt("nan", () => trainer.fit({ x: x.map(() => Number.NaN), y, optimizer: adam }));
     await attempt("diverges", () => trainer.fit({ x, y, epochs: 20, optimizer: { type: "sgd", learningRate: 3e38 } }));
     await attempt("after", () => trainer.fit({ x, y, optimizer: adam }));
@@ -267,6 +321,8 @@ test("what makes no sense is refused, with a code and a reason", async () => {
   assert.match(errors.label, /^bad-data: .*label 7/);
   assert.match(errors.rate, /^bad-options: optimizer\.learning_rate/);
   assert.match(errors.field, /^bad-options: .*beta3/);
+  assert.match(errors.variate, /^bad-options: .*sgd without momentum/);
+  assert.match(errors.correction, /^bad-model: /);
   assert.match(errors.nan, /^bad-data: .*finite/);
   assert.match(errors.diverges, /^non-finite: .*step/);
   assert.equal(errors.after, null, "a refused training leaves the trainer usable");

@@ -165,6 +165,112 @@ pub async fn every_optimizer_agrees_with_the_cpu(device: &Device) {
     }
 }
 
+/// SCAFFOLD's rounds on `device` are algorithm 1 of Karimireddy et al. 2020 (option II, one step of the server), written out here in
+/// f64 for a line through points: the same parameters, control variates and shared variate. And they do what they are for:
+/// clients that pull apart end where the sum of their losses is least, which averages of uncorrected steps do not.
+pub async fn scaffold_is_the_papers_algorithm(device: &Device) {
+    let spec_of = serde_json::json!({"input": [1], "layers": [{"type": "dense", "units": 1}], "loss": "mean-squared-error"});
+    let model = Model::new(&serde_json::from_value(spec_of).unwrap()).unwrap();
+    // Batches of two, and of all that a client has: only these are without the noise of batches.
+    for batch in [2, 4] {
+        let how = serde_json::json!({
+            "epochs": LINE_EPOCHS, "batch_size": batch, "shuffle": false, "optimizer": {"type": "sgd", "learning_rate": LINE_RATE}
+        });
+        let how: TrainSpec = serde_json::from_value(how).unwrap();
+        let (mut x, mut c, mut own) = (vec![0.0f32; 2], vec![0.0f32; 2], [vec![0.0f32; 2], vec![0.0; 2]]);
+        for _ in 0..LINE_ROUNDS {
+            let mut ends = Vec::new();
+            for (own, (points, targets)) in own.iter_mut().zip(LINES) {
+                let examples = Examples::with_values(points.to_vec(), &targets, 1, 1).unwrap();
+                let correction: Vec<f32> = c.iter().zip(&*own).map(|(c, own)| c - own).collect();
+                let training = Training::new(&model, &examples, &how).correction(&correction);
+                let end = training.run(&x, device, &mut Unobserved).await.unwrap();
+                *own = training.control_variate(&x, &end.parameters).unwrap();
+                ends.push(end.parameters);
+            }
+            let mean = |rows: [&[f32]; 2]| [0, 1].map(|at| rows[0][at].midpoint(rows[1][at])).to_vec();
+            x = mean([&ends[0], &ends[1]]);
+            c = mean([&own[0], &own[1]]);
+        }
+        let (by_hand_x, by_hand_c, by_hand_own) = scaffold_by_hand(batch, true);
+        let pairs = [
+            (&x, by_hand_x),
+            (&c, by_hand_c),
+            (&own[0], by_hand_own[0]),
+            (&own[1], by_hand_own[1]),
+        ];
+        for (here, by_hand) in pairs {
+            for (a, b) in here.iter().zip(by_hand) {
+                // Rounds contract, so that the rounding of one does not add up to more than a few: at most a dozen steps of a dozen
+                // operations on numbers below 8, divided by the learning rate.
+                let tolerance = 12.0 * 12.0 * 8.0 / f64::from(LINE_RATE) * 2f64.powi(-24);
+                assert!(
+                    (f64::from(*a) - b).abs() <= tolerance,
+                    "batches of {batch}: {a} {b}"
+                );
+            }
+        }
+        if batch == 4 {
+            // The gradient of the sum, by the weight.
+            let slope = |[weight, bias]: [f64; 2]| {
+                let pairs = LINES
+                    .iter()
+                    .flat_map(|(points, targets)| points.iter().zip(targets));
+                let miss = |point: f32, target: f32| weight * f64::from(point) + bias - f64::from(target);
+                let terms = pairs.map(|(&point, &target)| miss(point, target) * f64::from(point));
+                terms.sum::<f64>().abs()
+            };
+            let (corrected, drifting) = (slope(by_hand_x), slope(scaffold_by_hand(batch, false).0));
+            assert!(corrected < 1e-6 && drifting > 0.1, "{corrected} {drifting}");
+        }
+    }
+}
+
+/// The points and targets of two clients: lines that no line fits both.
+const LINES: [([f32; 4], [f32; 4]); 2] = [
+    ([-1.0, -0.5, 0.25, 1.0], [-3.0, -2.0, -0.5, 1.0]),
+    ([0.0, 0.5, 1.0, 1.5], [1.0, 0.75, 0.5, 0.25]),
+];
+const LINE_RATE: f32 = 0.125;
+const LINE_EPOCHS: usize = 6;
+const LINE_ROUNDS: usize = 80;
+
+/// Algorithm 1 over [`LINES`] for the model `weight · point + bias` and the squared error: the parameters, the shared control variate
+/// and the clients', `[weight, bias]` each. Uncorrected, it is federated averaging.
+fn scaffold_by_hand(batch: usize, corrected: bool) -> ([f64; 2], [f64; 2], [[f64; 2]; 2]) {
+    let mean = |rows: [[f64; 2]; 2]| [0, 1].map(|at| (rows[0][at] + rows[1][at]) / 2.0);
+    let rate = f64::from(LINE_RATE);
+    let (mut x, mut c, mut own) = ([0.0; 2], [0.0; 2], [[0.0; 2]; 2]);
+    for _ in 0..LINE_ROUNDS {
+        let (mut ends, mut next) = ([[0.0; 2]; 2], own);
+        for (i, (points, targets)) in LINES.iter().enumerate() {
+            let mut y = x;
+            let mut steps = 0.0;
+            for _ in 0..LINE_EPOCHS {
+                for (points, targets) in points.chunks(batch).zip(targets.chunks(batch)) {
+                    let mut gradient = [0.0; 2];
+                    for (&point, &target) in points.iter().zip(targets) {
+                        let slope = 2.0 * (y[0] * f64::from(point) + y[1] - f64::from(target)) / batch as f64;
+                        gradient[0] += slope * f64::from(point);
+                        gradient[1] += slope;
+                    }
+                    for at in [0, 1] {
+                        let correction = if corrected { c[at] - own[i][at] } else { 0.0 };
+                        y[at] -= rate * (gradient[at] + correction);
+                    }
+                    steps += 1.0;
+                }
+            }
+            next[i] = [0, 1].map(|at| own[i][at] - c[at] + (x[at] - y[at]) / (steps * rate));
+            ends[i] = y;
+        }
+        x = mean(ends);
+        own = next;
+        c = mean(own);
+    }
+    (x, c, own)
+}
+
 /// Dropout drops the same numbers on `device` as on the CPU, and learning still happens.
 pub async fn dropout_agrees_with_the_cpu(device: &Device) {
     let spec_of = serde_json::json!({

@@ -37,6 +37,7 @@ on_every_device! {
     learns_like_the_cpu,
     clipping_bounds_the_step,
     accumulated_batches_are_one_large_batch,
+    scaffold_is_the_papers_algorithm,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,
     an_optimizer_can_be_resumed,

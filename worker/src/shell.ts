@@ -3,6 +3,7 @@
 import { messageOf, toWireError } from "./errors.js";
 import type { CallKind, CallMessage, Calls, FromWorker, ToWorker } from "./messages.js";
 import type { SessionEvent } from "../../pkg/src/types.js";
+import { sealOf } from "./seal.js";
 import type { Trials } from "./trials.js";
 import type { WasmModule, WasmSession } from "./wasm.js";
 
@@ -54,14 +55,14 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
   const call = async (message: CallMessage, signal: AbortSignal): Promise<Calls[CallKind]["result"]> => {
     switch (message.kind) {
       case "open": {
-        const { options, wasm: override } = message.args;
+        const { options: { relayKey, ...options }, wasm: override } = message.args;
         try {
           await wasm.default({ module_or_path: override ?? wasmUrl });
         } catch (cause) {
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         }
-        session = await wasm.Session.open(options, hear, scope.trials);
+        session = await wasm.Session.open(options, hear, scope.trials, sealOf(relayKey));
         return null;
       }
       case "manifest":

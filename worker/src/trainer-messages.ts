@@ -61,9 +61,12 @@ export interface TrainerCalls {
       readonly spec: string;
       readonly seed: number;
       readonly steps: boolean;
+      /** SCAFFOLD's, where there is one. */
+      readonly correction: Float32Array | null;
     };
-    result: { readonly losses: Float32Array; readonly backend: BackendRow };
+    result: { readonly losses: Float32Array; readonly backend: BackendRow; readonly controlVariate: Float32Array | null };
   };
+  memory: { args: { readonly spec: string; readonly examples: number }; result: Float64Array };
   evaluate: {
     args: { readonly x: Float32Array; readonly y: Uint32Array | Float32Array; readonly k: number };
     result: Float64Array;

@@ -68,14 +68,17 @@ export function serveTrainer(
         return { tensors: trainer.layout() as TensorRow[], threads: { threads, reason } };
       }
       case "fit": {
-        const { x, y, spec, seed, steps: wanted } = message.args;
+        const { x, y, spec, seed, steps: wanted, correction } = message.args;
         const onStep = wanted
           ? (epoch: number, step: number, steps: number, loss: number | undefined): void =>
               post({ type: "step", id, epoch, step, steps, loss })
           : undefined;
-        const losses = await made().fit(x, y, spec, seed, onStep, signal);
-        return { losses, backend: made().backend() as BackendRow };
+        const losses = await made().fit(x, y, spec, seed, onStep, signal, correction ?? undefined);
+        const controlVariate = made().controlVariate() ?? null;
+        return { losses, backend: made().backend() as BackendRow, controlVariate };
       }
+      case "memory":
+        return made().memory(message.args.spec, message.args.examples);
       case "evaluate":
         return made().evaluate(message.args.x, message.args.y, message.args.k);
       case "predict":

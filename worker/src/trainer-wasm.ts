@@ -11,7 +11,12 @@ export interface WasmTrainer {
     seed: number,
     onStep: ((epoch: number, step: number, steps: number, loss: number | undefined) => void) | undefined,
     signal: AbortSignal,
+    correction: Float32Array | undefined,
   ): Promise<Float32Array>;
+  /** SCAFFOLD's, after a training that had a correction. */
+  controlVariate(): Float32Array | undefined;
+  /** Bytes: parameters, activations, gradients, optimiser. */
+  memory(spec: string, examples: number): Float64Array;
   evaluate(x: Float32Array, y: Uint32Array | Float32Array, k: number): Float64Array;
   predict(x: Float32Array): Float32Array;
   weights(): Float32Array;

@@ -8,6 +8,7 @@ import type {
   RunSummary,
   SessionEvent,
 } from "../../pkg/src/types.js";
+import type { Seal } from "./seal.js";
 import type { Trials } from "./trials.js";
 
 /** One client session, in Rust. Methods reject with an `Error` that has a string `code`. */
@@ -30,7 +31,12 @@ export interface WasmSession {
 export interface WasmModule {
   default(input: { module_or_path: URL | string }): Promise<unknown>;
   readonly Session: {
-    open(options: OpenOptions, onEvent: (event: SessionEvent) => void, trials: Trials): Promise<WasmSession>;
+    open(
+      options: Omit<OpenOptions, "relayKey">,
+      onEvent: (event: SessionEvent) => void,
+      trials: Trials,
+      seal: Seal,
+    ): Promise<WasmSession>;
   };
   panic_for_test(): void;
 }

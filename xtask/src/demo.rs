@@ -178,7 +178,7 @@ fn check_port(port: u16) -> Result<()> {
 }
 
 /// Starts the relay and waits until it says where it listens.
-fn start_relay(command: &mut Command, port: u16) -> Result<(Running, String)> {
+pub(crate) fn start_relay(command: &mut Command, port: u16) -> Result<(Running, String)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut relay = Running::start(command)?;
     let pipe = relay

@@ -6,10 +6,12 @@ mod artifacts;
 mod bench;
 mod browser;
 mod demo;
+mod fuzz;
 mod licences;
 mod mnist;
 mod npm;
 mod place;
+mod postgres;
 mod process;
 mod runner_output;
 mod sotu;
@@ -58,6 +60,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzz what reads untrusted bytes
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -96,5 +100,6 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(&place, &options),
         Command::Test(options) => stages::run(&place, &options),
         Command::Bench { what, arguments } => bench::run(&place, what, &arguments),
+        Command::Fuzz(options) => fuzz::run(&place, &options),
     }
 }

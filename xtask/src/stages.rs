@@ -1,5 +1,6 @@
 //! Every check and every test, stage by stage.
 
+mod api;
 mod browser;
 mod package;
 mod report;
@@ -33,6 +34,8 @@ enum Group {
     Docs,
     /// Rust tests and doc tests, .wgsl validation
     Native,
+    /// The relay against its own description of its API
+    Api,
     /// TypeScript: types, tests, API report
     Ts,
     /// wasm-pack tests in headless Chromium
@@ -56,6 +59,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     rust::lint(&mut runner);
     rust::docs(&mut runner);
     rust::native(&mut runner);
+    api::stages(&mut runner);
     package::stages(&mut runner);
     browser::stages(&mut runner);
     let failed = report::print(&runner.records, start.elapsed().as_secs_f64());

@@ -29,6 +29,7 @@
 
 mod decimal;
 mod fields;
+mod text;
 
 #[doc(hidden)]
 pub use serde;
@@ -36,6 +37,7 @@ pub use serde_json::{Map, Number, Value};
 
 pub use decimal::{Decimal, Shape};
 pub use fields::{Document, Field, Fields};
+pub use text::parse;
 
 /// `Deserialize` by a type's own [`Document::read`], for whoever reads it with serde.
 #[macro_export]

@@ -163,6 +163,9 @@ pub enum SpecError {
         /// The name asked for.
         name: String,
     },
+    /// A control variate of a training with another optimiser than SGD without momentum.
+    #[error("control variates need the optimiser sgd without momentum")]
+    ControlVariate,
     /// A number of the training spec is out of range.
     #[error("{field} is {}, but must be {expected}", Decimal(*found))]
     Training {

@@ -6,6 +6,10 @@
 //!
 //! This crate knows no browser, no network and no privacy mechanism.
 
+// The browser's WebGPU has the names of wgpu there.
+#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+extern crate unsaid_webgpu as wgpu;
+
 mod backend;
 pub mod crew;
 mod data;

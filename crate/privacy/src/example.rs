@@ -27,7 +27,7 @@ use rand_core::CryptoRng;
 use crate::{
     DiscreteGaussian, NoiseError,
     accounting::{CompositionError, RdpCurve, sampled_at},
-    noise::gaussian_of_at_least,
+    noise::{add_samples, gaussian_of_at_least},
 };
 
 /// Who is in each step's lot, and the noise on its sum. Unit: one example of a participant; adjacency: it is there or it is not.
@@ -62,7 +62,7 @@ impl ExampleNoise {
     const ROOM_SIGMAS: f64 = 16.0;
 
     /// The largest magnitude of a coordinate's noise: with a sum of as much it stays within 32 bits.
-    const MAX_NOISE: i64 = 1 << 30;
+    const MAX_NOISE: u32 = 1 << 30;
 
     /// Noise of `noise_multiplier` times the sensitivity on `dimension` coordinates, and lots of every example with probability
     /// `sampling_rate`.
@@ -83,7 +83,7 @@ impl ExampleNoise {
         let bound_squared = (bound * bound).next_up();
         let variance = ((noise_multiplier * noise_multiplier).next_up() * bound_squared).next_up();
         let sigma_steps = variance.sqrt();
-        if Self::ROOM_SIGMAS * sigma_steps > Self::MAX_NOISE as f64 {
+        if Self::ROOM_SIGMAS * sigma_steps > f64::from(Self::MAX_NOISE) {
             return Err(NoiseError::TooWide { sigma_steps });
         }
         Ok(Self {
@@ -150,14 +150,16 @@ impl ExampleNoise {
         if noise.len() != self.dimension {
             return Err(NoiseError::Unbounded);
         }
-        for (index, coordinate) in noise.iter_mut().enumerate() {
-            let drawn = self.gaussian.sample(rng);
-            if drawn.abs() > Self::MAX_NOISE {
-                return Err(NoiseError::Saturated { index });
-            }
-            *coordinate = drawn as i32;
+        // One loop with noise on updates: the sampler is large, and every copy of it would be downloaded.
+        noise.fill(0);
+        add_samples(&self.gaussian, noise, rng)?;
+        match noise
+            .iter()
+            .position(|drawn| drawn.unsigned_abs() > Self::MAX_NOISE)
+        {
+            Some(index) => Err(NoiseError::Saturated { index }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What `steps` steps cost at a whole `order` of at least 2: the Rényi divergence between all that they give, with one example and

@@ -110,6 +110,16 @@ macro_rules! hex_id {
             }
         }
 
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                text_schema(&format!("^[0-9a-f]{{{}}}$", 2 * $bytes))
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
+
         impl Field for $name {
             const EXPECTED: &'static str = concat!($bytes, " bytes as lower-case hexadecimal digits");
             const NONE: Self = Self([0; $bytes]);
@@ -185,6 +195,23 @@ impl Field for TaskId {
     fn read(value: &Value) -> Option<Self> {
         value.as_str()?.parse().ok()
     }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for TaskId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        text_schema("^[a-z0-9-]{1,64}$")
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for TaskId {}
+
+/// A string that matches `pattern`.
+#[cfg(feature = "openapi")]
+fn text_schema(pattern: &str) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
+    text.pattern(Some(pattern)).into()
 }
 
 impl From<TaskId> for String {

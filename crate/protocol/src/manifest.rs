@@ -13,6 +13,7 @@ deserialize_by_read!(Manifest, DataSchema, UpdateEncoding, Privacy, RoundPolicy)
 /// What a task asks of its clients. Served as JSON; its name is the [`ContentHash`] of the very bytes served, and every
 /// update names the manifest that it was made under, so a relay cannot change the terms afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Manifest {
     /// The protocol version: [`crate::VERSION`].
     pub protocol: u16,
@@ -23,10 +24,12 @@ pub struct Manifest {
     /// A paragraph for people.
     pub description: String,
     /// The model, as `unsaid-engine` reads it (`ModelSpec`). This crate does not look inside.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub model: Value,
     /// Number of parameters of that model: the length of every update.
     pub parameters: u32,
     /// Local training, as `unsaid-engine` reads it (`TrainSpec`). This crate does not look inside.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub training: Value,
     /// What an example looks like.
     pub data: DataSchema,
@@ -39,6 +42,7 @@ pub struct Manifest {
     /// How the relay makes the next model, as the relay reads it; none for the plain mean. This crate does not look inside, and a
     /// client has nothing to do for it, but agrees to it: some rules make the relay keep each update until its round closes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub strategy: Option<Value>,
 }
 
@@ -73,6 +77,7 @@ impl Document for Manifest {
 
 /// What an example looks like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DataSchema {
@@ -102,6 +107,7 @@ impl Document for DataSchema {
 
 /// How an update is bounded and put on the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdateEncoding {
     /// The update's L2 norm is clipped to this, in the model's own units.
     pub clip_l2: f64,
@@ -127,6 +133,7 @@ impl Document for UpdateEncoding {
 
 /// What noise a client adds before anything leaves the device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "mode", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Privacy {
@@ -175,6 +182,7 @@ impl Document for Privacy {
 
 /// When a round closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoundPolicy {
     /// A round never publishes with fewer updates than this.
     pub min_clients: u32,
@@ -238,13 +246,8 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] with the field that is wrong. The model and training documents are not looked into.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let json = |error: serde_json::Error| ManifestError::Json(error.to_string());
-        let text = std::str::from_utf8(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
         // Documents go through `Value` everywhere: one parser instead of one for each type, which shows in the wasm's size.
-        let document: Value = serde_json::from_str(text).map_err(json)?;
-        if members(&document) != members_written(text) {
-            return Err(ManifestError::Json("an object has a field twice".into()));
-        }
+        let document = unsaid_document::parse(bytes).map_err(ManifestError::Json)?;
         // The version first, so that a later version is called that, and not an unknown field.
         let version = document.get("protocol").and_then(Value::as_u64);
         if let Some(found) = version.and_then(|version| u16::try_from(version).ok())
@@ -391,28 +394,4 @@ impl Manifest {
         }
         Self::from_json(bytes)
     }
-}
-
-/// Fields of all objects in `document`. The parser keeps the last of those with one name.
-fn members(document: &Value) -> usize {
-    match document {
-        Value::Object(fields) => fields.len() + fields.values().map(members).sum::<usize>(),
-        Value::Array(elements) => elements.iter().map(members).sum(),
-        _ => 0,
-    }
-}
-
-/// Fields of all objects as they are written in valid JSON: outside of strings there is one colon for each.
-fn members_written(json: &str) -> usize {
-    let (mut written, mut in_string, mut escaped) = (0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b':' if !in_string => written += 1,
-            _ => {}
-        }
-    }
-    written
 }

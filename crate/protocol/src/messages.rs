@@ -9,6 +9,8 @@ deserialize_by_read!(CheckIn, CheckInReply, UpdateReply, RoundState, RoundMetric
 
 /// `POST /v1/tasks/{task}/check-in`: a client asks to take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
 pub struct CheckIn {
     /// Who asks.
     pub client: ClientId,
@@ -29,6 +31,7 @@ impl Document for CheckIn {
 
 /// The relay's answer to a check-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "status", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CheckInReply {
@@ -86,6 +89,7 @@ impl Document for CheckInReply {
 
 /// The relay's answer to an accepted update: it is on disk, and will be counted exactly once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdateReply {
     /// The update that was accepted.
     pub update: UpdateId,
@@ -109,6 +113,7 @@ impl Document for UpdateReply {
 
 /// Where a round stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RoundPhase {
@@ -135,6 +140,7 @@ impl Field for RoundPhase {
 
 /// `GET /v1/tasks/{task}/round`, and the payload of the `round` event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoundState {
     /// The task.
     pub task: TaskId,
@@ -185,6 +191,7 @@ impl Document for RoundState {
 /// What one published round was: an entry of `GET /v1/tasks/{task}/rounds`, and the payload of the `published` and
 /// `evaluated` events.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoundMetrics {
     /// The round. Round 0 is the initial model.
     pub round: u64,

@@ -152,6 +152,7 @@ impl ProblemKind {
 
 /// A problem document, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// [`ProblemKind::urn`].
     #[serde(rename = "type")]

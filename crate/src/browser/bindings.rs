@@ -15,6 +15,7 @@ use super::{
     events::{self, Callback, to_js},
     locks::{self, Place},
     relay::HttpRelay,
+    seal::{self, Seal},
     store::IndexedDb,
     trials::Trials,
     views::{manifest_view, summary},
@@ -154,9 +155,9 @@ pub struct Session {
 #[wasm_bindgen]
 impl Session {
     /// Takes a place among this browser's tabs, opens the storage, and fetches and checks the manifest: a promise of a `Session`.
-    pub fn open(given: JsValue, on_event: js_sys::Function, trials: Trials) -> Promise {
+    pub fn open(given: JsValue, on_event: js_sys::Function, trials: Trials, seal: Seal) -> Promise {
         promise(async move {
-            let session = open(options(given)?, Callback(on_event), trials).await;
+            let session = open(options(given)?, Callback(on_event), trials, seal).await;
             session.map(JsValue::from)
         })
     }
@@ -276,7 +277,12 @@ async fn tell_budget(session: &session::Session<BrowserPorts>) -> Result<JsValue
     Ok(to_js(&view))
 }
 
-async fn open(given: OpenOptions, listener: Callback, trials: Trials) -> Result<Session, ClientError> {
+async fn open(
+    given: OpenOptions,
+    listener: Callback,
+    trials: Trials,
+    seal: Seal,
+) -> Result<Session, ClientError> {
     let task: TaskId = given
         .task
         .parse()
@@ -315,7 +321,12 @@ async fn open(given: OpenOptions, listener: Callback, trials: Trials) -> Result<
         ports.relay().manifest()
     })
     .await;
-    let task = fetched.and_then(|(bytes, hash)| Task::new(&bytes, hash, &given.floors));
+    let task = match fetched {
+        Ok(offered) => seal::check(&seal, &offered)
+            .await
+            .and_then(|()| Task::new(&offered.bytes, offered.hash, &given.floors)),
+        Err(error) => Err(error),
+    };
     let task = task.inspect_err(|_| ports.store.close())?;
     let feed = Feed::default();
     let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);

@@ -5,6 +5,7 @@ mod clock;
 mod events;
 mod locks;
 mod relay;
+mod seal;
 mod store;
 mod trials;
 mod views;
@@ -51,14 +52,6 @@ impl Ports for BrowserPorts {
     }
 
     async fn gpu(&self) -> Result<GpuDevice, EngineError> {
-        // Without `navigator.gpu` there is nothing to ask, and wgpu would look for back ends that this build does not have.
-        let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into());
-        let gpu = navigator.and_then(|navigator| js_sys::Reflect::get(&navigator, &"gpu".into()));
-        if gpu.map_or(true, |gpu| gpu.is_undefined() || gpu.is_null()) {
-            return Err(EngineError::NoGpu(
-                "this browser has no WebGPU (navigator.gpu)".into(),
-            ));
-        }
         GpuDevice::request().await
     }
 

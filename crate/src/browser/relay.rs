@@ -11,7 +11,7 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, ReadableStreamDefaultReader};
 
 use super::describe;
-use crate::ports::{Relay, RelayFault};
+use crate::ports::{Offered, Relay, RelayFault};
 
 /// The relay at an address, for one task.
 #[derive(Debug, Clone)]
@@ -137,14 +137,18 @@ impl HttpRelay {
 }
 
 impl Relay for HttpRelay {
-    async fn manifest(&self) -> Result<(Vec<u8>, ContentHash), RelayFault> {
+    async fn manifest(&self) -> Result<Offered, RelayFault> {
         let Answer { headers, body } = self.get("manifest", MAX_MESSAGE).await?;
         let announced = headers
             .get("unsaid-content-hash")
             .and_then(|hash| hash.parse().ok());
-        let announced =
+        let hash =
             announced.ok_or_else(|| RelayFault::Unreachable("no manifest hash was announced".into()))?;
-        Ok((body, announced))
+        Ok(Offered {
+            bytes: body,
+            hash,
+            signature: headers.get("unsaid-signature"),
+        })
     }
 
     async fn round(&self) -> Result<RoundState, RelayFault> {

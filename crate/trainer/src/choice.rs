@@ -2,7 +2,7 @@
 
 use js_sys::Promise;
 use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, TrainSpec, time_steps};
-use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use wasm_bindgen::{JsCast, prelude::wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::turn::now_ms;
@@ -80,19 +80,6 @@ impl Choice {
     }
 }
 
-/// Asks the browser for a GPU.
-pub(crate) async fn request_gpu() -> Result<GpuDevice, EngineError> {
-    // Without `navigator.gpu` there is nothing to ask, and wgpu would look for back ends that this build does not have.
-    let navigator = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("navigator"));
-    let gpu = navigator.and_then(|navigator| js_sys::Reflect::get(&navigator, &JsValue::from_str("gpu")));
-    if gpu.map_or(true, |gpu| gpu.is_undefined() || gpu.is_null()) {
-        return Err(EngineError::NoGpu(
-            "this browser has no WebGPU (navigator.gpu)".into(),
-        ));
-    }
-    GpuDevice::request().await
-}
-
 /// Chooses for this model, these examples and this training.
 pub(crate) async fn choose(
     asked: Asked,
@@ -105,7 +92,7 @@ pub(crate) async fn choose(
     if asked == Asked::Cpu {
         return Ok(Choice::cpu("asked for"));
     }
-    let gpu = match request_gpu().await {
+    let gpu = match GpuDevice::request().await {
         Ok(gpu) => gpu,
         Err(error) if asked == Asked::WebGpu => return Err(error),
         Err(error) => return Ok(Choice::cpu(error.to_string())),

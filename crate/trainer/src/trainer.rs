@@ -4,8 +4,8 @@ use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
 use unsaid_engine::{
-    Control, Device, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec, Training,
-    Work,
+    Control, Device, EngineError, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress,
+    TrainSpec, Training, Work,
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
@@ -25,6 +25,8 @@ struct State {
     optimizer: Vec<f32>,
     steps: u32,
     choice: Option<Choice>,
+    /// SCAFFOLD's, of the last training that had a correction.
+    control_variate: Option<Vec<f32>>,
     fell_back: bool,
     busy: bool,
 }
@@ -86,6 +88,7 @@ impl Trainer {
             optimizer: Vec::new(),
             steps: 0,
             choice: None,
+            control_variate: None,
             fell_back: false,
             busy: false,
         };
@@ -99,7 +102,9 @@ impl Trainer {
     }
 
     /// Trains on `x`, `[examples, features]`, and `y`: labels (`Uint32Array`) or numbers (`Float32Array`). `spec` is a training
-    /// spec (JSON); `on_step` hears `(epoch, step, steps, loss or undefined)`. A promise of the loss of every step.
+    /// spec (JSON); `on_step` hears `(epoch, step, steps, loss or undefined)`; `correction`, where there is one, is SCAFFOLD's. A
+    /// promise of the loss of every step.
+    #[allow(clippy::too_many_arguments, reason = "JavaScript's surface has no structs")]
     pub fn fit(
         &self,
         x: Vec<f32>,
@@ -108,6 +113,7 @@ impl Trainer {
         seed: u32,
         on_step: Option<js_sys::Function>,
         signal: web_sys::AbortSignal,
+        correction: Option<Vec<f32>>,
     ) -> Promise {
         let (model, state, asked) = (Rc::clone(&self.model), Rc::clone(&self.state), self.asked);
         let (trials, what) = (Rc::clone(&self.trials), format!("{}{spec}", self.text));
@@ -147,13 +153,23 @@ impl Trainer {
                 state.borrow_mut().choice = Some(choice.clone());
                 let training = Training::new(&model, &examples, &spec)
                     .seed(u64::from(seed))
-                    .resume(&optimizer, steps);
-                training.run(&parameters, &choice.device, &mut reporter).await
+                    .resume(&optimizer, steps)
+                    .correction(correction.as_deref().unwrap_or_default());
+                let variate = |end: &[f32]| {
+                    let variate = correction
+                        .as_ref()
+                        .map(|_| training.control_variate(&parameters, end));
+                    variate.transpose()
+                };
+                variate(&parameters)?; // what it refuses, it refuses before anything is trained
+                let trained = training.run(&parameters, &choice.device, &mut reporter).await?;
+                Ok((variate(&trained.parameters)?, trained))
             }
             .await;
             let mut state = state.borrow_mut();
             state.busy = false;
-            let trained = result.map_err(|error| of_engine(&error))?;
+            let (control_variate, trained) = result.map_err(|error: EngineError| of_engine(&error))?;
+            state.control_variate = control_variate;
             state.fell_back |= trained.fell_back;
             if trained.fell_back {
                 state.choice = Some(Choice::cpu("the GPU was lost"));
@@ -193,6 +209,29 @@ impl Trainer {
     /// A copy of the flat parameter vector.
     pub fn weights(&self) -> Float32Array {
         Float32Array::from(self.state.borrow().parameters.as_slice())
+    }
+
+    /// The bytes that a training (its spec as JSON) on so many examples holds: `[parameters, activations, gradients, optimizer]`.
+    pub fn memory(&self, spec: &str, examples: usize) -> Result<Vec<f64>, JsValue> {
+        let spec: TrainSpec = document::read(spec)?;
+        let memory = self
+            .model
+            .memory(&spec, examples)
+            .map_err(|error| bad_options(&error))?;
+        let parts = [
+            memory.parameters,
+            memory.activations,
+            memory.gradients,
+            memory.optimizer,
+        ];
+        Ok(parts.map(|bytes| bytes as f64).to_vec())
+    }
+
+    /// SCAFFOLD's control variate after the last training, if that had a correction.
+    #[wasm_bindgen(js_name = controlVariate)]
+    pub fn control_variate(&self) -> Option<Float32Array> {
+        let state = self.state.borrow();
+        state.control_variate.as_deref().map(Float32Array::from)
     }
 
     /// Takes a flat parameter vector; the optimiser begins anew.

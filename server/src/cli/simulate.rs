@@ -44,6 +44,10 @@ pub(super) struct Simulate {
     /// Clients that each round chooses. Otherwise a tenth.
     #[arg(long)]
     cohort: Option<usize>,
+    /// Clients that train at the same time where rounds are asynchronous (rule fed-buff), where a cohort is what fills the buffer.
+    /// Otherwise two cohorts.
+    #[arg(long, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: Option<u32>,
     /// The seed of all chance: the same seed gives the same bytes.
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -103,6 +107,7 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     let settings = Settings {
         rounds: options.rounds,
         cohort,
+        concurrency: options.concurrency.map_or(2 * cohort, |clients| clients as usize),
         seed: options.seed,
         threads: options.threads.unwrap_or(cores),
         delta: options.delta,

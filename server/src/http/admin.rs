@@ -9,19 +9,26 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::post,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use subtle::ConstantTimeEq;
-use unsaid_protocol::{ContentHash, ProblemKind};
+use unsaid_document::{Document, Field, Fields, Value};
+use unsaid_protocol::{ContentHash, ProblemKind, TaskId};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{body, problem::Refused};
+use super::{
+    body,
+    openapi::{OfAdding, OfPause, OfRollback, Refusals},
+    problem::Refused,
+    status,
+};
 use crate::{
     actor::{Command, OlderModel, RolledBack},
     relay::{Relay, StartError, TaskHandle},
@@ -59,17 +66,18 @@ impl AdminToken {
     }
 }
 
-/// The routes; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
-pub fn routes(relay: &Arc<Relay>) -> Router<Arc<Relay>> {
+/// The routes, which are described as they are added; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
+pub fn routes(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
     if relay.options.admin_token.is_none() {
-        return Router::new();
+        return OpenApiRouter::new();
     }
     let with_token = middleware::from_fn_with_state(relay.clone(), require_token);
-    Router::new()
-        .route("/v1/admin/tasks", post(add))
-        .route("/v1/admin/tasks/{task}/pause", post(pause))
-        .route("/v1/admin/tasks/{task}/resume", post(resume))
-        .route("/v1/admin/tasks/{task}/rollback", post(rollback))
+    OpenApiRouter::new()
+        .routes(routes!(add))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(rollback))
+        .routes(routes!(status::status))
         .route_layer(with_token)
 }
 
@@ -83,11 +91,15 @@ async fn require_token(State(relay): State<Arc<Relay>>, request: Request, next: 
 }
 
 /// Whether a task lets clients in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Paused {
     paused: bool,
 }
 
+/// Lets no more clients in.
+#[utoipa::path(post, path = "/v1/admin/tasks/{task}/pause", tag = "operator", security(("operator" = [])), params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "On disk", body = Paused), Refusals<OfPause>,
+))]
 async fn pause(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -95,6 +107,10 @@ async fn pause(
     set_paused(&relay, &task, true).await
 }
 
+/// Lets clients in again.
+#[utoipa::path(post, path = "/v1/admin/tasks/{task}/resume", tag = "operator", security(("operator" = [])), params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "On disk", body = Paused), Refusals<OfPause>,
+))]
 async fn resume(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -112,13 +128,45 @@ async fn set_paused(relay: &Relay, task: &str, paused: bool) -> Result<Json<Paus
 }
 
 /// Which model to go back to.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rollback {
     /// The round that it came from.
     round: u64,
 }
 
+impl Document for Rollback {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let rollback = Self {
+            round: fields.required::<Whole>("round").0,
+        };
+        fields.finish().map(|()| rollback)
+    }
+}
+
+/// A whole number, as `3` or as `3.0`: to a JSON schema they are the same, and some languages write all numbers the second way.
+struct Whole(u64);
+
+impl Field for Whole {
+    const EXPECTED: &'static str = "a whole number";
+    const NONE: Self = Self(0);
+    fn read(value: &Value) -> Option<Self> {
+        let whole = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
+        let written = value.as_f64().filter(whole).map(|number| number as u64);
+        value.as_u64().or(written).map(Self)
+    }
+}
+
+/// Up to 2⁵³ a 64-bit float tells every whole number from the next.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Goes back to the model of an earlier round, in a round of its own.
+#[utoipa::path(post, path = "/v1/admin/tasks/{task}/rollback", tag = "operator", security(("operator" = [])), params(("task" = TaskId, Path, description = "The task's id")),
+    request_body(content = Rollback, description = "At most 4,096 bytes, within 10 s"),
+    responses((status = 200, description = "On disk", body = RolledBack), Refusals<OfRollback>),
+    extensions(("x-max-bytes" = json!(body::MAX_JSON_BYTES))),
+)]
 async fn rollback(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -169,13 +217,18 @@ const MAX_TASK_BYTES: usize = 65_536;
 const TASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A task that was added.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Added {
-    task: unsaid_protocol::TaskId,
+    task: TaskId,
     manifest: ContentHash,
 }
 
 /// Reads a task file, keeps it where the next start finds it, and starts the task.
+#[utoipa::path(post, path = "/v1/admin/tasks", tag = "operator", security(("operator" = [])),
+    request_body(content = String, content_type = "application/toml", description = "A task file of at most 65,536 bytes, within 10 s"),
+    responses((status = 200, description = "It runs, and will after a restart", body = Added), Refusals<OfAdding>),
+    extensions(("x-max-bytes" = json!(MAX_TASK_BYTES))),
+)]
 async fn add(
     State(relay): State<Arc<Relay>>,
     headers: HeaderMap,
@@ -189,7 +242,8 @@ async fn add(
     let bytes = body::read(body, MAX_TASK_BYTES, TASK_TIMEOUT).await?;
     let malformed = |detail: String| Refused::new(ProblemKind::Malformed, detail);
     let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
-    let task = Task::parse("task", &text, &[]).map_err(|error| malformed(error.to_string()))?;
+    let task =
+        Task::parse("task", &text, &relay.options.overrides).map_err(|error| malformed(error.to_string()))?;
     let added = Added {
         task: task.manifest.task.clone(),
         manifest: ContentHash::of(&task.manifest.to_json()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, http::HeaderMap, http::header};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use unsaid_document::Document;
 use unsaid_protocol::ProblemKind;
 
 use super::problem::Refused;
@@ -72,11 +72,13 @@ pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec
 /// Reads a JSON body.
 ///
 /// # Errors
-/// As [`check_headers`] and [`read`], and [`ProblemKind::Malformed`] where it is not what the route reads.
-pub async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Refused> {
+/// As [`check_headers`] and [`read`], and [`ProblemKind::Malformed`] where it is not what the route reads, or has a field twice.
+pub async fn read_json<T: Document>(headers: &HeaderMap, body: Body) -> Result<T, Refused> {
     check_headers(headers, MAX_JSON_BYTES, "application/json")?;
     let bytes = read(body, MAX_JSON_BYTES, JSON_TIMEOUT).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Refused::new(ProblemKind::Malformed, error.to_string()))
+    unsaid_document::parse(&bytes)
+        .and_then(T::read)
+        .map_err(|error| Refused::new(ProblemKind::Malformed, error))
 }
 
 fn too_large(max_bytes: usize) -> Refused {

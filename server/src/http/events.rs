@@ -12,9 +12,12 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use tokio::sync::{broadcast, watch};
-use unsaid_protocol::Event;
+use unsaid_protocol::{Event, TaskId};
 
-use super::problem::Refused;
+use super::{
+    openapi::{EventForm, OfTask, Refusals},
+    problem::Refused,
+};
 use crate::{
     clock::Clock,
     relay::Relay,
@@ -28,6 +31,11 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
 /// Sends the current state, then every event. A reader that falls behind is sent the current state again.
+#[utoipa::path(get, path = "/tasks/{task}/events", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "Server-sent events `round`, `published` and `evaluated`, without end", body = EventForm,
+        content_type = "text/event-stream"),
+    Refusals<OfTask>,
+))]
 pub async fn events(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,

@@ -103,10 +103,10 @@ fn cached(mut response: Response, how: &'static str) -> Response {
 /// Puts the security headers on every answer.
 pub async fn security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        // A route may have said something stricter.
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }

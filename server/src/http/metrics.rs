@@ -15,7 +15,10 @@ use axum::{
 };
 use unsaid_protocol::{ProblemKind, RoundPhase};
 
-use super::problem::Refused;
+use super::{
+    openapi::{OfMetrics, Refusals},
+    problem::Refused,
+};
 use crate::relay::Relay;
 
 /// Upper ends of the buckets of a request's time, in seconds.
@@ -65,6 +68,9 @@ pub async fn count(State(relay): State<Arc<Relay>>, request: Request, next: Next
 }
 
 /// `GET /metrics`. Where the relay has an operator's token, only with it.
+#[utoipa::path(get, path = "/metrics", tag = "operator", security((), ("operator" = [])), responses(
+    (status = 200, description = "Figures for Prometheus", body = String, content_type = "text/plain"), Refusals<OfMetrics>,
+))]
 pub async fn metrics(
     State(relay): State<Arc<Relay>>,
     headers: HeaderMap,
@@ -173,7 +179,7 @@ fn page(relay: &Relay) -> String {
         "gauge",
         "Updates that could be received now beside those that are.",
     );
-    let _ = writeln!(page, "{name} {}", relay.uploads.available_permits());
+    let _ = writeln!(page, "{name} {}", relay.uploads.free());
     for (name, kind, help, of) in TASK_FIGURES {
         head(&mut page, name, kind, help);
         for task in relay.handles() {

@@ -16,7 +16,11 @@ use flate2::{Compression, write::GzEncoder};
 use tokio::sync::OnceCell;
 use unsaid_protocol::{ContentHash, ProblemKind, TaskId};
 
-use super::{problem::Refused, tasks::is_known};
+use super::{
+    openapi::{Binary, OfStore, Refusals},
+    problem::Refused,
+    tasks::is_known,
+};
 use crate::{relay::Relay, store::Store};
 
 /// Models that are kept ready to send, of each task: the newest, and those of clients that are a little late.
@@ -98,6 +102,15 @@ async fn read(store: Arc<dyn Store>, task: TaskId, hash: ContentHash) -> Result<
 }
 
 /// Sends a model, compressed where the client takes that.
+#[utoipa::path(get, path = "/tasks/{task}/models/{hash}", tag = "task",
+    params(("task" = TaskId, Path, description = "The task's id"), ("hash" = ContentHash, Path, description = "The model's name")),
+    responses(
+        (status = 200, description = "Safetensors, compressed where `accept-encoding` names gzip", body = Binary,
+            content_type = "application/octet-stream", headers(("etag" = String))),
+        (status = 304, description = "As in `if-none-match`"),
+        Refusals<OfStore>,
+    ),
+)]
 pub async fn model(
     State(relay): State<Arc<Relay>>,
     Path((task, hash)): Path<(String, String)>,

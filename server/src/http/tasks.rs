@@ -7,13 +7,20 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
-use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, ProblemKind, RoundMetrics, RoundState, TaskId};
+use unsaid_protocol::{
+    CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundMetrics, RoundState, TaskId,
+};
+use utoipa::ToSchema;
 
-use super::{CONTENT_HASH, body, problem::Refused};
+use super::{
+    CONTENT_HASH, SIGNATURE, body,
+    openapi::{Nothing, OfCheckIn, OfReadiness, OfStore, OfTask, Refusals},
+    problem::Refused,
+};
 use crate::{
     actor::{Command, Failure},
     relay::{Relay, TaskHandle},
@@ -46,7 +53,7 @@ impl TaskHandle {
 }
 
 /// A line of `GET /v1/tasks`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct TaskSummary {
     task: TaskId,
     title: String,
@@ -55,7 +62,8 @@ pub struct TaskSummary {
     parameters: u32,
 }
 
-/// `GET /v1/tasks`
+/// `GET /v1/tasks`: what this relay runs.
+#[utoipa::path(get, path = "/tasks", tag = "task", responses((status = 200, description = "Every task", body = Vec<TaskSummary>), Refusals<Nothing>))]
 pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
     let summary = |task: Arc<TaskHandle>| {
         let manifest = &task.config.manifest;
@@ -71,12 +79,20 @@ pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
 }
 
 /// `GET /v1/tasks/{task}/manifest`: the very bytes that the hash names.
+#[utoipa::path(get, path = "/tasks/{task}/manifest", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "The terms of the task, under the name in `unsaid-content-hash`", body = Manifest,
+        headers(("unsaid-content-hash" = ContentHash), ("etag" = String))),
+    (status = 304, description = "As in `if-none-match`"),
+    Refusals<OfTask>,
+))]
 pub async fn manifest(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let config = relay.task(&task)?.config.clone();
+    let task = relay.task(&task)?;
+    let (config, signature) = (&task.config, task.signature.clone());
+    let signature = AppendHeaders(signature.map(|signature| (SIGNATURE, signature)));
     let hash = config.manifest_hash.to_string();
     let etag = format!("\"{hash}\"");
     let shared = [
@@ -85,10 +101,10 @@ pub async fn manifest(
         (header::CACHE_CONTROL, "no-cache".into()),
     ];
     if is_known(&headers, &[&etag]) {
-        return Ok((StatusCode::NOT_MODIFIED, shared).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, shared, signature).into_response());
     }
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    Ok((shared, kind, config.manifest_json.clone()).into_response())
+    Ok((shared, signature, kind, config.manifest_json.clone()).into_response())
 }
 
 /// Whether `If-None-Match` names one of `etags`.
@@ -103,7 +119,10 @@ pub(crate) fn is_known(headers: &HeaderMap, etags: &[&str]) -> bool {
     tags.any(|tag| tag == "*" || etags.contains(&tag))
 }
 
-/// `GET /v1/tasks/{task}/round`
+/// `GET /v1/tasks/{task}/round`: where the open round stands.
+#[utoipa::path(get, path = "/tasks/{task}/round", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "The open round", body = RoundState), Refusals<OfTask>,
+))]
 pub async fn round(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -117,7 +136,10 @@ pub async fn round(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(state)))
 }
 
-/// `GET /v1/tasks/{task}/rounds`
+/// `GET /v1/tasks/{task}/rounds`: what was published.
+#[utoipa::path(get, path = "/tasks/{task}/rounds", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
+    (status = 200, description = "Every published round, oldest first", body = Vec<RoundMetrics>), Refusals<OfStore>,
+))]
 pub async fn rounds(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -134,7 +156,12 @@ pub async fn rounds(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(rounds)))
 }
 
-/// `POST /v1/tasks/{task}/check-in`
+/// `POST /v1/tasks/{task}/check-in`: a client asks to take part.
+#[utoipa::path(post, path = "/tasks/{task}/check-in", tag = "client", params(("task" = TaskId, Path, description = "The task's id")),
+    request_body(content = CheckIn, description = "At most 4,096 bytes, within 10 s"),
+    responses((status = 200, description = "What to do", body = CheckInReply), Refusals<OfCheckIn>),
+    extensions(("x-max-bytes" = json!(body::MAX_JSON_BYTES))),
+)]
 pub async fn check_in(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
@@ -143,15 +170,23 @@ pub async fn check_in(
 ) -> Result<Json<CheckInReply>, Refused> {
     let task = relay.task(&task)?;
     let ask: CheckIn = body::read_json(&headers, body).await?;
-    task.ask(|reply| Command::CheckIn(ask, reply)).await.map(Json)
+    let answer = task.ask(|reply| Command::CheckIn(ask, reply)).await;
+    task.tally.check_in(&answer);
+    answer.map(Json)
 }
 
 /// `GET /healthz`: the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "relay", responses(
+    (status = 200, description = "`ok`", body = String, content_type = "text/plain"), Refusals<Nothing>,
+))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: every task can store what it is sent.
+#[utoipa::path(get, path = "/readyz", tag = "relay", responses(
+    (status = 200, description = "`ready`", body = String, content_type = "text/plain"), Refusals<OfReadiness>,
+))]
 pub async fn readyz(State(relay): State<Arc<Relay>>) -> Result<&'static str, Refused> {
     if relay
         .handles()

@@ -1,50 +1,77 @@
 //! `POST /v1/tasks/{task}/updates`: the way in for what browsers learned.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{Path, State},
     http::HeaderMap,
 };
-use unsaid_protocol::{DecodeError, ProblemKind, UpdateFrame, UpdateReply};
+use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateReply};
 
-use super::{body, problem::Refused};
+use super::{
+    body,
+    limits::Peer,
+    openapi::{Binary, OfUpdate, Refusals},
+    problem::Refused,
+};
 use crate::{
     actor::{Command, Submission},
     live::TaskConfig,
-    relay::Relay,
+    relay::{Relay, TaskHandle},
 };
 
 /// The content type of an update frame.
 pub const UPDATE_CONTENT_TYPE: &str = "application/vnd.unsaid.update";
 
 /// Takes one update. The answer comes after it is on disk.
+#[utoipa::path(post, path = "/tasks/{task}/updates", tag = "client", params(("task" = TaskId, Path, description = "The task's id")),
+    request_body(content = Binary, content_type = "application/vnd.unsaid.update",
+        description = "One update frame, at most 116 + 4 × parameters bytes (4 more with weights), within 60 s"),
+    responses((status = 200, description = "It is on disk, and counted once", body = UpdateReply), Refusals<OfUpdate>),
+)]
 pub async fn update(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UpdateReply>, Refused> {
     let task = relay.task(&task)?;
+    let answer = receive(
+        &relay,
+        &task,
+        peer.map(|Extension(Peer(address))| address),
+        &headers,
+        body,
+    )
+    .await;
+    task.tally.update(&answer);
+    answer.map(Json)
+}
+
+async fn receive(
+    relay: &Relay,
+    task: &TaskHandle,
+    peer: Option<IpAddr>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<UpdateReply, Refused> {
     let max_bytes = UpdateFrame::max_len(task.config.coordinates());
-    body::check_headers(&headers, max_bytes, UPDATE_CONTENT_TYPE)?;
+    body::check_headers(headers, max_bytes, UPDATE_CONTENT_TYPE)?;
 
     // At most so many uploads are in memory, from their first byte to their answer.
     let timeout = relay.options.upload_timeout;
-    let turn = tokio::time::timeout(timeout, relay.uploads.clone().acquire_owned()).await;
-    let _turn = turn
-        .map_err(|_| Refused::busy())?
-        .map_err(|_| Refused::internal())?;
+    let turn = relay.uploads.turn(peer);
+    let turn = tokio::time::timeout(timeout, turn).await;
+    let _turn = turn.map_err(|_| Refused::busy())?;
 
     let bytes = body::read(body, max_bytes, timeout).await?;
     let config = task.config.clone();
     let examined = tokio::task::spawn_blocking(move || examine(&config, &bytes));
     let submission = examined.await.map_err(|_| Refused::internal())??;
-    task.ask(|reply| Command::Update(submission, reply))
-        .await
-        .map(Json)
+    task.ask(|reply| Command::Update(submission, reply)).await
 }
 
 fn examine(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, Refused> {

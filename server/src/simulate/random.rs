@@ -10,6 +10,8 @@ use unsaid_protocol::ContentHash;
 pub(super) enum Purpose {
     /// Which clients a round chooses.
     Cohort,
+    /// Which client starts next in asynchronous rounds, and how long it takes.
+    Flight,
     /// The order of a client's examples.
     Order,
     /// How a client rounds, and its noise.

@@ -68,6 +68,9 @@ pub struct RoundLine {
     pub loss: Option<f64>,
     /// Mean over the clients of the loss of their last local epoch.
     pub train_loss: f64,
+    /// Mean over the updates of the rounds that closed since the one whose model each started from. Not in synchronous rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<f64>,
     /// Clients whose change was longer than the clip norm.
     pub clipped: u32,
     /// ε of the client that took part most often, replace-one; none without noise.

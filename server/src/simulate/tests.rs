@@ -88,6 +88,7 @@ fn simulation(overrides: &[&str], change: impl FnOnce(&mut Settings)) -> Result<
     let mut settings = Settings {
         rounds: 6,
         cohort: 8,
+        concurrency: 4,
         seed: 1,
         threads: 2,
         delta: 1e-5,
@@ -141,7 +142,9 @@ fn a_simulated_round_is_federated_averaging() {
     }
     let lines = simulation.run(&mut |_| {}).unwrap();
     let (mut live, _) = Live::first(&simulation.config, 0).unwrap();
-    let line = simulation.round(1, &mut live, &mut BTreeMap::new()).unwrap();
+    let line = simulation
+        .round(1, &mut live, &mut BTreeMap::new(), &mut Flight::default())
+        .unwrap();
     assert!(
         lines.contains(&Line::Round(line)),
         "a round by itself is the round of a run"
@@ -153,6 +156,41 @@ fn a_simulated_round_is_federated_averaging() {
             "{found} {start} {mean}"
         );
     }
+}
+
+#[test]
+fn asynchronous_rounds_learn_from_stale_updates_and_are_their_seed() {
+    let buffered = [
+        "strategy.aggregation.type=fed-buff",
+        "strategy.aggregation.max_staleness=3",
+        "rounds.min_clients=2",
+    ];
+    let with = |threads| {
+        run(&buffered, |settings| {
+            (settings.rounds, settings.cohort, settings.threads) = (24, 2, threads);
+        })
+    };
+    let made = with(1);
+    assert_eq!(made.json, with(5).json);
+    let staleness: Vec<f64> = made.rounds().iter().filter_map(|round| round.staleness).collect();
+    assert_eq!(staleness.len(), 24);
+    assert!(staleness.iter().all(|mean| (0.0..=3.0).contains(mean)));
+    assert!(
+        staleness.iter().any(|mean| *mean > 0.0),
+        "some started from an older model"
+    );
+    assert!(made.rounds().iter().all(|round| round.clients == 2));
+    assert!(made.end().accuracy > 0.9, "{}", made.end().accuracy);
+    let crowded = simulation(&buffered, |settings| {
+        (settings.cohort, settings.concurrency) = (2, 7)
+    });
+    assert!(matches!(crowded, Err(SimulateError::Settings(_))));
+    assert!(
+        run(&[], |_| {})
+            .rounds()
+            .iter()
+            .all(|round| round.staleness.is_none())
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use redb::{
 };
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
-use super::{Changes, Saved, Store, StoreError};
+use super::{Changes, KEEP_MODELS, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
 use crate::{
     round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
@@ -66,9 +66,6 @@ pub struct RedbStore {
     keep_models: u64,
     database: Mutex<Option<Arc<Database>>>,
 }
-
-/// Models that are kept of each task unless it says otherwise: for as long as a round's updates are remembered.
-const KEEP_MODELS: u64 = REMEMBERED_ROUNDS;
 
 impl RedbStore {
     /// Opens or makes the file and the folders above it.
@@ -208,9 +205,11 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     let mut check_ins = Vec::new();
     for entry in read
         .open_table(CHECK_INS)?
-        .range((task, head.round, &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+        .range((task, head.first_base(), &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
     {
-        check_ins.push(ClientId::from_bytes(*entry?.0.value().2));
+        let (key, _) = entry?;
+        let (_, round, client) = key.value();
+        check_ins.push((round, ClientId::from_bytes(*client)));
     }
     let mut counted = Vec::new();
     for entry in read
@@ -280,7 +279,8 @@ fn apply(
         if opened {
             sums.remove(task)?;
             updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
-            check_ins.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, ()| false)?;
+            let first_base = head.first_base();
+            check_ins.retain_in((task, 0, &LEAST_ID)..(task, first_base, &LEAST_ID), |_, ()| false)?;
             let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
             // The open round starts from the newest model, which is always one of those that are kept.
@@ -303,21 +303,4 @@ fn apply(
         updates.insert(key, bytes(coordinates, i32::to_le_bytes).as_slice())?;
     }
     Ok(())
-}
-
-fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: fn(T) -> [u8; N]) -> Vec<u8> {
-    numbers.iter().flat_map(|&number| to_le_bytes(number)).collect()
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: fn([u8; N]) -> T) -> Vec<T> {
-    let (chunks, _) = bytes.as_chunks();
-    chunks.iter().map(|&chunk| from_le_bytes(chunk)).collect()
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(StoreError::new)
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(StoreError::new)
 }

@@ -15,6 +15,7 @@ fn head(round: u64) -> Head {
         }),
         bytes_up: 3,
         paused: false,
+        earlier: Vec::new(),
     }
 }
 
@@ -75,7 +76,7 @@ fn what_was_committed_is_there_after_opening_again() {
         sum: Some(vec![1, -2, i64::MAX]),
         updates: vec![(UpdateId::from_bytes([1; 16]), vec![1, -2, i32::MIN])],
         memory: Some(memory()),
-        check_ins: vec![client],
+        check_ins: vec![(1, client)],
         counted: vec![counted(1)],
     };
     assert_eq!(saved, expected);

@@ -5,6 +5,7 @@
 //! | `mean` | yes | yes | yes |
 //! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise | **no**: likewise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times |
 //! | `norm-bounding` | yes | yes | with a bound above the norm of the noise itself |
+//! | `fed-buff` | yes | yes | yes: no weight is above 1 |
 //! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes | yes: the noise is symmetric about each update |
 //! | `krum`, `multi-krum` | yes | yes | **no**: the distances that they compare are those of the noise |
 //! | `centred-clipping` | yes | yes | with a radius above the norm of the noise itself |
@@ -60,6 +61,7 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
     let refused = |reason: &str| Err(refused(rule, "local", reason));
     match *rule {
         Aggregation::Mean {}
+        | Aggregation::FedBuff { .. }
         | Aggregation::CoordinateMedian {}
         | Aggregation::TrimmedMean { .. }
         | Aggregation::GeometricMedian { .. } => Ok(()),

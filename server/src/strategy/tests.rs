@@ -24,111 +24,59 @@ fn honest(count: usize, d: usize) -> Vec<Vec<i32>> {
         .collect()
 }
 
-/// The rounds of one coordinate, by the recurrences as they are printed: Δ of each round → x after each, from x = 0.
-fn recurrence(optimizer: ServerOptimizer, directions: &[f64]) -> Vec<f64> {
-    let (mut x, mut m) = (0.0, 0.0);
-    let mut v = match optimizer {
-        ServerOptimizer::FedAdagrad { tau, .. }
-        | ServerOptimizer::FedAdam { tau, .. }
-        | ServerOptimizer::FedYogi { tau, .. } => tau * tau,
-        _ => 0.0,
-    };
-    let mut path = Vec::new();
-    for &g in directions {
-        match optimizer {
-            ServerOptimizer::FedAvg { learning_rate } => x += learning_rate * g,
-            ServerOptimizer::FedAvgM {
-                learning_rate,
-                momentum,
-            } => {
-                m = momentum * m + g;
-                x += learning_rate * m;
-            }
-            ServerOptimizer::FedAdagrad {
-                learning_rate,
-                beta1,
-                tau,
-            } => {
-                m = beta1 * m + (1.0 - beta1) * g;
-                v += g * g;
-                x += learning_rate * m / (v.sqrt() + tau);
-            }
-            ServerOptimizer::FedAdam {
-                learning_rate,
-                beta1,
-                beta2,
-                tau,
-            } => {
-                m = beta1 * m + (1.0 - beta1) * g;
-                v = beta2 * v + (1.0 - beta2) * g * g;
-                x += learning_rate * m / (v.sqrt() + tau);
-            }
-            ServerOptimizer::FedYogi {
-                learning_rate,
-                beta1,
-                beta2,
-                tau,
-            } => {
-                m = beta1 * m + (1.0 - beta1) * g;
-                v += (1.0 - beta2) * g * g * if g * g > v { 1.0 } else { -1.0 };
-                x += learning_rate * m / (v.sqrt() + tau);
-            }
-        }
-        path.push(x);
-    }
-    path
+const ADAM: ServerOptimizer = ServerOptimizer::FedAdam {
+    learning_rate: 0.1,
+    beta1: 0.9,
+    beta2: 0.99,
+    tau: 1e-3,
+};
+
+const YOGI: ServerOptimizer = ServerOptimizer::FedYogi {
+    learning_rate: 0.1,
+    beta1: 0.9,
+    beta2: 0.99,
+    tau: 1e-3,
+};
+
+/// What `tests/strategies/optimizers.py` computed from the papers in another way: sums over all rounds, in 60 decimal digits.
+#[derive(Debug, Deserialize)]
+struct Computed {
+    directions: Vec<f64>,
+    optimizers: Vec<ComputedPath>,
 }
 
-const OPTIMIZERS: [ServerOptimizer; 5] = [
-    ServerOptimizer::FedAvg { learning_rate: 0.5 },
-    ServerOptimizer::FedAvgM {
-        learning_rate: 0.5,
-        momentum: 0.9,
-    },
-    ServerOptimizer::FedAdagrad {
-        learning_rate: 0.1,
-        beta1: 0.3,
-        tau: 1e-3,
-    },
-    ServerOptimizer::FedAdam {
-        learning_rate: 0.1,
-        beta1: 0.9,
-        beta2: 0.99,
-        tau: 1e-3,
-    },
-    ServerOptimizer::FedYogi {
-        learning_rate: 0.1,
-        beta1: 0.9,
-        beta2: 0.99,
-        tau: 1e-3,
-    },
-];
+#[derive(Debug, Deserialize)]
+struct ComputedPath {
+    server: ServerOptimizer,
+    /// x after each round, from x = 0.
+    path: Vec<f64>,
+}
 
 #[test]
-fn each_server_optimiser_follows_its_recurrence() {
-    // Growing, shrinking and turning: Yogi's sign takes both values.
-    let directions = [0.1, 0.2, -0.05, 0.0, 0.4, -0.3, 0.001, 0.001];
-    for optimizer in OPTIMIZERS {
+fn each_server_optimiser_goes_the_way_that_was_computed_elsewhere() {
+    let computed: Computed =
+        serde_json::from_str(include_str!("../../../tests/strategies/optimizers.json")).unwrap();
+    assert_eq!(computed.optimizers.len(), 5);
+    for ComputedPath { server, path } in computed.optimizers {
         let strategy = Strategy {
-            server: optimizer,
+            server,
             ..Strategy::default()
         };
         let mut memory = strategy.fresh(2);
-        let (mut x, mut found) = (vec![0.0, 1.0], Vec::new());
-        for direction in directions {
-            x = optimizer.step(&x, &[direction, -direction], &mut memory.values);
+        let mut x = vec![0.0, 1.0];
+        assert_eq!(path.len(), computed.directions.len());
+        for (round, (&direction, expected)) in computed.directions.iter().zip(path).enumerate() {
+            x = server.step(&x, &[direction, -direction], &mut memory.values);
             assert!(
                 (x[0] + x[1] - 1.0).abs() < 1e-6,
                 "each coordinate by itself: {x:?}"
             );
-            found.push(f64::from(x[0]));
-        }
-        for (round, (found, expected)) in found.iter().zip(recurrence(optimizer, &directions)).enumerate() {
             // Eight rounds, each rounding x, m and v to f32 (relative error 2⁻²⁴) once.
             let tolerance = 64.0 * 2f64.powi(-24) * expected.abs().max(1.0);
             assert!(
-                (found - expected).abs() < tolerance,
-                "{optimizer:?} round {round}: {found} {expected}"
+                (f64::from(x[0]) - expected).abs() < tolerance,
+                "{server:?} round {round}: {} {expected}",
+                x[0]
             );
         }
     }
@@ -136,8 +84,7 @@ fn each_server_optimiser_follows_its_recurrence() {
 
 #[test]
 fn the_first_step_of_fed_adam_is_what_paper_and_pencil_give() {
-    let adam = OPTIMIZERS[3];
-    let x = adam.step(&[0.0], &[0.1], &mut adam.fresh(1));
+    let x = ADAM.step(&[0.0], &[0.1], &mut ADAM.fresh(1));
     // m = 0.1·0.1, v = 0.99·10⁻⁶ + 0.01·0.01, x = 0.1·m/(√v + 0.001)
     let expected = 0.1 * 0.01 / (1.0099e-4_f64.sqrt() + 1e-3);
     assert!((f64::from(x[0]) - expected).abs() < 1e-8, "{x:?} {expected}");
@@ -149,7 +96,7 @@ fn fed_avg_of_step_size_one_adds_the_mean() {
     let rule = Aggregation::Mean {};
     let mut updates = Gathered::none(&rule, 2);
     for (id, update) in [(1, vec![4, -8]), (2, vec![2, 0])] {
-        updates.add(&rule, UpdateId::from_bytes([id; 16]), update, 0.5);
+        updates.add(&rule, UpdateId::from_bytes([id; 16]), update, 0, 0.5);
     }
     let strategy = Strategy::default();
     let next = strategy.next_model(&[1.0, 1.0], &updates, 0.5, &mut strategy.fresh(2));
@@ -164,11 +111,86 @@ fn a_weighted_mean_is_by_weight() {
     };
     let mut updates = Gathered::none(&strategy.aggregation, 2);
     for (id, update) in [(1, vec![4, -8, 300]), (2, vec![2, 0, 100])] {
-        updates.add(&strategy.aggregation, UpdateId::from_bytes([id; 16]), update, 0.5);
+        updates.add(
+            &strategy.aggregation,
+            UpdateId::from_bytes([id; 16]),
+            update,
+            0,
+            0.5,
+        );
     }
     let next = strategy.next_model(&[1.0, 1.0], &updates, 0.5, &mut strategy.fresh(2));
     // (4·300 + 2·100)/400 and (−8·300)/400 half steps.
     assert_eq!(next, [1.0 + 1.75, 1.0 - 3.0]);
+}
+
+/// Algorithm 1 of the paper by itself: clients that pull a number to their targets, from whichever model they started.
+#[test]
+fn fed_buff_is_the_papers_algorithm_and_its_order_of_arrival_changes_no_bit() {
+    let (grid_step, exponent, k) = (1.0 / 1024.0, 0.5, 3);
+    let rule = Aggregation::FedBuff {
+        max_staleness: 4,
+        exponent,
+    };
+    let strategy = Strategy {
+        aggregation: rule,
+        server: ServerOptimizer::FedAvg { learning_rate: 0.5 },
+    };
+    let mut memory = strategy.fresh(2);
+    let mut models = vec![vec![0.0_f32, 4.0]];
+    for round in 0..12_usize {
+        // The i-th update of each buffer starts from the model of i + round modulo 5 steps ago, where there was one.
+        let arrivals: Vec<(usize, Vec<i32>)> = (0..k)
+            .map(|i| {
+                let staleness = ((i + round) % 5).min(round);
+                let base = &models[round - staleness];
+                let targets = [i as f32, -2.0 * i as f32];
+                let pull = |(&w, target): (&f32, f32)| ((target - w) * 0.5 * 1024.0).round() as i32;
+                (staleness, base.iter().zip(targets).map(pull).collect())
+            })
+            .collect();
+        let gather = |order: &[usize]| {
+            let mut gathered = Gathered::none(&rule, 2);
+            for &at in order {
+                let (staleness, update) = arrivals[at].clone();
+                let id = UpdateId::from_bytes([at as u8; 16]);
+                gathered.add(&rule, id, update, staleness as u32, grid_step);
+            }
+            gathered
+        };
+        let now = &models[round];
+        let next = strategy.next_model(now, &gather(&[0, 1, 2]), grid_step, &mut memory);
+        let other = strategy.next_model(now, &gather(&[2, 0, 1]), grid_step, &mut memory);
+        assert_eq!(next, other, "round {round}");
+        for (at, (&found, &before)) in next.iter().zip(now).enumerate() {
+            let mut buffer = 0.0;
+            for (staleness, update) in &arrivals {
+                buffer += f64::from(update[at]) * grid_step / (1.0 + *staleness as f64).sqrt();
+            }
+            let expected = f64::from(before) + 0.5 * buffer / k as f64;
+            // Rounded to f32 once; all else is a few roundings of f64.
+            let tolerance = 2f64.powi(-24) * expected.abs() + 1e-12;
+            assert!(
+                (f64::from(found) - expected).abs() <= tolerance,
+                "round {round}: {found} {expected}"
+            );
+        }
+        models.push(next);
+    }
+    // Without staleness it is the mean, and an old update counts for less: 1/√5 of one that is not.
+    let one = |staleness| {
+        let mut gathered = Gathered::none(&rule, 1);
+        gathered.add(
+            &rule,
+            UpdateId::from_bytes([1; 16]),
+            vec![1_024],
+            staleness,
+            grid_step,
+        );
+        strategy.next_model(&[0.0], &gathered, grid_step, &mut strategy.fresh(1))[0]
+    };
+    assert_eq!(one(0), 0.5);
+    assert!((one(4) - 0.5 / 5.0_f32.sqrt()).abs() < 1e-7);
 }
 
 #[test]
@@ -191,6 +213,7 @@ fn norm_bounding_keeps_the_direction_of_coordinates_of_a_step_or_two() {
             &strategy.aggregation,
             UpdateId::from_bytes([id; 16]),
             update,
+            0,
             grid_step,
         );
     }
@@ -312,7 +335,7 @@ proptest! {
             let next = |order: &[usize]| -> Vec<u32> {
                 let mut gathered = Gathered::none(&rule, 4);
                 for &at in order {
-                    gathered.add(&rule, UpdateId::from_bytes([at as u8; 16]), updates[at].clone(), 1e-3);
+                    gathered.add(&rule, UpdateId::from_bytes([at as u8; 16]), updates[at].clone(), 0, 1e-3);
                 }
                 let mut memory = strategy.fresh(4);
                 let model = strategy.next_model(&[0.1; 4], &gathered, 1e-3, &mut memory);
@@ -327,10 +350,14 @@ proptest! {
     }
 }
 
-const EVERY_RULE: [Aggregation; 9] = [
+const EVERY_RULE: [Aggregation; 10] = [
     Aggregation::Mean {},
     Aggregation::WeightedMean { max_weight: 600 },
     Aggregation::NormBounding { bound_l2: 1.0 },
+    Aggregation::FedBuff {
+        max_staleness: 4,
+        exponent: 0.5,
+    },
     Aggregation::CoordinateMedian {},
     Aggregation::TrimmedMean { trim: 2 },
     Aggregation::Krum { byzantine: 2 },
@@ -406,7 +433,7 @@ fn error(rule: Aggregation, honest: &[Vec<i32>], malicious: &[Vec<i32>]) -> f64 
         Aggregation::NormBounding { bound_l2 } => {
             let mut gathered = Gathered::none(&rule, centre.len());
             for (row, id) in all.into_iter().zip(0..) {
-                gathered.add(&rule, UpdateId::from_bytes([id; 16]), row, 1.0);
+                gathered.add(&rule, UpdateId::from_bytes([id; 16]), row, 0, 1.0);
             }
             let strategy = Strategy {
                 aggregation: Aggregation::NormBounding { bound_l2 },
@@ -442,7 +469,9 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
         );
         for rule in EVERY_RULE {
             let (rule, most) = match rule {
-                Aggregation::Mean {} | Aggregation::WeightedMean { .. } => continue,
+                Aggregation::Mean {} | Aggregation::WeightedMean { .. } | Aggregation::FedBuff { .. } => {
+                    continue;
+                }
                 // Two of ten that are turned round take 0.4 of the length away, which is 72 of these spreads.
                 Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 75.0),
                 Aggregation::CentredClipping { .. } => {
@@ -466,7 +495,7 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
 #[test]
 fn a_memory_is_taken_over_by_its_own_kind_only() {
     let adam = Strategy {
-        server: OPTIMIZERS[3],
+        server: ADAM,
         ..Strategy::default()
     };
     let mut kept = adam.fresh(3);
@@ -474,7 +503,7 @@ fn a_memory_is_taken_over_by_its_own_kind_only() {
     assert_eq!(adam.recall(Some(&kept), 3), kept);
     assert_eq!(adam.recall(Some(&kept), 4), adam.fresh(4), "another model");
     let yogi = Strategy {
-        server: OPTIMIZERS[4],
+        server: YOGI,
         ..Strategy::default()
     };
     assert_eq!(yogi.recall(Some(&kept), 3), yogi.fresh(3));
@@ -503,6 +532,7 @@ fn the_table_of_what_goes_together_is_kept() {
         ("mean", Ok(())),
         ("weighted-mean", Err("without noise")),
         ("norm-bounding", Err("every update would be cut")),
+        ("fed-buff", Ok(())),
         ("coordinate-median", Ok(())),
         ("trimmed-mean", Ok(())),
         ("krum", Err("those of the noise")),

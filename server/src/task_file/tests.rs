@@ -310,6 +310,16 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
             "-1 is not a number above 0",
         ),
         (
+            "aggregation = { type = \"fed-buff\", max_staleness = 33 }",
+            "aggregation.max_staleness",
+            "33 is not a whole number from 0 to 32",
+        ),
+        (
+            "aggregation = { type = \"fed-buff\", max_staleness = 3, exponent = -0.5 }",
+            "aggregation.exponent",
+            "-0.5 is not a number from 0 to 10",
+        ),
+        (
             "aggregation = { type = \"weighted-mean\", max_weight = 2_000_000 }",
             "aggregation.max_weight",
             "2000000 is not a whole number from 1 to 1048576",
@@ -561,6 +571,7 @@ fn the_schema_takes_what_the_relay_takes() {
         "{ type = \"mean\" }",
         "{ type = \"weighted-mean\", max_weight = 600 }",
         "{ type = \"norm-bounding\", bound_l2 = 1 }",
+        "{ type = \"fed-buff\", max_staleness = 8, exponent = 0.25 }",
         "{ type = \"coordinate-median\" }",
         "{ type = \"trimmed-mean\", trim = 0 }",
         "{ type = \"geometric-median\", smoothing = 0.1 }",

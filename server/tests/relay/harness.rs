@@ -240,6 +240,21 @@ pub fn coordinates(client: u8) -> Vec<i32> {
         .collect()
 }
 
+/// A round before anyone came.
+pub fn idle_state(manifest: ContentHash) -> RoundState {
+    RoundState {
+        task: "tiny".parse().unwrap(),
+        round: 1,
+        phase: unsaid_protocol::RoundPhase::Idle,
+        model: ContentHash::of(b""),
+        manifest,
+        checked_in: 0,
+        received: 0,
+        deadline_ms: None,
+        paused: false,
+    }
+}
+
 pub fn frame(state: &RoundState, client: u8) -> UpdateFrame {
     UpdateFrame {
         update: update_id(state.round, client),
@@ -287,7 +302,7 @@ pub fn expected_median(before: &[u8], clients: &[u8]) -> ContentHash {
     })
 }
 
-fn moved_model(before: &[u8], step: impl Fn(usize) -> f64) -> ContentHash {
+pub fn moved_model(before: &[u8], step: impl Fn(usize) -> f64) -> ContentHash {
     let model: Model = task(&[]).model;
     let parameters = model.from_safetensors(before).unwrap();
     let next: Vec<f32> = (0..PARAMETERS)
@@ -323,6 +338,8 @@ pub enum Fault {
     AfterFigures,
     /// The published rounds cannot be read.
     UnreadableRounds,
+    /// Loading a task waits until there is another fault, or none.
+    HeldLoading,
     /// Nothing works.
     Everything,
 }
@@ -375,6 +392,12 @@ impl FaultyStore {
 
 impl Store for FaultyStore {
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
+        if self.is(Fault::HeldLoading) {
+            self.struck.fetch_add(1, Ordering::SeqCst);
+            while self.is(Fault::HeldLoading) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         self.reading(|| self.inner.load(task))
     }
 

@@ -1,63 +1,142 @@
 //! The real program, killed with SIGKILL at moments that a seed chooses, while clients report.
 
 use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use tempfile::TempDir;
 use unsaid_protocol::{CheckInReply, RoundState};
 
-use crate::harness::*;
+use crate::{harness::*, load::*, program::*};
 
-const CLIENTS: u8 = 24;
-const KILLS: u32 = 8;
+const CLIENTS: u8 = 12;
+const TOKEN: &str = "operator-0123456789";
 
-struct Program {
-    child: Child,
-    base: String,
+/// The relay over one file, with rounds that need every client.
+fn start(folder: &std::path::Path, extra: &[&str]) -> Program {
+    let store = folder.join("relay.redb");
+    let (target, min) = (
+        format!("rounds.target_clients={CLIENTS}"),
+        format!("rounds.min_clients={CLIENTS}"),
+    );
+    let token = folder.join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let mut arguments = vec![
+        "--store",
+        store.to_str().unwrap(),
+        "--set",
+        &target,
+        "--set",
+        &min,
+    ];
+    arguments.extend(["--admin-token-file", token.to_str().unwrap()]);
+    arguments.extend(extra);
+    Program::start(folder, &arguments)
 }
 
-impl Program {
-    fn start(folder: &Path, rule: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--task"])
-            .arg(folder.join("tiny.toml"))
-            .arg("--store")
-            .arg(folder.join("relay.redb"))
-            .args(["--set", &format!("rounds.target_clients={CLIENTS}")])
-            .args(["--set", &format!("rounds.min_clients={CLIENTS}")])
-            .args(["--set", &format!("strategy.aggregation.type={rule}")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let base = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("it starts")
-            .to_owned();
-        Self { child, base }
-    }
-
-    /// SIGKILL: no handler runs, nothing is flushed.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+/// Tries until the operator's call is answered; the status of the answer.
+async fn operate(load: &Load, rng: &mut ChaCha8Rng, what: &str, body: &'static str) -> u16 {
+    loop {
+        let api = load.api(rng);
+        let request = api
+            .http
+            .post(api.url(&format!("/v1/admin/tasks/tiny/{what}")))
+            .bearer_auth(TOKEN)
+            .header("content-type", "application/json")
+            .body(body);
+        match request.send().await.map(|answer| answer.status().as_u16()) {
+            Ok(503) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Ok(status) => return status,
+        }
     }
 }
 
-/// A client that tries until it is acknowledged, and then never sends again. Returns how often it had to.
-async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, delay: Duration) -> u32 {
+/// Kills of each seed.
+const KILLS: u32 = 60;
+
+/// Kills while clients take part in round after round, and the operator goes back to an older model once.
+async fn kill_while_clients_report(seed: u64, server: Server) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let folder = folder_with_task();
+    let mut program = start(folder.path(), server_flags(server));
+    let state = program.api().state().await;
+    let first = program.api().model(state.model).await;
+    let load = Load::new(vec![program.base.clone()], state.manifest);
+    let clients: Vec<_> = (1..=CLIENTS)
+        .map(|client| tokio::spawn(load.clone().client(client, seed)))
+        .collect();
+    let operator = tokio::spawn({
+        let (load, mut rng) = (load.clone(), ChaCha8Rng::seed_from_u64(seed + 1_000));
+        async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let api = load.api(&mut rng);
+                let Ok(response) = api.http.get(api.url("/v1/tasks/tiny/round")).send().await else {
+                    continue;
+                };
+                let Ok(state) = response.json::<RoundState>().await else {
+                    continue;
+                };
+                if state.round >= 4 {
+                    break;
+                }
+            }
+            assert_eq!(operate(&load, &mut rng, "pause", "").await, 200);
+            assert_eq!(operate(&load, &mut rng, "rollback", r#"{"round":2}"#).await, 200);
+            assert_eq!(operate(&load, &mut rng, "resume", "").await, 200);
+        }
+    });
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(rng.next_u64() % 40)).await;
+        drop(program);
+        program = start(folder.path(), server_flags(server));
+        load.addresses.write().unwrap()[0] = program.base.clone();
+    }
+    operator.await.unwrap();
+    let last = load.finish();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let rounds = program.api().rounds().await;
+    check_rounds(&first, &rounds, CLIENTS, server);
+    let back = rounds.iter().filter(|it| it.rolled_back_to == Some(2)).count();
+    assert!(back >= 1, "seed {seed}: the operator went back");
+    assert_eq!(
+        rounds.len() as u64,
+        last + 1,
+        "no round is left open that has an update"
+    );
+    let acknowledged = load.acknowledged.lock().unwrap();
+    for (round, id) in &*acknowledged {
+        let metrics = &rounds[*round as usize];
+        assert!(
+            metrics.clients == u32::from(CLIENTS) || metrics.rolled_back_to.is_some(),
+            "{id} of round {round} is in a sum, or was given up by the operator"
+        );
+    }
+    eprintln!(
+        "seed {seed}: {KILLS} kills, {last} rounds, {} updates",
+        acknowledged.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is_killed() {
+    for seed in 0..4 {
+        let server = if seed % 2 == 0 {
+            Server::FedAdam
+        } else {
+            Server::FedAvg
+        };
+        kill_while_clients_report(seed, server).await;
+    }
+}
+
+/// A client that tries until it is acknowledged, and then never sends again.
+async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, delay: Duration) {
     let api = || Api::new(&address.read().unwrap());
     tokio::time::sleep(delay).await;
     loop {
@@ -69,62 +148,47 @@ async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, del
     }
     tokio::time::sleep(delay / 2).await;
     let bytes = frame(&state, client).encode();
-    for attempt in 1.. {
+    loop {
         match api().try_send(bytes.clone()).await {
-            Ok(Ok(_)) => return attempt,
+            Ok(Ok(_)) => return,
             Ok(Err(refused)) => panic!("client {client}: {refused:?}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
-    unreachable!()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is_killed() {
-    for (seed, rule) in [(0, "mean"), (1, "mean"), (2, "mean"), (3, "coordinate-median")] {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("tiny.toml"), TASK).unwrap();
-        let mut program = Program::start(folder.path(), rule);
-        let state = Api::new(&program.base).state().await;
-        let before = Api::new(&program.base).model(state.model).await;
-        let address = Arc::new(RwLock::new(program.base.clone()));
-        let clients: Vec<_> = (1..=CLIENTS)
-            .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(1_200))))
-            .collect();
-        for _ in 0..KILLS {
-            tokio::time::sleep(pick(250)).await;
-            program.kill();
-            program = Program::start(folder.path(), rule);
-            *address.write().unwrap() = program.base.clone();
-        }
-        let mut attempts = 0;
-        for client in clients {
-            attempts += client.await.unwrap();
-        }
-        // All are acknowledged, and the round needs every one of them: one that was lost would keep it open, one that was
-        // counted twice would change the model.
-        let api = Api::new(&program.base);
-        let rounds = api.rounds().await;
-        assert_eq!(rounds.len(), 2, "seed {seed}");
-        assert_eq!(rounds[1].clients, u32::from(CLIENTS), "seed {seed}");
-        let all: Vec<u8> = (1..=CLIENTS).collect();
-        let expected = match rule {
-            "mean" => expected_model(&before, &all),
-            _ => expected_median(&before, &all),
-        };
-        assert_eq!(rounds[1].model, expected, "seed {seed}");
-        eprintln!("seed {seed}: {KILLS} kills, {attempts} attempts for {CLIENTS} updates");
-        program.kill();
+async fn updates_that_are_kept_one_by_one_survive_kills_too() {
+    let rule = ["--set", "strategy.aggregation.type=coordinate-median"];
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
+    let folder = folder_with_task();
+    let mut program = start(folder.path(), &rule);
+    let state = program.api().state().await;
+    let before = program.api().model(state.model).await;
+    let address = Arc::new(RwLock::new(program.base.clone()));
+    let clients: Vec<_> = (1..=CLIENTS)
+        .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(1_200))))
+        .collect();
+    for _ in 0..8 {
+        tokio::time::sleep(pick(250)).await;
+        drop(program);
+        program = start(folder.path(), &rule);
+        *address.write().unwrap() = program.base.clone();
     }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let rounds = program.api().rounds().await;
+    assert_eq!((rounds.len(), rounds[1].clients), (2, u32::from(CLIENTS)));
+    let all: Vec<u8> = (1..=CLIENTS).collect();
+    assert_eq!(rounds[1].model, expected_median(&before, &all));
 }
 
 #[test]
 fn a_terminated_program_ends_in_good_order() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("tiny.toml"), TASK).unwrap();
-    let mut program = Program::start(folder.path(), "mean");
+    let folder = folder_with_task();
+    let mut program = start(folder.path(), &[]);
     let stopped = Command::new("kill")
         .arg(program.child.id().to_string())
         .status()

@@ -4,11 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connections;
+#[cfg(target_os = "linux")]
+mod database;
 mod events;
 mod faults;
 mod harness;
 mod kill;
+mod load;
 mod operating;
+#[cfg(target_os = "linux")]
+mod postgres;
+mod program;
 mod rounds;
 mod serving;
 mod strategies;

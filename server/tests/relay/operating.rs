@@ -322,7 +322,8 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     std::fs::write(&token, TOKEN).unwrap();
     let start = || {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--tasks"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--set", "title=\"As this relay says\"", "--tasks"])
             .arg(&tasks)
             .arg("--store")
             .arg(folder.path().join("relay.redb"))
@@ -378,11 +379,24 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     assert!(done && said.contains("\"task\":\"tiny\""), "{said}");
     let (done, said) = admin(&api, &["add", file.to_str().unwrap()]);
     assert!(!done && said.contains("task-exists"), "{said}");
+    let listed = async |api: &Api| {
+        api.get("/v1/tasks")
+            .await
+            .json::<serde_json::Value>()
+            .await
+            .unwrap()
+    };
+    let before = listed(&api).await;
+    assert_eq!(
+        before[0]["title"], "As this relay says",
+        "--set is for added tasks, too"
+    );
     api.take_part(1).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let (mut child, api) = start();
     assert_eq!(api.state().await.received, 1, "it goes on where it was");
+    assert_eq!(listed(&api).await, before, "under the same manifest");
     let (done, said) = admin(&api, &["pause", "tiny"]);
     assert!(done && said.contains("\"paused\":true"), "{said}");
     let (done, said) = admin(&api, &["rollback", "tiny", "--round", "0"]);
@@ -391,6 +405,214 @@ async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     assert!(!done && said.contains("404"), "{said}");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_takes_long_to_start_keeps_nobody_waiting() {
+    let store = FaultyStore::new();
+    let relay = TestRelay::over(store.clone(), &[], RelayOptions::default()).await;
+    store.set(Fault::HeldLoading);
+    let adding = relay.relay.clone();
+    let added = tokio::task::spawn_blocking(move || adding.add(task(&["task=\"slow\""])));
+    until("it is being loaded", async || store.struck() == 1).await;
+    let tasks = async || {
+        let asked = tokio::time::timeout(Duration::from_secs(5), relay.api.get("/v1/tasks"));
+        let listed: serde_json::Value = asked.await.expect("nobody waits").json().await.unwrap();
+        listed.as_array().unwrap().len()
+    };
+    assert_eq!(tasks().await, 1);
+    relay.api.take_part(1).await;
+    store.set(Fault::None);
+    added.await.unwrap().unwrap();
+    assert_eq!(tasks().await, 2);
+    let again = relay.relay.clone();
+    let twice = tokio::task::spawn_blocking(move || again.add(task(&["task=\"slow\""])));
+    assert!(twice.await.unwrap().is_err(), "one of a name");
+}
+
+#[tokio::test]
+async fn the_operator_sees_the_way_of_clients_through_a_task_and_nobody_else_does() {
+    let relay = with_operator().await;
+    assert_eq!(relay.api.get("/v1/admin/status").await.status(), 401);
+    let late = relay.api.frame(1).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    let late = unsaid_protocol::UpdateFrame {
+        update: update_id(9, 9),
+        ..late
+    };
+    assert_eq!(relay.api.send(&late).await, Err(ProblemKind::RoundClosed));
+    let request = relay.api.http.get(relay.api.url("/v1/admin/status"));
+    let status: serde_json::Value = request
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let task = &status["tasks"][0];
+    let refused = serde_json::json!({"round-closed": 1});
+    let since = serde_json::json!({"asked": 3, "selected": 3, "reported": 3, "late": 1, "refused": refused});
+    assert_eq!(task["since_start"], since);
+    assert_eq!(task["strategy"], serde_json::json!(["mean", "fed-avg"]));
+    assert_eq!(task["rounds"].as_array().unwrap().len(), 2);
+    assert_eq!(task["rounds"][1]["clients"], 3);
+    assert_eq!(
+        (&task["state"]["round"], &task["healthy"]),
+        (&2.into(), &true.into())
+    );
+
+    let folder = TempDir::new().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+        .args(["status", "--once", "--relay", &relay.api.base, "--token-file"])
+        .arg(&token)
+        .output();
+    let output = output.await.unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success()
+            && shown.contains("tiny  2")
+            && shown.contains("tiny refused: round-closed 1"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn the_operators_page_is_there_with_a_token_and_loads_nothing_from_elsewhere() {
+    let without = TestRelay::start(&[]).await;
+    assert_eq!(without.api.get("/operator/").await.status(), 404);
+    let relay = with_operator().await;
+    let mut page = String::new();
+    for file in ["", "operator.css", "operator.js"] {
+        let response = relay.api.get(&format!("/operator/{file}")).await;
+        assert_eq!(response.status(), 200, "{file}");
+        let policies = response.headers().get_all("content-security-policy");
+        let policies: Vec<_> = policies
+            .iter()
+            .map(|it| it.to_str().unwrap().to_owned())
+            .collect();
+        assert!(
+            policies.len() == 1
+                && policies[0].starts_with("default-src 'none'")
+                && policies[0].contains("connect-src 'self'"),
+            "{policies:?}"
+        );
+        page += &response.text().await.unwrap();
+    }
+    let elsewhere: Vec<&str> = page.matches("//").collect();
+    let namespace = page.matches("http://www.w3.org/2000/svg").count();
+    let comments = page
+        .lines()
+        .filter(|line| line.trim_start().starts_with("//"))
+        .count();
+    assert_eq!(elsewhere.len(), namespace + comments, "no other address");
+    assert!(!page.contains("localStorage") && !page.contains("sessionStorage") && !page.contains("cookie"));
+}
+
+/// A description that the routes contradict would be found by schemathesis; here it is whole, and of this very relay.
+#[tokio::test]
+async fn the_description_names_every_route_and_every_problem() {
+    let relay = with_operator().await;
+    let described: serde_json::Value = relay.api.get("/v1/openapi.json").await.json().await.unwrap();
+    let paths = described["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 17, "{:?}", paths.keys());
+    let whole = described.to_string();
+    let unnamed: Vec<_> = ProblemKind::ALL
+        .iter()
+        .filter(|kind| !whole.contains(kind.urn()))
+        .collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+    for reference in whole.match_indices("#/components/schemas/") {
+        let name: String = whole[reference.0 + reference.1.len()..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric())
+            .collect();
+        assert!(
+            described["components"]["schemas"].get(&name).is_some(),
+            "{name} is not there"
+        );
+    }
+    let without = TestRelay::start(&[]).await;
+    let described: serde_json::Value = without.api.get("/v1/openapi.json").await.json().await.unwrap();
+    let operators = |path: &&String| path.contains("/admin/");
+    assert_eq!(
+        described["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(operators)
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_field_that_is_there_twice_is_refused() {
+    let relay = with_operator().await;
+    let manifest = relay.api.state().await.manifest;
+    let (one, other) = (client_id(1), client_id(2));
+    let post = async |path: &str, body: String| {
+        let request = relay.api.http.post(relay.api.url(path)).bearer_auth(TOKEN);
+        let request = request.header("content-type", "application/json").body(body);
+        answer::<serde_json::Value>(request.send().await.unwrap())
+            .await
+            .unwrap()
+    };
+    let twice = format!("{{\"client\":\"{one}\",\"client\":\"{other}\",\"manifest\":\"{manifest}\"}}");
+    assert_eq!(
+        post("/v1/tasks/tiny/check-in", twice).await,
+        Err(ProblemKind::Malformed)
+    );
+    let once = format!("{{\"client\":\"{one}\",\"manifest\":\"{manifest}\"}}");
+    assert!(post("/v1/tasks/tiny/check-in", once).await.is_ok());
+    let rollback = "{\"round\":0,\"round\":1}".to_owned();
+    assert_eq!(
+        post("/v1/admin/tasks/tiny/rollback", rollback).await,
+        Err(ProblemKind::Malformed)
+    );
+}
+
+#[tokio::test]
+async fn the_operators_calls_reach_a_relay_over_tls_that_they_trust_and_no_other() {
+    let folder = TempDir::new().unwrap();
+    let made = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let paths = [format!("{name}.pem"), format!("{name}.key")].map(|file| folder.path().join(file));
+        std::fs::write(&paths[0], made.cert.pem()).unwrap();
+        std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+        paths
+    };
+    let ([certificate, key], [other, _]) = (made("relay"), made("other"));
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let options = RelayOptions {
+        admin_token: AdminToken::new(TOKEN),
+        tls: Some(tls::read(&certificate, &key).unwrap()),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let port = relay.api.base.rsplit_once(':').unwrap().1.to_owned();
+    let pause = async |address: String, trusted: &std::path::Path| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .args(["admin", "pause", "tiny", "--relay", &address, "--token-file"])
+            .arg(&token)
+            .arg("--ca-cert")
+            .arg(trusted)
+            .output();
+        let output = output.await.unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), text)
+    };
+    let (done, said) = pause(format!("https://localhost:{port}"), &certificate).await;
+    assert!(done && said.contains("\"paused\":true"), "{said}");
+    let (done, said) = pause(format!("https://localhost:{port}/"), &other).await;
+    assert!(!done && said.contains("certificate"), "{said}");
+    let (done, said) = pause(format!("ftp://localhost:{port}"), &certificate).await;
+    assert!(!done && said.contains("no address of a relay"), "{said}");
 }
 
 /// A relay over TLS with a certificate of its own, and a client that trusts it.

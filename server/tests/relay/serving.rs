@@ -4,7 +4,7 @@ use std::{process::Command, sync::Arc};
 
 use tempfile::TempDir;
 use unsaid_protocol::{ContentHash, Manifest, ProblemKind, Shard};
-use unsaid_relay::store::RedbStore;
+use unsaid_relay::{RelayOptions, key::RelayKey, store::RedbStore};
 
 use crate::harness::*;
 
@@ -12,6 +12,32 @@ async fn with_folders(overrides: &[&str]) -> (TestRelay, TempDir) {
     let (folder, options) = folders();
     let store = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
     (TestRelay::over(Arc::new(store), overrides, options).await, folder)
+}
+
+/// A relay with a key signs the very bytes that it serves, and pages elsewhere may read the signature.
+#[tokio::test]
+async fn the_manifest_is_signed_where_the_relay_has_a_key() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let key = RelayKey::create(&folder.path().join("relay.key")).unwrap();
+    let options = RelayOptions {
+        key: Some(key.clone()),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let request = relay.api.http.get(relay.api.url("/v1/tasks/tiny/manifest"));
+    let response = request
+        .header("origin", "https://elsewhere.example")
+        .send()
+        .await
+        .unwrap();
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    let exposed = header("access-control-expose-headers");
+    assert!(exposed.contains("unsaid-signature"), "{exposed}");
+    let signature = header("unsaid-signature");
+    assert_eq!(signature, key.sign_manifest(&response.bytes().await.unwrap()));
+    let without = TestRelay::start(&[]).await;
+    let response = without.api.get("/v1/tasks/tiny/manifest").await;
+    assert!(!response.headers().contains_key("unsaid-signature"));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use unsaid_protocol::{ContentHash, ProblemKind, TaskId, UpdateFrame};
+use unsaid_protocol::{ContentHash, ProblemKind, TaskId, UpdateFrame, UpdateReply};
 use unsaid_relay::{
     Relay, RelayOptions, StartError,
     clock::{Clock, SystemClock},
@@ -154,4 +154,46 @@ async fn a_weighted_update_needs_its_weight() {
     assert_eq!(relay.api.state().await.received, 0);
     let good = weighing(600);
     assert_eq!(relay.api.send(&good).await, Ok(accepted(&good)));
+}
+
+#[tokio::test]
+async fn an_asynchronous_round_counts_what_started_from_an_older_model() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let buffered = [
+        "strategy.aggregation.type=fed-buff",
+        "strategy.aggregation.max_staleness=2",
+        "rounds.min_clients=3",
+    ];
+    let relay = TestRelay::in_file(&path, &buffered).await;
+    // One that comes early and takes its time.
+    relay.api.check_in(9).await.unwrap();
+    let slow = relay.api.frame(9).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    for client in 4..=5 {
+        relay.api.take_part(client).await;
+    }
+    relay.stop().await;
+    let relay = TestRelay::in_file(&path, &buffered).await;
+    let state = relay.api.state().await;
+    assert_eq!((state.round, state.received), (2, 2));
+    let before = relay.api.model(state.model).await;
+    let reply = UpdateReply {
+        round: 2,
+        ..accepted(&slow)
+    };
+    assert_eq!(relay.api.send(&slow).await, Ok(reply), "the open round counts it");
+    let expected = moved_model(&before, |at| {
+        let fresh = f64::from(coordinates(4)[at]) + f64::from(coordinates(5)[at]);
+        (fresh + 2_f64.powf(-0.5) * f64::from(coordinates(9)[at])) * GRID_STEP / 3.0
+    });
+    assert_eq!(relay.api.rounds().await[2].model, expected);
+    assert_eq!(relay.api.rounds().await[2].clients, 3);
+    // Without a check-in there is nothing to be late for.
+    let mut stranger = slow.clone();
+    (stranger.client, stranger.update) = (client_id(8), update_id(1, 8));
+    assert_eq!(relay.api.send(&stranger).await, Err(ProblemKind::RoundClosed));
+    relay.stop().await;
 }

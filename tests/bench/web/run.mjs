@@ -1,15 +1,20 @@
 // Measures training in a dedicated worker of headless Chromium: `cargo xtask bench web [--wasm DIR] [--only mlp,cnn] [--backend cpu,webgpu]
 // [--build plain,relaxed] [--threads 1,2] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a
 // folder for each build with unsaid_trainer.js and unsaid_trainer_bg.wasm; more than one thread is a build of its own, "threads". Losses are checked
-// against tests/vectors/v1.
+// against tests/vectors/v1. Between the samples of the CPU a bare micro-kernel for products of matrices is timed (tests/bench/gemm/yardstick.mjs):
+// `share` is the fastest step's part of its best speed. `peak MB` is the renderer's largest resident set (VmHWM, Linux only), which is 110 to 130 before anything is
+// loaded, and `wasm MB` the trainer's memory at the end.
 
 import { createServer } from "node:http";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, readdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
+import binaryen from "binaryen";
+
+import { yardstick } from "../gemm/yardstick.mjs";
 import { GOLDEN_STEPS, workloads } from "./workloads.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -59,15 +64,46 @@ function distance({ name, optimizer, losses, clip }) {
   return Math.max(...losses.slice(0, GOLDEN_STEPS).map((loss, i) => Math.abs(loss - expected[i]) / Math.abs(expected[i])));
 }
 
+/** The bare micro-kernel, for builds with and without relaxed SIMD. */
+function micro(relaxed) {
+  const module = binaryen.parseText(yardstick(relaxed));
+  module.setFeatures(binaryen.Features.All);
+  return [...module.emitBinary()];
+}
+
+/** The largest resident set, in MB, of the renderer with the most memory among the descendants of process `root`; null elsewhere than on Linux. */
+async function peakOfRenderers(root) {
+  try {
+    const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(Number);
+    const parents = new Map();
+    const peaks = [];
+    const status = new Map();
+    for (const pid of pids) {
+      const text = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+      parents.set(pid, Number(/^PPid:\s+(\d+)/m.exec(text)?.[1]));
+      status.set(pid, text);
+    }
+    const isOurs = (pid) => pid === root || (pid > 1 && isOurs(parents.get(pid) ?? 0));
+    for (const pid of pids.filter(isOurs)) {
+      const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+      if (command.includes("--type=renderer")) peaks.push(Number(/^VmHWM:\s+(\d+)/m.exec(status.get(pid))?.[1]) / 1000);
+    }
+    return peaks.length > 0 ? Math.max(...peaks) : null;
+  } catch {
+    return null;
+  }
+}
+
 async function measure(job) {
-  const browser = await chromium.launch({
+  const launched = await chromium.launchServer({
     executablePath: given.chromium,
     args: ["--no-sandbox", "--enable-unsafe-webgpu", "--disable-background-networking", "--js-flags=--expose-gc"],
   });
+  const browser = await chromium.connect(launched.wsEndpoint());
   try {
     const page = await browser.newPage();
     await page.goto(origin);
-    return await page.evaluate(
+    const result = await page.evaluate(
       (job) =>
         new Promise((resolve, reject) => {
           const worker = new Worker("/worker.mjs", { type: "module" });
@@ -80,8 +116,10 @@ async function measure(job) {
         }),
       job,
     );
+    return { ...result, peakMB: await peakOfRenderers(launched.process().pid) };
   } finally {
     await browser.close();
+    await launched.close();
   }
 }
 
@@ -93,7 +131,7 @@ const builds = [
   ...(threads.includes(1) ? list(given.build).map((build) => ({ build, threads: 1 })) : []),
   ...threads.filter((count) => count > 1).map((count) => ({ build: "threads", threads: count })),
 ];
-console.log("workload  build    backend  optimizer  ms/step    best   GF/s  examples/s  step 1  infer 1  load  loss error");
+console.log("workload  build    backend  optimizer  ms/step    best   GF/s share  examples/s  step 1  infer 1  load  peak MB  wasm MB  loss error");
 for (const name of list(given.only)) {
   for (const { build, threads } of builds) {
     for (const backend of list(given.backend)) {
@@ -101,14 +139,15 @@ for (const name of list(given.only)) {
         if (backend === "webgpu" && build !== builds[0].build) continue; // the same kernels
         const label = [name.padEnd(8), (threads > 1 ? `${threads} thr.` : build).padEnd(7), backend.padEnd(7), optimizer.padEnd(9)].join("  ");
         try {
-          const result = await measure({ name, build, threads, backend, optimizer, seconds, clip });
+          const result = await measure({ name, build, threads, backend, optimizer, seconds, clip, micro: micro(build !== "plain") });
           const error = distance(result);
           results.push({ ...result, error });
           const number = (value, digits = 3) => value.toPrecision(digits).padStart(7);
           console.log(
             `${label} ${number(result.ms)} ${number(result.best)} ${number(result.gflops)}` +
+              ` ${result.share === null ? "    -" : `${Math.round(100 * result.share)} %`.padStart(5)}` +
               ` ${String(Math.round(result.examplesPerSecond)).padStart(10)} ${number(result.firstStep)} ${number(result.inferOne)}` +
-              ` ${number(result.loaded)}  ${error === null ? "-" : error.toExponential(1)}`,
+              ` ${number(result.loaded)} ${result.peakMB === null ? "      -" : number(result.peakMB)} ${number(result.wasmMB)}  ${error === null ? "-" : error.toExponential(1)}`,
           );
         } catch (error) {
           results.push({ name, build, threads, backend, optimizer, failed: error.message });

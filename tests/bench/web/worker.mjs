@@ -5,7 +5,11 @@ import { BATCHES, GOLDEN_STEPS, data, flops, optimizers, startingWeights, worklo
 const now = () => performance.now();
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-async function measure({ name, build, threads, backend, optimizer, seconds, clip }) {
+/** Depth of the micro-kernel's product, and milliseconds of a sample of it. */
+const MICRO_DEPTH = 256;
+const MICRO_MS = 4;
+
+async function measure({ name, build, threads, backend, optimizer, seconds, clip, micro }) {
   const workload = workloads[name];
   const weights = startingWeights(workload);
   const { x, y } = data(workload);
@@ -16,19 +20,29 @@ async function measure({ name, build, threads, backend, optimizer, seconds, clip
       ...(clip ? { clip_examples_l2: clip } : {}),
     });
 
+  const { exports: bare } = (await WebAssembly.instantiate(new Uint8Array(micro))).instance;
+  /** GFLOP/s of the micro-kernel. */
+  const microRate = () => {
+    const start = now();
+    let flop = 0;
+    for (; now() - start < MICRO_MS; flop += 2 * 6 * 8 * MICRO_DEPTH * 200) bare.micro(MICRO_DEPTH, 200);
+    return flop / (now() - start) / 1e6;
+  };
+
   const loading = now();
   const glue = await import(`/wasm/${build}/unsaid_trainer.js`);
   const { Trainer } = glue;
   const wasm = `/wasm/${build}/unsaid_trainer_bg.wasm`;
+  let memory;
   if (threads > 1) {
     const module = await WebAssembly.compileStreaming(fetch(wasm));
-    const { memory } = await glue.default({ module_or_path: module });
+    ({ memory } = await glue.default({ module_or_path: module }));
     for (let helper = 1; helper < threads; helper++) {
       new Worker(import.meta.url, { type: "module", name: "helper" }).postMessage({ help: { build, module, memory } });
     }
     while (glue.threads() < threads) await new Promise((turn) => setTimeout(turn, 1));
   } else {
-    await glue.default({ module_or_path: wasm });
+    ({ memory } = await glue.default({ module_or_path: wasm }));
   }
   const loaded = now() - loading;
 
@@ -61,9 +75,16 @@ async function measure({ name, build, threads, backend, optimizer, seconds, clip
   const once = await round(1);
   // Warm up: the wasm compiler takes seconds to reach its best tier.
   const epochs = Math.max(1, Math.round(250 / (once * BATCHES)));
-  for (const end = now() + 1000 * seconds.warm; now() < end; ) await round(epochs);
+  for (const end = now() + 1000 * seconds.warm; now() < end; ) {
+    await round(epochs);
+    microRate();
+  }
   const samples = [];
-  for (const end = now() + 1000 * seconds.timed; now() < end || samples.length < 3; ) samples.push(await round(epochs));
+  const rates = [];
+  for (const end = now() + 1000 * seconds.timed; now() < end || samples.length < 3; ) {
+    samples.push(await round(epochs));
+    rates.push(microRate());
+  }
 
   const single = x.slice(0, x.length / (workload.batch * BATCHES));
   const answers = [];
@@ -75,7 +96,10 @@ async function measure({ name, build, threads, backend, optimizer, seconds, clip
   const ms = median(samples);
   return {
     name, build, threads, backend, optimizer, clip: clip ?? null, ms, best: Math.min(...samples), samples: samples.length,
-    gflops: flops(workload) / ms / 1e6, examplesPerSecond: (1000 * workload.batch) / ms,
+    gflops: flops(workload) / ms / 1e6, micro: Math.max(...rates),
+    // Best by best, since what else the machine does can only slow either; of one thread's, since a GPU has another measure.
+    share: backend === "cpu" && threads === 1 ? flops(workload) / Math.min(...samples) / 1e6 / Math.max(...rates) : null,
+    wasmMB: memory.buffer.byteLength / 1e6, examplesPerSecond: (1000 * workload.batch) / ms,
     loaded, firstStep, inferOne: median(answers), losses, chosen: trainer.backend(),
   };
 }

@@ -157,7 +157,7 @@ async fn clients(http: &HttpRelay, rounds: u32) -> Result<Report, Box<dyn Error>
 /// A session of client `client`, with its own sector of the data and its own copy of the module.
 async fn join(http: &HttpRelay, client: usize) -> Result<Session<NativePorts>, Box<dyn Error>> {
     use unsaid::ports::Relay as _;
-    let (bytes, hash) = http
+    let offered = http
         .manifest()
         .await
         .map_err(|fault| format!("no manifest: {fault:?}"))?;
@@ -166,7 +166,7 @@ async fn join(http: &HttpRelay, client: usize) -> Result<Session<NativePorts>, B
         min_noise_multiplier: 0.0,
         ..ClientFloors::default()
     };
-    let task = Task::new(&bytes, hash, &floors)?;
+    let task = Task::new(&offered.bytes, offered.hash, &floors)?;
     let examples: Examples = rings::sector(client, CLIENTS, 400)?;
     let feed = Feed::default();
     tokio::task::spawn_local(http.clone().feed(feed.clone()));

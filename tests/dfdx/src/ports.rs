@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use unsaid::{
     ClientError, SessionEvent,
     feed::Feed,
-    ports::{Clock, LedgerChange, Listener, LocalTraining, Pending, Ports, Relay, RelayFault, Store},
+    ports::{
+        Clock, LedgerChange, Listener, LocalTraining, Offered, Pending, Ports, Relay, RelayFault, Store,
+    },
     random::Random,
 };
 use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, Observer, Trained};
@@ -111,13 +113,19 @@ impl HttpRelay {
 }
 
 impl Relay for HttpRelay {
-    async fn manifest(&self) -> Result<(Vec<u8>, ContentHash), RelayFault> {
+    async fn manifest(&self) -> Result<Offered, RelayFault> {
         let response = Self::ask(self.http.get(self.url("manifest"))).await?;
         let header = response.headers().get("unsaid-content-hash");
         let hash = header.and_then(|hash| hash.to_str().ok()?.parse().ok());
         let hash = hash.ok_or_else(|| unreachable(&"no manifest hash was announced"))?;
+        let signature = response.headers().get("unsaid-signature");
+        let signature = signature.and_then(|signature| Some(signature.to_str().ok()?.to_owned()));
         let body = response.bytes().await.map_err(|error| unreachable(&error))?;
-        Ok((body.to_vec(), hash))
+        Ok(Offered {
+            bytes: body.to_vec(),
+            hash,
+            signature,
+        })
     }
 
     async fn round(&self) -> Result<RoundState, RelayFault> {

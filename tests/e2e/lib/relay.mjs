@@ -1,7 +1,7 @@
 // A real relay on a free port, with a store of its own.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -14,21 +14,30 @@ export class Relay {
   #page;
   #settings;
   #folder;
+  #token;
   #child = null;
   #log = [];
+  /** The public half of the key that it signs with; empty where it signs nothing. */
+  publicKey = "";
   /** Where it listens; another port after a restart. */
   origin = "";
 
-  constructor(page, settings, folder) {
+  constructor(page, settings, folder, token) {
     this.#page = page;
     this.#settings = settings;
     this.#folder = folder;
+    this.#token = token;
   }
 
-  /** `set` lays values over the task file: `{ "rounds.target_clients": 4 }`. */
-  static async start({ page, set = {} }) {
+  /** `set` lays values over the task file: `{ "rounds.target_clients": 4 }`; with a `token`, there is an operator, and
+   * `signs`, it has a key. */
+  static async start({ page, set = {}, token, signs = false }) {
     const folder = await mkdtemp(join(tmpdir(), "unsaid-relay-"));
-    const relay = new Relay(page, set, folder);
+    const relay = new Relay(page, set, folder, token);
+    if (signs) {
+      const made = execFileSync(relayProgram(), ["key", "new", join(folder, "relay.key")], { encoding: "utf8" });
+      relay.publicKey = made.trim();
+    }
     await relay.restart();
     return relay;
   }
@@ -41,7 +50,14 @@ export class Relay {
     ]);
     const task = join(root, "server/tasks/mnist.toml");
     const words = ["serve", "--task", task, "--listen", "127.0.0.1:0", "--store", join(this.#folder, "relay.redb")];
-    const child = spawn(relayProgram(), [...words, "--page", this.#page, "--data", dataFolder(), ...overrides], {
+    if (this.#page) words.push("--page", this.#page);
+    if (this.publicKey) words.push("--key", join(this.#folder, "relay.key"));
+    if (this.#token) {
+      const file = join(this.#folder, "token");
+      await writeFile(file, this.#token);
+      words.push("--admin-token-file", file);
+    }
+    const child = spawn(relayProgram(), [...words, "--data", dataFolder(), ...overrides], {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"],
     });

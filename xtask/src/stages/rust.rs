@@ -7,7 +7,7 @@ use super::{
     runner::{Runner, Verdict, cargo, check, tests},
     shaders,
 };
-use crate::{apt::on_path, licences, sotu, vulkan, wasm_target};
+use crate::{apt::on_path, licences, postgres, sotu, vulkan, wasm_target};
 
 pub(super) fn lint(runner: &mut Runner) {
     runner.stage(Group::Lint, "fmt", |place| {
@@ -40,6 +40,8 @@ pub(super) fn lint(runner: &mut Runner) {
             "unsaid",
             "-p",
             "unsaid-trainer",
+            "-p",
+            "unsaid-webgpu",
             "-p",
             "unsaid-accountant",
             "--lib",
@@ -80,6 +82,15 @@ pub(super) fn native(runner: &mut Runner) {
             "none found (Debian: mesa-vulkan-drivers): the native tests of the GPU kernels do nothing";
         Ok(Verdict::Skipped(reason.into()))
     });
+    let mut has_postgres = false;
+    runner.stage(Group::Native, "PostgreSQL", |_| {
+        has_postgres = postgres::find_or_install()?;
+        if has_postgres {
+            return Ok(Verdict::Passed(None));
+        }
+        let reason = "not found (Debian: postgresql): the tests of several relays do nothing";
+        Ok(Verdict::Skipped(reason.into()))
+    });
     runner.stage(Group::Native, "Rust tests", |place| {
         let words: &[&str] = if on_path("cargo-nextest").is_some() {
             &["nextest", "run", "--failure-output=immediate-final"]
@@ -91,6 +102,9 @@ pub(super) fn native(runner: &mut Runner) {
         if has_gpu {
             // With a driver there, a test that finds no adapter fails instead of doing nothing.
             command.env("UNSAID_REQUIRE_GPU", "1");
+        }
+        if has_postgres {
+            command.env("UNSAID_REQUIRE_POSTGRES", "1");
         }
         tests(command)
     });

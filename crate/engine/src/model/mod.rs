@@ -314,6 +314,61 @@ mod tests {
         assert!(matches!(Model::new(&spec(huge)), Err(SpecError::TooLarge { .. })));
     }
 
+    /// What branches, dropout and losses refuse: `layers` behind `[4, 4, 2]`, which layer is at fault, and a word of the error.
+    #[test]
+    fn branches_dropout_and_losses_refuse_what_does_not_fit() {
+        let mark = r#"{"type": "mark", "name": "a"}"#;
+        let pool = r#"{"type": "max-pool2d", "size": [2, 2]}"#;
+        let dense = r#"{"type": "dense", "units": 3}"#;
+        let cases = [
+            (format!(r#"{mark}, {mark}"#), 1, "a"),
+            (r#"{"type": "add", "with": "a"}"#.into(), 0, "no mark"),
+            (r#"{"type": "concat", "with": "a"}"#.into(), 0, "no mark"),
+            (format!(r#"{{"type": "add", "with": "a"}}, {mark}"#), 0, "no mark"),
+            (
+                format!(r#"{mark}, {pool}, {{"type": "add", "with": "a"}}"#),
+                2,
+                "[2, 2, 2]",
+            ),
+            (
+                format!(r#"{mark}, {dense}, {{"type": "add", "with": "a"}}"#),
+                2,
+                "[4, 4, 3]",
+            ),
+            (
+                format!(r#"{mark}, {pool}, {{"type": "concat", "with": "a"}}"#),
+                2,
+                "[2, 2, 2]",
+            ),
+            (
+                format!(r#"{mark}, {{"type": "flatten"}}, {{"type": "concat", "with": "a"}}"#),
+                2,
+                "[32]",
+            ),
+            // The loss has the index behind the last layer.
+            (dense.to_owned(), 1, "[4, 4, 3]"),
+        ];
+        for (layers, at, word) in cases {
+            let json =
+                format!(r#"{{"input": [4, 4, 2], "layers": [{layers}], "loss": "softmax-cross-entropy"}}"#);
+            let error = Model::new(&spec(&json)).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("layer {at}")) && error.contains(word),
+                "{json}: {error}"
+            );
+        }
+        for rate in ["1.0", "-0.1", "1e39"] {
+            let json = format!(
+                r#"{{"input": [4], "layers": [{{"type": "dropout", "rate": {rate}}}], "loss": "softmax-cross-entropy"}}"#
+            );
+            let refused = serde_json::from_str(&json).map(|spec| Model::new(&spec).unwrap_err().to_string());
+            assert!(
+                refused.as_ref().map_or(true, |error| error.contains("rate")),
+                "{rate}: {refused:?}"
+            );
+        }
+    }
+
     #[test]
     fn an_external_model_is_laid_out_and_started_and_an_impossible_one_names_its_fault() {
         let external = |tensors: &str, more: &str| {

@@ -19,6 +19,8 @@ use crate::{
 
 /// Parameters that are updated at once: threads begin at multiples of them.
 const LANE: usize = 4;
+/// What the update of a parameter costs, in multiply-adds: it moves a few numbers through the caches.
+const COST: usize = 4;
 
 /// What is different from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -126,7 +128,7 @@ impl Optimizer {
     ) {
         let d = parameters.len();
         let (all_parameters, all_state) = (Parts::of(parameters), Parts::of(state));
-        crew::split(range.len(), LANE, 1, |part| {
+        crew::split(range.len(), LANE, COST, |part| {
             let part = range.start + part.start..range.start + part.end;
             let gradient = &gradient[part.clone()];
             let state = |which: usize| part.start + which * d..part.end + which * d;

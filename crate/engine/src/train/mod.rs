@@ -2,6 +2,7 @@
 //! the CPU.
 
 mod private;
+mod scaffold;
 mod settings;
 
 use std::future::Future;
@@ -211,7 +212,8 @@ impl<'a> Training<'a> {
         Self { seed, ..self }
     }
 
-    /// SCAFFOLD's correction, `[d]`: added to every gradient (Karimireddy et al. 2020, algorithm 1, line 10).
+    /// SCAFFOLD's correction `c − cᵢ`, `[d]`: added to every gradient (Karimireddy et al. 2020, algorithm 1, line 10). What `cᵢ` is
+    /// afterwards says [`Training::control_variate`].
     #[must_use]
     pub const fn correction(self, correction: &'a [f32]) -> Self {
         Self { correction, ..self }
@@ -308,7 +310,7 @@ async fn run(
     };
     let mut losses = Vec::new();
     let mut fell_back = false;
-    let mut run = match job.start(device, &checkpoint) {
+    let mut run = match job.start(device, &checkpoint).await {
         Err(EngineError::DeviceLost(reason)) => {
             fell_back = true;
             job.fall_back(&reason, &checkpoint, observer).await?
@@ -359,7 +361,11 @@ fn proceed(control: Control) -> Result<(), EngineError> {
 }
 
 impl<'m> Job<'m> {
-    fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
+    #[cfg_attr(
+        not(feature = "gpu"),
+        allow(clippy::unused_async, reason = "only a GPU is waited for")
+    )]
+    async fn start(&self, device: &Device, from: &Checkpoint) -> Result<Run<'m>, EngineError> {
         match device {
             Device::Cpu => Ok(self.start_cpu(from)),
             #[cfg(feature = "gpu")]
@@ -368,6 +374,7 @@ impl<'m> Job<'m> {
                     parameters, state, ..
                 } = from;
                 let run = GpuRun::new(gpu, self.model, self.examples, self.settings, parameters, state)?;
+                gpu.compiled().await;
                 Ok(Run::Gpu(Box::new(run)))
             }
         }
@@ -509,7 +516,7 @@ pub async fn time_steps(
     };
     #[cfg(feature = "gpu")]
     let mut newest = from.clone();
-    let mut run = job.start(device, &from)?;
+    let mut run = job.start(device, &from).await?;
     let mut times = Vec::with_capacity(samples);
     for sample in 0..=samples.max(1) {
         let start = now_ms();

@@ -78,7 +78,7 @@ impl Training<'_> {
         } else {
             device
         };
-        let mut run = match job.start(device, &checkpoint) {
+        let mut run = match job.start(device, &checkpoint).await {
             Err(EngineError::DeviceLost(reason)) => {
                 fell_back = true;
                 job.fall_back(&reason, &checkpoint, observer).await?

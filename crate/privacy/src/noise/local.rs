@@ -123,7 +123,7 @@ pub(crate) fn gaussian_of_at_least(variance: f64) -> Result<DiscreteGaussian, No
 }
 
 /// Adds a sample to every coordinate, up to the first sum that does not fit.
-fn add_samples<R: CryptoRng + ?Sized>(
+pub(crate) fn add_samples<R: CryptoRng + ?Sized>(
     gaussian: &DiscreteGaussian,
     coordinates: &mut [i32],
     rng: &mut R,

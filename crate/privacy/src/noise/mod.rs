@@ -21,7 +21,7 @@ pub use exponential::bernoulli_exp;
 pub use gaussian::DiscreteGaussian;
 pub use laplace::DiscreteLaplace;
 pub use local::LocalNoise;
-pub(crate) use local::gaussian_of_at_least;
+pub(crate) use local::{add_samples, gaussian_of_at_least};
 pub use skellam::Skellam;
 pub use uniform::{bernoulli, uniform_below};
 use unsaid_document::Decimal;

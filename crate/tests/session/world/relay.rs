@@ -7,7 +7,7 @@ use std::{
 
 use unsaid::{
     feed::Feed,
-    ports::{Relay, RelayFault},
+    ports::{Offered, Relay, RelayFault},
     task::Task,
 };
 use unsaid_engine::Model;
@@ -221,7 +221,7 @@ impl MemoryRelay {
 }
 
 impl Relay for MemoryRelay {
-    async fn manifest(&self) -> Result<(Vec<u8>, ContentHash), RelayFault> {
+    async fn manifest(&self) -> Result<Offered, RelayFault> {
         Err(down()) // a session has its manifest already
     }
 

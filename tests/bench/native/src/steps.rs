@@ -25,26 +25,63 @@ fn training(workload: &Workload, more: Value) -> Result<TrainSpec> {
     Ok(serde_json::from_value(how)?)
 }
 
-/// Times everything, prints a table, and returns the same as JSON.
-pub(crate) fn measure(cpu: &Device, gpu: Option<&GpuDevice>) -> Result<Value> {
+/// Multiply-adds of a step on one example, forward and backward, as in tests/bench/web/workloads.mjs: the first layer's input needs
+/// no gradient.
+fn multiply_adds(name: &str) -> usize {
+    let dense = |lens: &[usize]| {
+        let layers = lens.windows(2).enumerate();
+        layers
+            .map(|(at, pair)| pair[0] * pair[1] * if at == 0 { 2 } else { 3 })
+            .sum()
+    };
+    match name {
+        "logreg" => dense(&[784, 10]),
+        "mlp" => dense(&[784, 128, 64, 10]),
+        "2nn" => dense(&[784, 200, 200, 10]),
+        "scnn" => 2 * 784 * 9 * 8 + 3 * (196 * 72 * 16 + 7840),
+        "cnn" => 2 * 784 * 25 * 32 + 3 * (196 * 800 * 64 + 3136 * 512 + 5120),
+        "lstm" => 3 * 20 * (96 * 1024 + 256 * 1024 + 256 * 96 + 96 * 2000),
+        _ => 0,
+    }
+}
+
+/// Times everything, prints a table, and returns the same as JSON. `batch` replaces the workloads' own; `peak` is what the CPU's products
+/// are a share of, in GFLOP/s.
+pub(crate) fn measure(
+    cpu: &Device,
+    gpu: Option<&GpuDevice>,
+    batch: Option<usize>,
+    peak: f64,
+) -> Result<Value> {
     let golden: Value = serde_json::from_str(include_str!("../../../vectors/v1/losses.json"))?;
     println!(
-        "\nms per step: plain descent; with the gradients of examples clipped; Adam; the largest relative error of a loss"
+        "\nms per step: plain descent; with the gradients of examples clipped; Adam; on the CPU GFLOP/s and their share of the gemm \
+         crate's; the largest relative error of a loss"
     );
     let mut found = Vec::new();
-    for workload in workloads() {
-        let expected: Vec<f64> = serde_json::from_value(golden["losses"][workload.name]["sgd"].clone())?;
+    for mut workload in workloads() {
+        let mut expected: Vec<f64> = serde_json::from_value(golden["losses"][workload.name]["sgd"].clone())?;
+        if let Some(batch) = batch {
+            workload.batch = batch;
+            expected.clear();
+        }
         let mut row = |name: String, device: &Device| -> Result<()> {
             if now_ms() > STEPS_UNTIL_MS {
                 println!("  {:8} {name:8} left out, for want of time", workload.name);
                 return Ok(());
             }
             let (ms, error) = time(&workload, device, &expected)?;
+            let rate = 2e-6 * (multiply_adds(workload.name) * workload.batch) as f64 / ms[0];
+            let share = matches!(device, Device::Cpu).then_some(rate / peak);
+            let part = share.map_or_else(|| "   -".into(), |share| format!("{:3.0} %", 100.0 * share));
             println!(
-                "  {:8} {name:8} {:9.3} {:9.3} {:9.3}   {error:.1e}",
+                "  {:8} {name:8} {:9.3} {:9.3} {:9.3} {rate:9.1} {part}   {error:.1e}",
                 workload.name, ms[0], ms[1], ms[2]
             );
-            found.push(json!({"workload": workload.name, "device": name, "sgd_ms": ms[0], "clipped_ms": ms[1], "adam_ms": ms[2], "error": error}));
+            found.push(json!({
+                "workload": workload.name, "batch": workload.batch, "device": name, "sgd_ms": ms[0], "clipped_ms": ms[1],
+                "adam_ms": ms[2], "gflop_per_s": rate, "share_of_gemm": share, "error": error
+            }));
             Ok(())
         };
         row("cpu".into(), cpu)?;

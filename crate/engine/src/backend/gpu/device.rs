@@ -77,10 +77,9 @@ impl GpuDevice {
     /// [`EngineError::NoGpu`] where there is none, or none is allowed.
     pub async fn request() -> Result<Self, EngineError> {
         let no_gpu = |error: &dyn std::fmt::Display| EngineError::NoGpu(error.to_string());
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends: wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::VULKAN,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::VULKAN;
+        let instance = wgpu::Instance::new(descriptor);
         let options = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()
@@ -91,7 +90,6 @@ impl GpuDevice {
             .map_err(|error| no_gpu(&error))?;
         let info = adapter.get_info();
         let descriptor = wgpu::DeviceDescriptor {
-            label: Some("unsaid"),
             required_limits: adapter.limits(), // a data set may need larger buffers than the default
             ..Default::default()
         };
@@ -215,6 +213,14 @@ impl GpuDevice {
         let buffer = self.buffer(what, size_of_val(values) as u64, usage)?;
         self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
         Ok(buffer)
+    }
+
+    /// Waits until all kernels that were planned are compiled. A browser compiles them beside each other; elsewhere they are
+    /// compiled when they are planned.
+    #[allow(clippy::unused_async, reason = "it waits in browsers only")]
+    pub(crate) async fn compiled(&self) {
+        #[cfg(target_arch = "wasm32")]
+        self.device.compiled().await;
     }
 
     /// Submits what was recorded.

@@ -100,7 +100,8 @@ impl GpuDevice {
                 self.use_kernels(Kernels::all(kernel));
                 let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
                 run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
-                run.repeat(1).await?; // compiles
+                self.compiled().await;
+                run.repeat(1).await?; // what is left of compiling
                 runs.push((run, [f64::INFINITY; 2]));
             }
             // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
@@ -137,6 +138,7 @@ impl GpuDevice {
         now_ms: impl Fn() -> f64,
     ) -> Result<Vec<OpTime>, EngineError> {
         let planned = self.plan_ops(model, rows, kernels)?;
+        self.compiled().await;
         let mut times = Vec::with_capacity(planned.ops.len());
         for op in &planned.ops {
             let mut parts = [0.0; 3];

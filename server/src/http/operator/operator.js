@@ -1,0 +1,270 @@
+// The operator's page: what `GET /v1/admin/status` says, every two seconds, and the three calls that an operator has. It asks this
+// relay and nobody else; the token is in this module's memory only.
+
+const EVERY_MS = 2000;
+const ROUNDS_SHOWN = 20;
+const SVG = "http://www.w3.org/2000/svg";
+
+const $ = (selector, from = document) => from.querySelector(selector);
+const views = new Map();
+let token = "";
+let timer;
+
+const whole = new Intl.NumberFormat("en");
+const percent = (share) => (share === null ? "–" : `${(share * 100).toFixed(2)} %`);
+const epsilon = (value) => (value === null ? "–" : value.toPrecision(3));
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+async function ask(path, options = {}) {
+  const headers = { authorization: `Bearer ${token}`, ...options.headers };
+  const response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  const answer = await response.json();
+  if (!response.ok) throw Object.assign(new Error(answer.detail ?? response.statusText), { status: response.status });
+  return answer;
+}
+
+function notice(text) {
+  $("#notice").textContent = text;
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  const asked = token;
+  try {
+    const status = await ask("/v1/admin/status");
+    if (token !== asked || token === "") return;
+    notice("");
+    show(status);
+  } catch (error) {
+    if (token !== asked) return;
+    if (error.status === 401) {
+      leave();
+      notice("This is not the operator’s token.");
+      return;
+    }
+    notice(`The relay cannot be asked: ${error.message}`);
+  }
+  timer = setTimeout(refresh, EVERY_MS);
+}
+
+async function operate(task, call, body) {
+  const options = { method: "POST" };
+  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  try {
+    await ask(`/v1/admin/tasks/${encodeURIComponent(task)}/${call}`, options);
+    await refresh();
+  } catch (error) {
+    notice(`${task}: ${error.message}`);
+  }
+}
+
+function leave() {
+  clearTimeout(timer);
+  token = "";
+  views.clear();
+  $("#tasks").replaceChildren();
+  $("#relay").textContent = "";
+  $("#enter").hidden = false;
+  $("#leave").hidden = true;
+  $("#token").focus();
+}
+
+function show(status) {
+  $("#enter").hidden = true;
+  $("#leave").hidden = false;
+  const minutes = Math.floor(status.uptime_ms / 60000);
+  const up = minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h`;
+  $("#relay").textContent = `version ${status.version} · up ${up} · ${status.uploads_free} places for updates free`;
+  const known = new Set(status.tasks.map((task) => task.state.task));
+  for (const [id, view] of views) {
+    if (!known.has(id)) {
+      view.root.remove();
+      views.delete(id);
+    }
+  }
+  for (const task of status.tasks) {
+    const id = task.state.task;
+    if (!views.has(id)) views.set(id, begin(id));
+    update(views.get(id), task, status.delta);
+  }
+}
+
+function begin(id) {
+  const root = $("#task").content.firstElementChild.cloneNode(true);
+  root.id = `task-${id}`;
+  $("h2", root).id = `title-${id}`;
+  root.setAttribute("aria-labelledby", `title-${id}`);
+  $(".scroll", root).setAttribute("aria-label", `Newest rounds of ${id}`);
+  const view = { id, root, rows: new Map(), paused: false };
+  $(".pause", root).addEventListener("click", () => operate(id, view.paused ? "resume" : "pause"));
+  $("#tasks").append(root);
+  return view;
+}
+
+function update(view, task, delta) {
+  const { root } = view;
+  const { state, since_start: since } = task;
+  view.paused = state.paused ?? false;
+  $("h2", root).textContent = `${task.title} (${state.task})`;
+  const badges = [element("span", state.phase, state.phase === "collecting" ? "good" : "")];
+  if (view.paused) badges.push(element("span", "paused", "bad"));
+  badges.push(task.healthy ? element("span", "store works", "good") : element("span", "store failed", "bad"));
+  $(".badges", root).replaceChildren(...badges);
+  const pause = $(".pause", root);
+  pause.textContent = view.paused ? "Resume" : "Pause";
+  pause.disabled = state.phase === "finished";
+
+  const deadline = state.deadline_ms === null ? "" : `, ${Math.ceil(state.deadline_ms / 1000)} s left`;
+  const { mode, noise_multiplier: multiplier, sampling_rate: rate } = task.privacy;
+  const noise = { local: `on updates, ${multiplier} × Δ`, example: `on gradients, ${multiplier} × clip, rate ${rate}` }[mode] ?? mode;
+  facts($(".facts", root), [
+    ["Open round", `${state.round}: ${state.received} of ${state.checked_in} reported${deadline}`],
+    ["Strategy", task.strategy.join(", ")],
+    ["Noise", noise],
+    ["Parameters", whole.format(task.parameters)],
+    ["Manifest", task.manifest.slice(0, 16)],
+    ["Model", state.model.slice(0, 16)],
+  ]);
+
+  const steps = [
+    ["Checked in", since.asked],
+    ["Selected", since.selected],
+    ["Reported", since.reported],
+    ["Late", since.late],
+  ];
+  const most = Math.max(1, ...steps.map(([, count]) => count));
+  const bars = steps.map(([name, count]) => {
+    const bar = document.createElement("i");
+    bar.style.width = `${(100 * count) / most}%`;
+    const item = document.createElement("li");
+    item.append(element("span", name), element("b", whole.format(count)), bar);
+    return item;
+  });
+  $(".funnel", root).replaceChildren(...bars);
+  const refused = Object.entries(since.refused).map(([kind, count]) => `${kind}: ${whole.format(count)}`);
+  $(".refused", root).textContent = refused.length > 0 ? refused.join(" · ") : "Nothing.";
+
+  const points = (of) => task.rounds.filter((round) => of(round) !== null).map((round) => [round.round, of(round)]);
+  chart($(".accuracy svg", root), points((round) => round.accuracy), 1, percent);
+  const spent = points((round) => round.epsilon);
+  $(".epsilon figcaption", root).textContent = `ε of a client in every round, at δ = ${delta}`;
+  chart($(".epsilon svg", root), spent, Math.max(1e-9, ...spent.map(([, value]) => value)), epsilon);
+  table(view, task.rounds.slice(-ROUNDS_SHOWN).reverse());
+}
+
+function facts(list, pairs) {
+  list.replaceChildren(
+    ...pairs.map(([name, value]) => {
+      const pair = document.createElement("div");
+      pair.append(element("dt", name), element("dd", value));
+      return pair;
+    }),
+  );
+}
+
+function chart(svg, points, most, say) {
+  const [left, right, top, bottom] = [44, 312, 10, 126];
+  const shapes = [];
+  const add = (name, attributes, text) => {
+    const shape = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+    if (text !== undefined) shape.textContent = text;
+    shapes.push(shape);
+  };
+  if (points.length === 0) {
+    svg.setAttribute("aria-label", "nothing yet");
+    add("text", { x: left, y: 68 }, "nothing yet");
+    svg.replaceChildren(...shapes);
+    return;
+  }
+  const [first, last] = [points[0][0], points.at(-1)[0]];
+  const x = (round) => left + ((right - left) * (round - first)) / Math.max(1, last - first);
+  const y = (value) => bottom - ((bottom - top) * value) / most;
+  for (const value of [0, most / 2, most]) {
+    add("line", { x1: left, x2: right, y1: y(value), y2: y(value) });
+    add("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, say === percent ? `${value * 100} %` : say(value));
+  }
+  add("text", { x: left, y: 144 }, `round ${first}`);
+  if (last > first) add("text", { x: right, y: 144, "text-anchor": "end" }, `round ${last}`);
+  const at = points.map(([round, value]) => `${x(round).toFixed(1)},${y(value).toFixed(1)}`);
+  add("path", { d: `M${at.join("L")}` });
+  add("circle", { cx: x(last), cy: y(points.at(-1)[1]), r: 3.5 });
+  svg.setAttribute("aria-label", `${say(points[0][1])} after round ${first}, ${say(points.at(-1)[1])} after round ${last}`);
+  svg.replaceChildren(...shapes);
+}
+
+// Rows are kept from one answer to the next, so that a button that has the focus keeps it.
+function table(view, rounds) {
+  const shown = new Set(rounds.map((round) => round.round));
+  for (const [round, row] of view.rows) {
+    if (!shown.has(round)) {
+      row.remove();
+      view.rows.delete(round);
+    }
+  }
+  const body = $("tbody", view.root);
+  let before = body.firstElementChild;
+  for (const round of rounds) {
+    let row = view.rows.get(round.round);
+    if (!row) {
+      row = begunRow(view, round);
+      view.rows.set(round.round, row);
+      body.insertBefore(row, before);
+    } else {
+      before = row.nextElementSibling;
+    }
+    row.cells[4].textContent = percent(round.accuracy);
+    const back = $("button", row);
+    back.disabled = !view.paused || round === rounds[0];
+    back.title = view.paused ? "" : "pause the task first";
+  }
+}
+
+function begunRow(view, round) {
+  const row = document.createElement("tr");
+  const head = element("th", String(round.round));
+  head.scope = "row";
+  const published = new Date(round.published_at_ms).toLocaleString();
+  const reported = round.rolled_back_to === undefined ? whole.format(round.clients) : `back to ${round.rolled_back_to}`;
+  const seconds = (round.duration_ms / 1000).toFixed(1);
+  row.append(head);
+  for (const text of [published, whole.format(round.checked_in), reported, "–", epsilon(round.epsilon), seconds]) {
+    row.append(element("td", text));
+  }
+  const back = element("button", `Back to ${round.round}`);
+  back.type = "button";
+  back.addEventListener("click", () => goBack(view.id, round.round));
+  const cell = document.createElement("td");
+  cell.append(back);
+  row.append(cell);
+  return row;
+}
+
+function goBack(task, round) {
+  const dialog = $("#sure");
+  $("#sure-question").textContent =
+    `Publish the model of round ${round} of ${task} again, as a round of its own? Updates of the open round are given up.`;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  dialog.onclose = () => {
+    if (dialog.returnValue === "yes") void operate(task, "rollback", { round });
+  };
+}
+
+$("#enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("#token").value;
+  $("#token").value = "";
+  notice("");
+  void refresh();
+});
+$("#leave").addEventListener("click", () => {
+  leave();
+  notice("");
+});

@@ -1,0 +1,143 @@
+//! How many updates are received at the same time.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits::subscriber;
+
+/// The places of updates that are being received: so many in all, and so many for one address, so that whoever sends slowly, or
+/// much, cannot take all of them.
+#[derive(Debug)]
+pub struct Uploads {
+    places: Arc<Semaphore>,
+    per_address: Option<usize>,
+    addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _place: Option<OwnedSemaphorePermit>,
+    _own: Option<Own>,
+}
+
+/// A share of the places of one address. The address is forgotten with its last one, waiting ones included.
+#[derive(Debug)]
+struct Own {
+    addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    address: IpAddr,
+    places: Option<Arc<Semaphore>>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Uploads {
+    /// So many places in all, and for one address.
+    pub fn new(places: usize, per_address: Option<usize>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            per_address,
+            addresses: Arc::default(),
+        }
+    }
+
+    /// Places that are free.
+    pub fn free(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Waits for a place. An address that has all of its own waits without taking one of the others'.
+    pub async fn turn(&self, address: Option<IpAddr>) -> Turn {
+        let mut own = None;
+        if let (Some(address), Some(most)) = (address, self.per_address) {
+            let mut share = Own::of(&self.addresses, subscriber(address), most);
+            if let Some(places) = share.places.clone() {
+                share.place = places.acquire_owned().await.ok();
+            }
+            own = Some(share);
+        }
+        // An error says that places are closed, which they never are.
+        let place = self.places.clone().acquire_owned().await.ok();
+        Turn {
+            _place: place,
+            _own: own,
+        }
+    }
+}
+
+impl Own {
+    fn of(addresses: &Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>, address: IpAddr, most: usize) -> Self {
+        let mut known = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = known
+            .entry(address)
+            .or_insert_with(|| Arc::new(Semaphore::new(most)));
+        Self {
+            addresses: addresses.clone(),
+            address,
+            places: Some(places.clone()),
+            place: None,
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.place, self.places) = (None, None);
+        let last = known
+            .get(&self.address)
+            .is_some_and(|places| Arc::strong_count(places) == 1);
+        if last {
+            known.remove(&self.address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const ONE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const OTHER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+
+    #[test]
+    fn one_address_cannot_take_every_place_and_is_forgotten_when_it_is_done() {
+        let uploads = Uploads::new(3, Some(2));
+        let now = |address| uploads.turn(address).now_or_never();
+        let (first, second) = (now(ONE).unwrap(), now(ONE).unwrap());
+        assert!(now(ONE).is_none(), "it has its two");
+        assert_eq!(uploads.free(), 1, "and waits without a place");
+        let third = now(OTHER).unwrap();
+        assert!(now(OTHER).is_none(), "all three are taken");
+        drop(first);
+        let again = now(ONE).unwrap();
+        drop((second, again, third));
+        assert_eq!(uploads.free(), 3);
+        assert!(uploads.addresses.lock().unwrap().is_empty());
+        let unlimited = Uploads::new(3, None);
+        let all: Vec<_> = (0..3)
+            .map(|_| unlimited.turn(ONE).now_or_never().unwrap())
+            .collect();
+        assert_eq!((all.len(), unlimited.free()), (3, 0));
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_nothing_behind() {
+        let uploads = Uploads::new(1, Some(1));
+        let held = uploads.turn(OTHER).now_or_never().unwrap();
+        assert!(uploads.turn(ONE).now_or_never().is_none());
+        assert_eq!(
+            uploads.addresses.lock().unwrap().len(),
+            1,
+            "only who holds one is known"
+        );
+        drop(held);
+        assert!(uploads.turn(ONE).now_or_never().is_some());
+    }
+}

@@ -1,0 +1,57 @@
+//! The real program, and SIGKILL.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::harness::*;
+
+pub struct Program {
+    pub child: Child,
+    pub base: String,
+}
+
+impl Program {
+    /// Starts it on the task `tiny.toml` of a folder, and waits until it listens.
+    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0", "--task"])
+            .arg(folder.join("tiny.toml"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let base = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("it starts")
+            .to_owned();
+        Self { child, base }
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(&self.base)
+    }
+}
+
+impl Drop for Program {
+    /// SIGKILL: no handler runs, nothing is flushed.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with the task file.
+pub fn folder_with_task() -> tempfile::TempDir {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), TASK).unwrap();
+    folder
+}
