@@ -336,7 +336,6 @@ pub async fn private_training_refuses_what_would_not_be_private(device: &Device)
     chance(run(data, &good, steps, &mut Spent, device).await);
     chance(run(data, &good, steps, &mut script(&[12]), device).await);
     chance(run(data, &good, steps, &mut script(&[3, 5, 3]), device).await);
-    // Which numbers dropout drops depends on how many others there are.
     let dropout = serde_json::json!({
         "input": [5], "layers": [{"type": "dropout", "rate": 0.5}, {"type": "dense", "units": 3}],
         "loss": "softmax-cross-entropy"

@@ -158,8 +158,8 @@ impl Model {
     ///
     /// # Errors
     /// [`SpecError::Training`] where examples are not clipped, where steps are to be made of several batches, where there are too many
-    /// steps, or where the grid or the bound is out of range. [`SpecError::Refused`] for a model that another program computes, and for one with dropout: which numbers it drops goes by an
-    /// example's place in its lot, so that one example more would change the gradients of others.
+    /// steps, or where the grid or the bound is out of range. [`SpecError::Refused`] for a model that another program computes, and for one with dropout: it drops by an example's
+    /// place in its batch, and each is a batch of its own here: of all examples of a step the same.
     pub fn check_private(&self, spec: &TrainSpec, steps: PrivateSteps) -> Result<(), SpecError> {
         let require = |fits: bool, field, found: f64, expected| {
             let refused = SpecError::Training {
@@ -220,8 +220,8 @@ impl Model {
             Some(layer) => Err(SpecError::Refused {
                 layer,
                 kind: "dropout",
-                reason: "cannot be in a model that is trained privately for each example: what it drops depends on how many others \
-                         are in the lot",
+                reason: "cannot be in a model that is trained privately for each example: it would drop the same of all that are in \
+                         a lot",
             }),
         }
     }
