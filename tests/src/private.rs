@@ -382,52 +382,49 @@ pub async fn private_training_refuses_what_would_not_be_private(device: &Device)
 /// no numbers are those of the start. The losses that are known are those of the others.
 pub async fn nothing_that_the_data_do_ends_private_training(device: &Device) {
     let (model, examples) = problem(12, 5, 4, 3);
+    // So large that products with the first example overflow, of either sign: what they add up to is no number.
+    let start: Vec<f32> = model.initial_parameters(5).iter().map(|w| 100.0 * w).collect();
+    let x = [&[3e38; 5], &examples.x()[5..]].concat();
+    let broken = Examples::new(x, examples.y().to_vec(), 5, 3).unwrap();
     let sgd = |rate: f32| serde_json::json!({"type": "sgd", "learning_rate": rate});
     let spec = how(1, 4, Some(0.5), sgd(0.25));
     let once = steps(1, 0.5 * f32::powi(2.0, -18));
-    let all: Vec<u32> = (1..12).collect();
-    // The first example overflows.
-    let x = [&[3e38; 5], &examples.x()[5..]].concat();
-    let broken = Examples::new(x, examples.y().to_vec(), 5, 3).unwrap();
-    let with: Vec<u32> = (0..12).collect();
-    let lots: [&[u32]; 2] = [&all, &with];
-    let [without, with] = lots.map(|lot| Script::new(&[lot], Vec::new()));
-    let mut learned = Vec::new();
-    for mut script in [without, with] {
-        let trained = run((&model, &broken), &spec, once, &mut script, device)
+    let train = async |spec: &TrainSpec, steps: PrivateSteps, lot: &[u32], noise: i32| {
+        let mut script = Script::new(&[lot], vec![vec![noise; start.len()]]);
+        Training::new(&model, &broken, spec)
+            .run_private(&start, steps, &mut script, device, &mut Unobserved)
             .await
-            .unwrap();
-        assert_eq!(trained.losses.len(), 1);
-        learned.push(trained.parameters);
-    }
-    assert_ne!(learned[0], model.initial_parameters(5));
-    assert_eq!(learned[0], learned[1]);
-    // A lot of that example alone.
-    let mut alone = Script::new(&[&[0]], Vec::new());
-    let trained = run((&model, &broken), &spec, once, &mut alone, device)
-        .await
-        .unwrap();
-    assert_eq!(trained.parameters, model.initial_parameters(5));
-    assert!(trained.losses.iter().all(|loss| loss.is_finite()));
+            .unwrap()
+    };
+    let everybody: Vec<u32> = (0..12).collect();
+    let others = &everybody[1..];
+    let without = train(&spec, once, others, 0).await;
+    assert_ne!(without.parameters, start);
+    let with = train(&spec, once, &everybody, 0).await;
+    assert_eq!(with.parameters, without.parameters);
+    assert!(
+        with.losses
+            .iter()
+            .chain(&without.losses)
+            .all(|loss| loss.is_finite())
+    );
+    let alone = train(&spec, once, &[0], 0).await;
+    assert_eq!(alone.parameters, start);
+    assert!(alone.losses.iter().all(|loss| loss.is_finite()));
     // A bound that nobody keeps.
     let narrow = PrivateSteps {
         bound_squared: 1,
         ..once
     };
-    let mut script = Script::new(&[&all], Vec::new());
-    let trained = run((&model, &examples), &spec, narrow, &mut script, device)
-        .await
-        .unwrap();
-    assert_eq!(trained.parameters, model.initial_parameters(5));
+    assert_eq!(train(&spec, narrow, others, 0).await.parameters, start);
     // Steps beyond all numbers.
-    let far = how(1, 4, Some(1e9), sgd(1e38));
-    let mut script = Script::new(&[&all], Vec::new());
-    let steps = steps(2, 1e9 * f32::powi(2.0, -18));
-    let trained = run((&model, &examples), &far, steps, &mut script, device)
-        .await
-        .unwrap();
-    assert_eq!(trained.parameters, model.initial_parameters(5));
-    assert_eq!(trained.steps, 2);
+    let far = how(1, 4, Some(0.5), sgd(3e38));
+    let twice = PrivateSteps {
+        steps_per_epoch: 2,
+        ..once
+    };
+    let trained = train(&far, twice, others, 1 << 30).await;
+    assert_eq!((trained.parameters, trained.steps), (start.clone(), 2));
 }
 
 /// Who has no examples sends noise, of as many steps as anybody.
