@@ -323,6 +323,7 @@ mod tests {
         assert!(!verdict.webgpu && verdict.times.is_none(), "{verdict:?}");
         assert!(verdict.reason.contains("emulated"), "{verdict:?}");
         assert!(Trial::Asked { webgpu: true }.verdict().webgpu);
+        assert!(!Trial::NothingToDo.verdict().webgpu);
         assert!(!Trial::Asked { webgpu: false }.verdict().webgpu);
     }
 

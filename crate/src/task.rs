@@ -262,6 +262,8 @@ pub(crate) mod tests {
             (12, Some(0.5))
         );
         assert!(task.noise.is_none());
+        let timed = task.timed();
+        assert_eq!((timed.batch_size.get(), timed.clip_examples_l2), (1, None));
         let cost = task.round_cost().unwrap();
         assert!(!cost.is_of_updates() && cost.rho().get() == 0.0);
         for (order, found) in Cost::ORDERS.into_iter().zip(cost.curve()) {
