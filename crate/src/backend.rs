@@ -68,7 +68,9 @@ pub async fn choose<P: Ports>(
     abort: &Abort,
 ) -> Result<Backend, ClientError> {
     let cpu = Device::Cpu;
-    let (gpu, trial) = if choice == BackendChoice::Cpu {
+    let (gpu, trial) = if examples.is_empty() {
+        (None, Trial::NothingToDo)
+    } else if choice == BackendChoice::Cpu {
         (None, Trial::Asked { webgpu: false })
     } else {
         let now = || ports.clock().now_ms();
@@ -132,8 +134,16 @@ async fn trial<P: Ports>(
     // A device that fails here fails in its trial, too, and it is told there.
     let _ = abort.guard(gpu.choose_kernels(now)).await?;
     let time = async |device: &Device| -> Result<f64, EngineError> {
-        let (model, spec) = (&task.model, &task.training);
-        time_steps(model, parameters, examples, spec, device, SAMPLES, now).await
+        time_steps(
+            &task.model,
+            parameters,
+            examples,
+            &task.timed(),
+            device,
+            SAMPLES,
+            now,
+        )
+        .await
     };
     let cpu_ms = abort.guard(time(&Device::Cpu)).await??;
     let gpu_ms = abort.guard(time(&Device::Gpu(gpu.clone()))).await?;
@@ -149,6 +159,8 @@ async fn trial<P: Ports>(
 enum Trial {
     /// The person decided.
     Asked { webgpu: bool },
+    /// There are no examples.
+    NothingToDo,
     /// There is no GPU to be had.
     NoGpu(EngineError),
     /// The adapter is a program on this very CPU.
@@ -177,6 +189,7 @@ impl Trial {
         let cached = matches!(self, Self::Known(_));
         let (webgpu, reason, times) = match self {
             Self::Asked { webgpu } => (webgpu, "chosen by you".into(), None),
+            Self::NothingToDo => (false, "there is nothing to train on".into(), None),
             Self::NoGpu(error) => (false, error.to_string(), None),
             Self::Emulated => (false, "the WebGPU adapter is emulated in software".into(), None),
             Self::Timed {
@@ -310,6 +323,7 @@ mod tests {
         assert!(!verdict.webgpu && verdict.times.is_none(), "{verdict:?}");
         assert!(verdict.reason.contains("emulated"), "{verdict:?}");
         assert!(Trial::Asked { webgpu: true }.verdict().webgpu);
+        assert!(!Trial::NothingToDo.verdict().webgpu);
         assert!(!Trial::Asked { webgpu: false }.verdict().webgpu);
     }
 

@@ -159,7 +159,13 @@ impl<P: Ports> Session<P> {
             return Ok(Ending::RoundsDone);
         }
         let (x, y) = self.ports.store().examples().await?;
-        let examples = Examples::new(x, y, self.task.model.features(), self.task.model.classes())?;
+        let (features, classes) = (self.task.model.features(), self.task.model.classes());
+        // Where single examples are protected, that there are none is not to be seen: the update is noise.
+        let examples = if self.task.gradient_noise.is_some() && x.is_empty() && y.is_empty() {
+            Examples::none(features, classes)
+        } else {
+            Examples::new(x, y, features, classes)?
+        };
         let mut gone = 0;
         loop {
             self.can_afford().await?;

@@ -1,6 +1,8 @@
 //! A task as the client understands it: the manifest, checked against the person's floors, with the model and the mechanisms
 //! that it asks for.
 
+use std::num::NonZeroU32;
+
 use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
 use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError};
@@ -145,6 +147,17 @@ impl Task {
         })
     }
 
+    /// What the back ends are timed on: a step of the task's training; of training that is private for each example, one example, of
+    /// which the lots are made.
+    pub fn timed(&self) -> TrainSpec {
+        let mut timed = self.training.clone();
+        if self.gradient_noise.is_some() {
+            timed.batch_size = NonZeroU32::MIN;
+            timed.clip_examples_l2 = None;
+        }
+        timed
+    }
+
     /// How training is cut into steps, and what draws them; none in a task without noise on gradients.
     pub fn private_steps(&self) -> Option<(&ExampleNoise, PrivateSteps)> {
         let noise = self.gradient_noise.as_ref()?;
@@ -156,6 +169,7 @@ fn private_steps(noise: &ExampleNoise, training: &TrainSpec) -> PrivateSteps {
     PrivateSteps {
         steps_per_epoch: noise.steps_per_epoch(),
         grid_step: ExampleNoise::grid_step(training.clip_examples_l2.unwrap_or_default()),
+        bound_squared: noise.bound_squared(),
     }
 }
 
@@ -248,6 +262,8 @@ pub(crate) mod tests {
             (12, Some(0.5))
         );
         assert!(task.noise.is_none());
+        let timed = task.timed();
+        assert_eq!((timed.batch_size.get(), timed.clip_examples_l2), (1, None));
         let cost = task.round_cost().unwrap();
         assert!(!cost.is_of_updates() && cost.rho().get() == 0.0);
         for (order, found) in Cost::ORDERS.into_iter().zip(cost.curve()) {

@@ -497,7 +497,9 @@ export declare class UnsaidError extends Error {
 // explain.d.ts
 import type { BudgetView } from "./types.js";
 /**
- * What the spent ε means, in plain words: one paragraph of text for the person whose ledger it is.
+ * What the person's limit promises, in plain words: one paragraph of text for the person whose ledger it is. The promise is that of the
+ * limit, as it was set before; what is spent is the sum booked so far, and promises nothing by itself, since which rounds were taken may
+ * have gone by what came of earlier ones.
  *
  * ```ts
  * import { explain } from "unsaid";

@@ -10,7 +10,9 @@ function about(value: number): string {
 }
 
 /**
- * What the spent ε means, in plain words: one paragraph of text for the person whose ledger it is.
+ * What the person's limit promises, in plain words: one paragraph of text for the person whose ledger it is. The promise is that of the
+ * limit, as it was set before; what is spent is the sum booked so far, and promises nothing by itself, since which rounds were taken may
+ * have gone by what came of earlier ones.
  *
  * ```ts
  * import { explain } from "unsaid";
@@ -18,18 +20,19 @@ function about(value: number): string {
  * ```
  */
 export function explain({ spent, epsilon, delta, rounds, unit }: BudgetView): string {
-  const limit = `Your limit is ε = ${about(epsilon)}: a factor of ${about(Math.exp(epsilon))}.`;
-  if (rounds === 0) return `Nothing was sent that has a cost, so nobody can have learned anything from it. ${limit}`;
-  const odds = Math.exp(spent);
+  const odds = Math.exp(epsilon);
   // With even odds before, e^ε to 1 afterwards.
   const sure = odds / (1 + odds);
   const percent = sure > 0.999 ? "practically certain" : `at most ${(100 * sure).toFixed(sure > 0.99 ? 1 : 0)} % sure`;
-  const updates = rounds === 1 ? "The update that you sent has cost" : `The ${rounds.toLocaleString("en")} updates that you sent have together cost`;
   const guesses = unit === "update" ? "two guesses at what your data are, each as likely as the other" : "to guess whether some one example is among your data, the one as likely as the other";
   const not = unit === "update" ? "" : " Of what your examples have in common more can be learned.";
+  const booked =
+    rounds === 0
+      ? "Nothing was sent yet that has a cost."
+      : `${rounds === 1 ? "The update that you sent is" : `The ${rounds.toLocaleString("en")} updates that you sent are`} booked with ε = ${about(spent)} so far.`;
   return (
-    `${updates} ε = ${about(spent)}. Whoever had ${guesses}, and has seen ` +
-    `all that you sent, can be ${percent} of ${unit === "update" ? "one of them" : "the answer"}: the odds shift by a factor of ${about(odds)} at most, except with a chance of about ` +
-    `${delta.toLocaleString("en", { maximumSignificantDigits: 2 })}.${not} ${limit}`
+    `Your limit is ε = ${about(epsilon)}. Whoever has ${guesses}, and sees all that you ever send within it, ` +
+    `can be ${percent} of ${unit === "update" ? "one of them" : "the answer"}: the odds shift by a factor of ${about(odds)} at most, except with a chance of about ` +
+    `${delta.toLocaleString("en", { maximumSignificantDigits: 2 })}. A limit that is raised later, after a look at what came of it, promises less.${not} ${booked}`
   );
 }

@@ -209,6 +209,7 @@ impl TaskFile {
             let steps = PrivateSteps {
                 steps_per_epoch: noise.steps_per_epoch(),
                 grid_step: ExampleNoise::grid_step(clip_l2 as f32),
+                bound_squared: noise.bound_squared(),
             };
             model
                 .check_private(&training, steps)

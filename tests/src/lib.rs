@@ -3,12 +3,17 @@
 //! Each body is a function of a [`unsaid_engine::Device`] that panics where the property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic)] // these are tests
 
+mod hostile;
 pub mod layers;
 mod private;
 pub mod reference;
 mod training;
 pub mod workloads;
 
+pub use hostile::{
+    a_gradient_that_is_no_number_is_never_taken_for_short,
+    whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound,
+};
 pub use layers::{
     a_tied_table_learns_from_both_of_its_layers, every_layer_agrees_with_the_cpu,
     every_layer_clips_like_the_cpu,

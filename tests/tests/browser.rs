@@ -46,10 +46,13 @@ on_every_device! {
     a_loss_that_is_not_finite_stops,
     the_observer_can_stop,
     private_steps_agree_with_a_loop_over_single_examples,
-    one_example_moves_a_sum_by_its_clip_norm_and_the_allowance_at_most,
+    whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound,
+    a_gradient_that_is_no_number_is_never_taken_for_short,
     noise_is_added_to_the_sum_of_every_lot,
     private_training_follows_the_cpu,
     private_training_refuses_what_would_not_be_private,
+    nothing_that_the_data_do_ends_private_training,
+    nobody_is_told_that_there_are_no_examples,
 }
 
 #[wasm_bindgen_test]

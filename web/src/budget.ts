@@ -5,7 +5,7 @@ import { explain, type Budget, type BudgetView, type ManifestView } from "unsaid
 import { button, byId, element, say } from "./dom.js";
 import { limitFor, roundUp, roundsWithin, type Spending } from "./epsilon.js";
 import * as format from "./format.js";
-import { warning, worthOf } from "./honesty.js";
+import { isWeak, warning, worthOf } from "./honesty.js";
 import type { View } from "./view.js";
 
 /** What the ledger begins with on a first visit; afterwards it keeps the person's own limit. */
@@ -106,12 +106,15 @@ function spending({ budget, manifest }: View): Spending | null {
   return { spent: budget.spent, delta: budget.delta, noiseMultiplier: manifest.privacy.noiseMultiplier };
 }
 
-/** A limit to propose. What many rounds cost that protect single examples only the ledger can say: twice the ε of one pays for more. */
+/**
+ * A limit to propose. What many rounds cost that protect single examples only the ledger can say: twice the ε of one pays for more. Whoever
+ * writes the manifest decides what that is, so none is proposed where it protects nobody.
+ */
 export function proposal(view: View): number | null {
   const past = spending(view);
   if (past) return limitFor(PROPOSED_ROUNDS, past);
   const more = view.budget?.ifOneMore;
-  return more == null ? null : roundUp(2 * more);
+  return more == null || (view.manifest && isWeak(view.manifest)) ? null : roundUp(2 * more);
 }
 
 /** What a limit pays for; null where that is not one round. */
@@ -125,15 +128,15 @@ export function paysFor(limit: number, view: View): string | null {
 /** Explains what a round costs, proposes a limit, and lets the person decide. */
 export function showRaise(view: View): void {
   const { budget, manifest } = view;
+  if (budget?.ifOneMore == null) return;
   const limit = proposal(view);
-  if (budget?.ifOneMore == null || limit === null) return;
   const after = format.epsilon(budget.ifOneMore);
   const words = warning(manifest, budget);
   const cost = budget.spent > 0 ? `You have spent ε = ${format.epsilon(budget.spent)}, and one more round takes you to ${after}` : `One round costs ε = ${after}`;
   say(element("raise-text"), `${words && budget.spent === 0 ? words.cause : `${cost}.`} Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent unless you allow more.`);
   say(element("raise-why"), words ? `${words.why} ${words.needed}` : "");
   say(element("raise-honest"), words ? "So allow it for the demonstration only, with data that may be seen, such as the MNIST digits." : "Allow more if that is worth it to you. Staying out costs nothing.");
-  byId("raise-value", HTMLInputElement).value = String(limit);
+  byId("raise-value", HTMLInputElement).value = limit === null ? "" : String(limit);
   describeRaise(view);
   element("raise").hidden = false;
   drawWarnings(view);

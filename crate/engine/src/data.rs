@@ -114,6 +114,19 @@ impl Examples {
         Self::checked(x, bits, features, values_per_example, TargetKind::Values)
     }
 
+    /// No examples with one label each: only training that is private for each example takes them, since what it gives must not tell that
+    /// there are none.
+    pub const fn none(features: usize, classes: usize) -> Self {
+        Self {
+            len: 0,
+            features,
+            targets_per_example: 1,
+            kind: TargetKind::Labels { classes },
+            x: Vec::new(),
+            targets: Vec::new(),
+        }
+    }
+
     fn checked(
         x: Vec<f32>,
         targets: Vec<u32>,
@@ -148,12 +161,12 @@ impl Examples {
         })
     }
 
-    /// Number of examples, at least 1.
+    /// Number of examples.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Always false: examples are never empty.
+    /// Whether there are none: see [`Examples::none`].
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }

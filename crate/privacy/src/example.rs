@@ -6,10 +6,14 @@
 //! the coins and the noise and counts the cost; the sums are the engine's.
 //!
 //! # What is noised, and why the sensitivity is Δ
-//! The sum is divided by the grid step γ = C/2¹⁸ and each coordinate rounded to the nearest whole number; then discrete Gaussian noise
-//! is added. One example more moves the sum by C at most, and rounding moves each coordinate of two sums apart by less than 1 more: the
-//! integer vectors are at most 2¹⁸ + √d apart. The sum is computed in 32-bit floats, which a bound on C knows nothing of; for that the
-//! 2¹⁸ are made a [part](ExampleNoise::ALLOWANCE) longer. Δ is the whole, and σ = z·Δ.
+//! Each example's clipped gradient is divided by the grid step γ = C/2¹⁸ and each coordinate rounded to the nearest whole number; the sum
+//! of these whole numbers gets discrete Gaussian noise. Rounding makes a vector longer by √d/2 at most, and 32-bit floats by a
+//! [part](ExampleNoise::ALLOWANCE) at most:
+//!
+//! > Δ = 2¹⁸·(1 + 2⁻¹⁴) + √d/2
+//!
+//! and σ = z·Δ. That each example's whole numbers are within [Δ²](ExampleNoise::bound_squared) is checked before they are added, in whole
+//! numbers, and an example that is above it adds nothing: so Δ bounds what one example more or less can do, whatever floats did before.
 //!
 //! # Why the curve of the continuous Gaussian is exact at whole orders
 //! Let Q be the discrete Gaussian around 0 in d dimensions and P that around v, a whole vector. At a whole order α the divergence of
@@ -50,9 +54,9 @@ impl ExampleNoise {
     /// The least sampling rate.
     pub const MIN_RATE: f64 = 1e-6;
 
-    /// What the clip norm is taken to be longer by, for what 32-bit floats do to a sum: one part in 256. No bound is proven for it; a
-    /// test measures it for every kind of layer, and for lots of up to 2,000 examples that are all alike, on both back ends.
-    pub const ALLOWANCE: f64 = 1.0 / 256.0;
+    /// What the clip norm is taken to be longer by, for what 32-bit floats do to one example's clipped gradient: one part in 2¹⁴. Were that
+    /// too little, examples would be left out, and none would count for more.
+    pub const ALLOWANCE: f64 = 1.0 / 16_384.0;
 
     /// Room that noise must leave within ±2³⁰, in σ. A discrete Gaussian passes 16σ with probability at most 2·exp(−128).
     const ROOM_SIGMAS: f64 = 16.0;
@@ -90,10 +94,17 @@ impl ExampleNoise {
         })
     }
 
-    /// Δ in grid steps, rounded up: 2¹⁸·(1 + [`Self::ALLOWANCE`]) + √d.
+    /// Δ in grid steps, rounded up: 2¹⁸·(1 + [`Self::ALLOWANCE`]) + √d/2.
     fn bound_steps(dimension: usize) -> f64 {
-        // The first product is exact.
-        (Self::CLIP_STEPS * (1.0 + Self::ALLOWANCE) + (dimension as f64).sqrt().next_up()).next_up()
+        // The first product is exact, and so is half of a number.
+        (Self::CLIP_STEPS * (1.0 + Self::ALLOWANCE) + (dimension as f64).sqrt().next_up() / 2.0).next_up()
+    }
+
+    /// What the squares of the whole numbers that one example adds to a sum must not add up to more than: Δ², rounded down.
+    pub fn bound_squared(&self) -> u64 {
+        let bound = Self::bound_steps(self.dimension);
+        // Below 2⁴⁸ for as many parameters as there can be.
+        (bound * bound).next_down() as u64
     }
 
     /// The grid step for gradients that are clipped to `clip_l2`: exact, since 2¹⁸ is a power of two.

@@ -142,12 +142,16 @@ impl<P: Ports> Session<P> {
         };
         // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
         let instead = (self.choice == BackendChoice::Auto).then_some(&Device::Cpu);
-        let on = async |device: &Device| match self.task.private_steps() {
+        let mut private = match self.task.private_steps() {
+            None => None,
+            // Drawn once, so that what is done again has the same lots and the same noise.
+            Some((noise, steps)) => Some((Lots::new(noise)?, steps)),
+        };
+        let on = async |device: &Device| match &mut private {
             None => self.ports.train(job, device, &mut watch).await,
-            Some((noise, steps)) => {
-                let mut lots = Lots::new(noise);
+            Some((lots, steps)) => {
                 Training::new(&self.task.model, examples, &self.task.training)
-                    .run_private(before, steps, &mut lots, device, &mut watch)
+                    .run_private(before, *steps, lots, device, &mut watch)
                     .await
             }
         };

@@ -116,6 +116,21 @@ fn the_noise_is_in_what_was_trained() {
     assert_ne!(length(100.0), length(100.0));
 }
 
+/// That there is nothing to train on is not to be seen: it is an update like any other, of noise, and is paid for.
+#[test]
+fn who_has_no_examples_sends_noise_and_pays_for_it() {
+    let world = World::new(terms(2.0));
+    world.store.set_epsilon(1e9);
+    world.store.examples.replace((Vec::new(), Vec::new()));
+    assert_eq!(run(&world, 1).unwrap().rounds, 1);
+    assert!(report(&world).norm_before_clip > 0.0);
+    assert_eq!(world.store.ledger().spent(), cost(&terms(2.0)));
+    // Where whole updates are protected, or nothing is, there is nothing to send.
+    let world = World::new(manifest());
+    world.store.examples.replace((Vec::new(), Vec::new()));
+    assert_eq!(run(&world, 1), Err(ClientError::NoData));
+}
+
 #[test]
 fn a_round_that_the_budget_does_not_allow_is_not_begun() {
     let world = World::new(example());

@@ -33,13 +33,14 @@ struct Seeded<'a> {
     rng: ChaCha20Rng,
 }
 
+/// A simulation's GPU is never lost: no step is asked for again.
 impl Chance for Seeded<'_> {
-    fn lot(&mut self, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError> {
+    fn lot(&mut self, _: u32, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError> {
         self.noise.lot(examples, lot, &mut self.rng);
         Ok(())
     }
 
-    fn noise(&mut self, noise: &mut [i32]) -> Result<(), EngineError> {
+    fn noise(&mut self, _: u32, noise: &mut [i32]) -> Result<(), EngineError> {
         let drawn = self.noise.noise(noise, &mut self.rng);
         drawn.map_err(|error| EngineError::Chance(error.to_string()))
     }
@@ -100,6 +101,7 @@ impl Simulation {
         let steps = PrivateSteps {
             steps_per_epoch: chance.noise.steps_per_epoch(),
             grid_step: ExampleNoise::grid_step(clip_l2),
+            bound_squared: chance.noise.bound_squared(),
         };
         let mut observer = Unobserved;
         let training = Training::new(&self.config.model, examples, &spec);

@@ -106,6 +106,8 @@ pub(crate) struct CpuRun<'m> {
     gradient: Vec<f32>,
     /// The sum over the batches of a step, where it has more than one.
     accumulated: Vec<f32>,
+    /// What the examples of a lot add up to, where training is private for each of them.
+    totals: Vec<i32>,
     pass: CpuPass,
     gradients: CpuGradients,
     /// The squared norm of each example's gradient, where they are clipped.
@@ -127,6 +129,7 @@ impl<'m> CpuRun<'m> {
         Self {
             gradient: vec![0.0; parameters.len()],
             accumulated: Vec::new(),
+            totals: Vec::new(),
             pass: CpuPass::new(model, rows),
             gradients: CpuGradients::new(model, rows, settings),
             norms: Vec::new(),
@@ -152,25 +155,28 @@ impl<'m> CpuRun<'m> {
         loss
     }
 
-    /// One step on the lot of the examples at `indices`, of which there may be none: the sum of their clipped gradients, with
-    /// `noise` as the settings say; their mean loss before it.
+    /// One step on the lot of the examples at `indices`, of which there may be none: what they add and `noise`, as the settings say; the
+    /// mean of their losses before it, without those that are not finite. Each example is computed alone, so that nothing of it can
+    /// depend on who else is in the lot.
     pub fn private_step(&mut self, indices: &[u32], noise: &[i32], numbers: StepNumbers) -> Option<f32> {
-        let settings = self.settings;
-        let mut sum = std::mem::take(&mut self.accumulated);
-        sum.clear();
-        sum.resize(self.gradient.len(), 0.0);
-        let mut loss = 0.0;
-        for batch in indices.chunks(settings.batch) {
-            let rows = batch.len() as f32;
-            loss += rows * self.gradient(batch, numbers.key);
-            vector::add_scaled(&mut sum, &self.gradient, rows);
+        let lot = self.settings.private?.lot;
+        let mut totals = std::mem::take(&mut self.totals);
+        totals.resize(self.gradient.len(), 0);
+        let (mut loss, mut finite) = (0.0, 0);
+        for index in indices {
+            // What no operation writes must not be what an earlier example, or the noise, left there.
+            self.gradient.fill(0.0);
+            let own = self.gradient(std::slice::from_ref(index), numbers.key);
+            lot.count_cpu(&mut self.gradient, &mut totals);
+            if own.is_finite() {
+                loss += own;
+                finite += 1;
+            }
         }
-        if let Some(private) = &settings.private {
-            private.noise.add_cpu(&mut sum, noise);
-        }
-        self.accumulated = std::mem::replace(&mut self.gradient, sum);
+        lot.noised_cpu(&mut totals, noise, &mut self.gradient);
+        self.totals = totals;
         self.update(numbers);
-        (!indices.is_empty()).then(|| loss / indices.len() as f32)
+        (finite > 0).then(|| loss / finite as f32)
     }
 
     /// Moves the parameters by the gradient.
@@ -340,11 +346,13 @@ impl<'m> CpuRun<'m> {
                 norms: &mut self.norms,
             });
         }
-        let factors: Vec<f32> = self
-            .norms
-            .iter()
-            .map(|&squared| (f64::from(clip_l2) / squared.sqrt().max(f64::from(clip_l2))) as f32)
-            .collect();
+        let clip = f64::from(clip_l2);
+        let factor = |&squared: &f64| {
+            // Sums of products can round to a little less than nothing. A norm that is not a number stays one, as on the GPU.
+            let norm = if squared < 0.0 { 0.0 } else { squared.sqrt() };
+            if norm < clip { 1.0 } else { (clip / norm) as f32 }
+        };
+        let factors: Vec<f32> = self.norms.iter().map(factor).collect();
         for (index, node) in self.model.nodes().iter().enumerate() {
             let Some(slot) =
                 self.gradients.plan.slot[index + 1].filter(|_| self.gradients.plan.learns[index])
@@ -373,7 +381,7 @@ impl<'m> CpuRun<'m> {
         let gradients = self.gradients.slots.iter().chain(&self.gradients.added);
         let floats: usize = own.into_iter().chain(pass).chain(gradients).map(Vec::len).sum();
         let adjust = self.settings.adjust.start.len() + self.settings.adjust.correction.len();
-        4 * (floats + adjust + self.y.len()) as u64 + 8 * self.norms.len() as u64
+        4 * (floats + adjust + self.y.len() + self.totals.len()) as u64 + 8 * self.norms.len() as u64
     }
 
     /// The parameters and the optimiser's state.

@@ -67,12 +67,13 @@ pub(crate) fn add_rows(sum: &mut [f32], rows: &[f32]) {
 }
 
 /// `Σ aᵢ·bᵢ`, in `f32` over 256 numbers at a time and in `f64` over all: off by at most 64 + 4 units of 2⁻²⁴ of the sum of magnitudes.
+/// Where `f32` holds no product, or nearly none, `f64` does.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     let mut total = 0.0;
-    for (a, b) in a.chunks(256).zip(b.chunks(256)) {
-        let len = a.len().min(b.len());
+    for (a_piece, b_piece) in a.chunks(256).zip(b.chunks(256)) {
+        let len = a_piece.len().min(b_piece.len());
         let mut sums = [0.0f32; 4];
-        let (a, b, to) = (a.as_ptr(), b.as_ptr(), sums.as_mut_ptr());
+        let (a, b, to) = (a_piece.as_ptr(), b_piece.as_ptr(), sums.as_mut_ptr());
         each_lane!(len, |at: L| {
             // SAFETY: both are as long at least, and a lane is no longer than `sums`.
             unsafe {
@@ -81,9 +82,22 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
                     .store(to);
             }
         });
-        total += f64::from((sums[0] + sums[1]) + (sums[2] + sums[3]));
+        let sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        total += if (LEAST..f32::INFINITY).contains(&sum.abs()) {
+            f64::from(sum)
+        } else {
+            dot_f64(a_piece, b_piece)
+        };
     }
     total
+}
+
+/// A piece's sum below this may be what is left of products that vanished.
+const LEAST: f32 = 1e-30;
+
+/// As [`dot`], every product in `f64`.
+fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 /// The largest number; NaN where there is one, and −∞ of none.
@@ -194,6 +208,21 @@ mod tests {
             let magnitudes: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from((a * b).abs())).sum();
             assert!((dot(&a, &b) - exact).abs() <= 68.0 * 2f64.powi(-24) * magnitudes);
         }
+    }
+
+    /// Squares that 32-bit floats cannot hold.
+    #[test]
+    fn a_norm_is_right_for_numbers_of_all_sizes() {
+        for size in [1e-30f32, 1e-21, 1.0, 1e19, 1e30] {
+            let numbers: Vec<f32> = numbers(5, 700).iter().map(|x| x * size).collect();
+            let exact: f64 = numbers.iter().map(|&x| f64::from(x).powi(2)).sum();
+            assert!(
+                (dot(&numbers, &numbers) / exact - 1.0).abs() <= 68.0 * 2f64.powi(-24),
+                "{size}"
+            );
+        }
+        assert_eq!(dot(&[0.0; 300], &[0.0; 300]), 0.0);
+        assert!(dot(&[f32::NAN, 1.0], &[1.0, 1.0]).is_nan());
     }
 
     #[test]

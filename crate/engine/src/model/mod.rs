@@ -161,8 +161,16 @@ impl Model {
         }
     }
 
-    /// Checks that `examples` are this model's.
+    /// Checks that `examples` are this model's, and that there are some.
     pub(crate) fn check_examples(&self, examples: &Examples) -> Result<(), DataError> {
+        if examples.is_empty() {
+            return Err(DataError::Empty);
+        }
+        self.check_any_examples(examples)
+    }
+
+    /// As [`Model::check_examples`], where there may be none.
+    pub(crate) fn check_any_examples(&self, examples: &Examples) -> Result<(), DataError> {
         let fits = examples.features() == self.features()
             && examples.targets_per_example() == self.program.loss.targets_per_example()
             && match examples.kind() {

@@ -3,7 +3,7 @@
 pub mod adagrad;
 pub mod adam;
 pub(crate) mod adjust;
-pub(crate) mod noise;
+pub(crate) mod lot;
 pub(crate) mod schedule;
 pub mod sgd;
 

@@ -13,7 +13,8 @@ pub(crate) use settings::Settings;
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{GpuDevice, GpuRun, SUBMISSIONS};
 use crate::{
-    EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, model::check_memory, order::epoch_order,
+    DataError, EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, model::check_memory,
+    order::epoch_order,
 };
 
 /// Where to train.
@@ -247,11 +248,19 @@ impl<'a> Training<'a> {
 
     /// As [`Training::settings`], for a model that runs anywhere.
     pub(crate) fn checked(&self, parameters: &[f32]) -> Result<Settings, EngineError> {
+        if self.examples.is_empty() {
+            return Err(DataError::Empty.into());
+        }
+        self.checked_of_any(parameters)
+    }
+
+    /// As [`Training::checked`], where there may be no examples.
+    fn checked_of_any(&self, parameters: &[f32]) -> Result<Settings, EngineError> {
         self.model.check_count(parameters)?;
         if !self.correction.is_empty() {
             self.model.check_count(self.correction)?;
         }
-        self.model.check_examples(self.examples)?;
+        self.model.check_any_examples(self.examples)?;
         let mut settings = Settings::new(self.model, self.spec, self.seed, parameters, self.correction)?;
         settings.steps_before = self.steps_before;
         Ok(settings)

@@ -3,28 +3,32 @@
 //!
 //! Each step takes a lot of examples, every one by a coin of its own, sums their gradients, each clipped to an L2 norm, adds noise to
 //! the sum, and divides by the number of examples that a lot is expected to have. The chance in it is the caller's: see
-//! [`Chance`]. How the sum is rounded to the grid of the noise: `optim/noise`.
+//! [`Chance`]. What one example adds to the sum is computed from it alone and checked in whole numbers: `optim/lot`. So the weights, which
+//! others choose, have no part in the bound; and nothing that the data do ends a training, which would be seen.
 
 use super::{
     Checkpoint, Device, Job, Observer, Progress, Run, Settings, Trained, Training, proceed, settings::Private,
 };
-use crate::{EngineError, LayerSpec, Model, SpecError, TrainSpec, model::check_memory, optim::noise::Noise};
+use crate::{EngineError, LayerSpec, Model, SpecError, TrainSpec, model::check_memory, optim::lot::Lot};
 
 /// What is random in private training. Whoever implements it decides whether the training is private: both draws must come from a
 /// cryptographic generator, and nobody else may learn them.
+///
+/// Steps count from 0 over all epochs. Asked for the same step again, it gives the same again: a step that a lost GPU did not finish is
+/// done by the CPU, and whether it is may have to do with the data.
 pub trait Chance {
-    /// Fills `lot`, which is empty, with those of `0..examples` that are in the next step, in any order: each with the same
+    /// Fills `lot`, which is empty, with those of `0..examples` that are in step `step`, in any order but none twice: each with the same
     /// probability, by a coin of its own (Poisson sampling).
     ///
     /// # Errors
     /// [`EngineError::Chance`].
-    fn lot(&mut self, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError>;
+    fn lot(&mut self, step: u32, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError>;
 
-    /// Overwrites `noise`, `[d]`, with that of the next step, in whole grid steps, each within ±2³⁰.
+    /// Overwrites `noise`, `[d]`, with that of step `step`, in whole grid steps, each within ±2³⁰.
     ///
     /// # Errors
     /// [`EngineError::Chance`].
-    fn noise(&mut self, noise: &mut [i32]) -> Result<(), EngineError>;
+    fn noise(&mut self, step: u32, noise: &mut [i32]) -> Result<(), EngineError>;
 }
 
 /// How the steps of private training are cut. The other numbers are those of the [`TrainSpec`]: `clip_examples_l2`,
@@ -35,20 +39,22 @@ pub struct PrivateSteps {
     pub steps_per_epoch: u32,
     /// What one step of the noise's grid is worth, in units of the gradient: finite and above 0.
     pub grid_step: f32,
+    /// The square of the longest vector, in grid steps, that one example may add to a sum: what the noise is made for. At most 2⁴⁸. An
+    /// example that is clipped to `clip_examples_l2` is within the clip norm over `grid_step` and half the square root of the number of
+    /// parameters (and some room for floats); one that is above the bound all the same adds nothing.
+    pub bound_squared: u64,
 }
 
-/// Standard deviations of the size of a lot for which there is room in one batch; larger ones are computed in parts.
-const ROOM: f64 = 3.0;
-
 impl Training<'_> {
-    /// Trains from `parameters` on `device`, privately for each example. [`Trained::losses`] are those of the steps whose lots were
-    /// not empty; on a GPU, of a lot that takes several batches, that of the first.
+    /// Trains from `parameters` on `device`, privately for each example, of which there may be none. [`Trained::losses`] are those of the
+    /// steps in whose lots there was an example with a finite loss; on a GPU, of all whose lots were not empty.
     ///
-    /// A GPU that is lost is no error here either: the CPU does the epoch again, with other lots and other noise. Nobody has seen
-    /// what the GPU made of the first ones.
+    /// An example whose gradient is not finite adds nothing. Where noise and steps make parameters that are not finite, or as far from
+    /// where they began, [`Trained::parameters`] are those that it began with. A GPU that is lost is no error here either: the CPU does
+    /// the epoch again, with the same lots and the same noise.
     ///
     /// # Errors
-    /// As [`super::train`] and [`Model::check_private`]; [`EngineError::Chance`].
+    /// As [`super::train`] but for losses that are not finite, and as [`Model::check_private`]; [`EngineError::Chance`].
     pub async fn run_private(
         self,
         parameters: &[f32],
@@ -66,6 +72,12 @@ impl Training<'_> {
         };
         let mut losses = Vec::new();
         let mut fell_back = false;
+        // Nothing is nothing to a GPU.
+        let device = if self.examples.is_empty() {
+            &Device::Cpu
+        } else {
+            device
+        };
         let mut run = match job.start(device, &checkpoint).await {
             Err(EngineError::DeviceLost(reason)) => {
                 fell_back = true;
@@ -73,6 +85,7 @@ impl Training<'_> {
             }
             run => run?,
         };
+        let start = parameters;
         let mut draws = Draws {
             chance,
             lot: Vec::new(),
@@ -102,13 +115,12 @@ impl Training<'_> {
             Run::Gpu(_) => (checkpoint.parameters, checkpoint.state),
         };
         let steps = settings.epochs * steps.steps_per_epoch;
-        // The last step's gradient has not been through a loss.
-        if !parameters.iter().all(|parameter| parameter.is_finite()) {
-            return Err(EngineError::NonFinite {
-                epoch: settings.epochs,
-                step: draws.steps,
-            });
-        }
+        let mut moved = parameters.iter().zip(start).map(|(after, before)| after - before);
+        let parameters = if moved.all(f32::is_finite) {
+            parameters
+        } else {
+            start.to_vec()
+        };
         Ok(Trained {
             parameters,
             steps: settings.steps_before.saturating_add(steps),
@@ -121,17 +133,18 @@ impl Training<'_> {
     fn private_settings(&self, parameters: &[f32], steps: PrivateSteps) -> Result<Settings, EngineError> {
         self.model.check_runs(parameters)?;
         self.model.check_private(self.spec, steps)?;
-        let mut settings = self.checked(parameters)?;
-        let expected = settings.batch;
+        let mut settings = self.checked_of_any(parameters)?;
+        let expected = settings.batch as u32;
+        // Each example is computed alone, and clipped in whole numbers.
+        settings.batch = 1;
+        let clip_l2 = settings.clip_examples_l2.take().unwrap_or_default();
         settings.private = Some(Private {
-            noise: Noise::new(steps.grid_step, expected as u32),
+            lot: Lot::new(clip_l2, steps.grid_step, steps.bound_squared, expected),
             #[cfg(feature = "gpu")]
             steps: steps.steps_per_epoch as usize,
         });
-        // Lots vary: most of them fit in a batch a little larger than they are expected to be.
-        let room = (ROOM * (expected as f64).sqrt()).ceil() as usize;
-        settings.batch = expected.saturating_add(room);
-        let mut memory = self.model.memory_of(&settings, self.examples.len());
+        // Not that of as many examples as there are: whether they fit would tell how many.
+        let mut memory = self.model.memory_of(&settings, 1);
         // The sum of a lot, and its noise.
         memory.gradients = memory.gradients.saturating_add(8 * parameters.len() as u64);
         check_memory(memory, self.memory_limit)?;
@@ -144,9 +157,9 @@ impl Model {
     /// checked by [`Model::check_training`].
     ///
     /// # Errors
-    /// [`SpecError::Training`] where examples are not clipped, where steps are to be made of several batches, or where there are too many
-    /// steps. [`SpecError::Refused`] for a model that another program computes, and for one with dropout: which numbers it drops goes by an
-    /// example's place in its lot, so that one example more would change the gradients of others.
+    /// [`SpecError::Training`] where examples are not clipped, where steps are to be made of several batches, where there are too many
+    /// steps, or where the grid or the bound is out of range. [`SpecError::Refused`] for a model that another program computes, and for one with dropout: it drops by an example's
+    /// place in its batch, and each is a batch of its own here: of all examples of a step the same.
     pub fn check_private(&self, spec: &TrainSpec, steps: PrivateSteps) -> Result<(), SpecError> {
         let require = |fits: bool, field, found: f64, expected| {
             let refused = SpecError::Training {
@@ -173,12 +186,19 @@ impl Model {
         let PrivateSteps {
             steps_per_epoch,
             grid_step,
+            bound_squared,
         } = steps;
         require(
             grid_step.is_normal() && grid_step > 0.0,
             "grid_step",
             grid_step.into(),
             "a finite number above 0",
+        )?;
+        require(
+            (1..=Lot::MAX_BOUND_SQUARED).contains(&bound_squared),
+            "bound_squared",
+            bound_squared as f64,
+            "between 1 and 2^48",
         )?;
         let all = spec.epochs.get().checked_mul(steps_per_epoch);
         require(
@@ -200,8 +220,8 @@ impl Model {
             Some(layer) => Err(SpecError::Refused {
                 layer,
                 kind: "dropout",
-                reason: "cannot be in a model that is trained privately for each example: what it drops depends on how many others \
-                         are in the lot",
+                reason: "cannot be in a model that is trained privately for each example: it would drop the same of all that are in \
+                         a lot",
             }),
         }
     }
@@ -216,16 +236,19 @@ struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// Draws the next step.
-    fn next(&mut self, examples: usize) -> Result<(), EngineError> {
+    /// Draws step `step`, from 0 over all epochs.
+    fn draw(&mut self, step: u32, examples: usize) -> Result<(), EngineError> {
         self.lot.clear();
-        self.chance.lot(examples as u32, &mut self.lot)?;
-        if self.lot.len() > examples || self.lot.iter().any(|&index| index as usize >= examples) {
+        self.chance.lot(step, examples as u32, &mut self.lot)?;
+        // In one order, whatever the caller's: where a sum is cut off, it goes by it.
+        self.lot.sort_unstable();
+        let is_there = |&index: &u32| (index as usize) < examples;
+        if !self.lot.iter().all(is_there) || self.lot.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(EngineError::Chance(
-                "a lot has examples that are not there".into(),
+                "a lot has examples that are not there, or one of them twice".into(),
             ));
         }
-        self.chance.noise(&mut self.noise)
+        self.chance.noise(step, &mut self.noise)
     }
 }
 
@@ -248,19 +271,15 @@ impl Job<'_> {
             steps,
             loss,
         };
-        let non_finite = |step: u32| EngineError::NonFinite { epoch, step };
         checkpoint.losses.clear();
         #[cfg(feature = "gpu")]
-        let (mut pending, mut taken) = (None, Vec::new());
+        let (mut pending, mut taken) = (None, Vec::<u32>::new());
         for step in 1..=steps {
-            draws.next(self.examples.len())?;
+            draws.draw((epoch - 1) * steps + step - 1, self.examples.len())?;
             let numbers = self.settings.numbers(epoch, steps as usize, step as usize - 1);
             match run {
                 Run::Cpu(run) => {
                     let loss = run.private_step(&draws.lot, &draws.noise, numbers);
-                    if loss.is_some_and(|loss| !loss.is_finite()) {
-                        return Err(non_finite(step));
-                    }
                     checkpoint.losses.extend(loss);
                     proceed(observer.progress(report(step, loss)).await)?;
                 }
@@ -281,13 +300,8 @@ impl Job<'_> {
         if let (Run::Gpu(run), Some(submission)) = (run, pending) {
             run.wait(submission, checkpoint).await?;
             let all = run.end_private_epoch(checkpoint).await?;
-            for step in taken {
-                let loss = all[step as usize - 1];
-                if !loss.is_finite() {
-                    return Err(non_finite(step));
-                }
-                checkpoint.losses.push(loss);
-            }
+            let losses = taken.iter().map(|&step| all[step as usize - 1]);
+            checkpoint.losses.extend(losses);
             proceed(observer.progress(report(steps, None)).await)?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
-    optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, noise::Noise, schedule},
+    optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, lot::Lot, schedule},
     order::step_key,
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Settings {
 /// What is different where training is private for each example.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Private {
-    /// What is done to the sum of a step's gradients.
-    pub noise: Noise,
+    /// What a step's gradients are counted with.
+    pub lot: Lot,
     /// Steps of an epoch: a GPU keeps a loss for each.
     #[cfg(feature = "gpu")]
     pub steps: usize,

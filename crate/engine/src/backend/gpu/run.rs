@@ -13,12 +13,18 @@ use crate::{
     EngineError, Examples, Model,
     model::Flow,
     ops::{Reduction, accumulate, gather},
-    optim::{StepNumbers, UpdateBuffers},
+    optim::{
+        StepNumbers, UpdateBuffers,
+        lot::{LotBuffers, LotDispatches},
+    },
     train::{Checkpoint, Settings},
 };
 
 /// Rows that one dispatch can have: WebGPU's limit of workgroups in one direction.
 const MAX_ROWS: usize = 65_535;
+
+/// Examples of a lot that are submitted at a time.
+const LOT_PIECE: usize = 256;
 
 /// Submissions that may be under way at a time: while the CPU hears of one, the GPU works on the next.
 pub(crate) const SUBMISSIONS: usize = 2;
@@ -103,7 +109,12 @@ impl GpuRun {
         state: &[f32],
     ) -> Result<Self, EngineError> {
         gpu.begin_plan()?;
-        let rows = settings.batch.min(examples.len());
+        // Private training has no examples, perhaps, and needs the numbers of only so many batches at a time.
+        let len = match settings.private {
+            Some(_) => examples.len().clamp(1, LOT_PIECE),
+            None => examples.len(),
+        };
+        let rows = settings.batch.min(len);
         if rows > MAX_ROWS {
             let (needed, limit) = (rows as u64, MAX_ROWS as u64);
             return Err(EngineError::GpuLimit {
@@ -112,7 +123,7 @@ impl GpuRun {
                 limit,
             });
         }
-        let batch_count = examples.len().div_ceil(rows);
+        let batch_count = len.div_ceil(rows);
         let accumulate = settings.accumulate.min(batch_count);
         let d = model.parameter_count();
         let state_len = state.len();
@@ -120,8 +131,7 @@ impl GpuRun {
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
         let order = gpu.upload("order", &vec![0u32; examples.len()])?;
-        // Private training has other batches in every step: a place for the loss of each step, and for the batches of one.
-        let losses_len = batch_count + settings.private.map_or(0, |private| private.steps);
+        let losses_len = settings.private.map_or(batch_count, |private| private.steps);
         let losses = gpu.upload("losses", &vec![0f32; losses_len])?;
         let parameters = gpu.upload("parameters", parameters)?;
         let state_buffer = gpu.upload("optimiser state", state)?;
@@ -213,12 +223,23 @@ impl GpuRun {
         let sum = sums.then(|| planner.fixed("gradient of a step", d));
         let add = sum
             .as_ref()
+            .filter(|_| accumulate > 1)
             .map(|sum| accumulate::shares(&mut planner, &d_parameters, sum, d));
-        let noise = match (&settings.private, &sum) {
-            (Some(private), Some(sum)) => {
+        let lot = match (&settings.private, &sum) {
+            (Some(private), Some(mean)) => {
                 let noise = gpu.upload("noise", &vec![0i32; d])?;
-                private.noise.plan(&mut planner, d, &noise, sum);
-                Some(noise)
+                let sums = gpu.upload("sums of losses", &vec![0f32; losses_len])?;
+                let buffers = LotBuffers {
+                    gradient: &d_parameters,
+                    losses: &losses,
+                    sums: &sums,
+                    noise: &noise,
+                    mean,
+                };
+                let LotDispatches { count, noised } = private.lot.plan(&mut planner, d, &buffers);
+                planner.backward.extend(count);
+                planner.update.push(noised);
+                Some((noise, sums))
             }
             _ => None,
         };
@@ -237,6 +258,8 @@ impl GpuRun {
         let snapshots = snapshots.collect::<Result<_, _>>().unwrap_or_default();
         gpu.check()?;
         let (gpu, examples, lens) = (gpu.clone(), examples.len(), [losses_len, d, state_len]);
+        // Of private training the sums of the losses are read.
+        let (noise, losses) = lot.map_or((None, losses), |(noise, sums)| (Some(noise), sums));
         Ok(Self {
             gpu,
             examples,
@@ -416,8 +439,8 @@ impl GpuRun {
         Ok(())
     }
 
-    /// Records and submits step `step` of private training, from 0, on the examples of `lot`, of which there may be none, with `noise`
-    /// on the sum of their gradients.
+    /// Records and submits step `step` of an epoch of private training, from 0, on the examples of `lot`, of which there may be none,
+    /// with `noise` on what they add up to. Each is computed alone, so that nothing of it can depend on who else is in the lot.
     pub fn submit_private(
         &mut self,
         step: usize,
@@ -432,44 +455,40 @@ impl GpuRun {
         if let Some(buffer) = &self.noise {
             queue.write_buffer(buffer, 0, bytemuck::cast_slice(noise));
         }
-        let rows: Vec<usize> = lot.chunks(self.rows).map(<[u32]>::len).collect();
-        // An empty lot is one batch without rows.
-        let count = rows.len().max(1);
-        let rows_of = |batch: usize| rows.get(batch).copied().unwrap_or(0);
-        let uniforms = (0..count).map(|batch| BatchUniform {
-            rows: rows_of(batch) as u32,
-            first: (batch * self.rows) as u32,
-            index: match batch {
-                0 => step,
-                _ => self.lens[0] - self.batch_count() + batch,
-            } as u32,
-            key: numbers.key,
-            learning_rate: numbers.learning_rate,
-            own: numbers.own,
-            // The gradient of a batch is a mean.
-            share: rows_of(batch) as f32,
-        });
-        self.batches.write(&self.gpu, uniforms);
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for batch in 0..count {
-                let rows = rows_of(batch);
-                let mut record = |dispatches: &[Dispatch]| {
-                    self.batches.record(&mut pass, batch, rows, dispatches);
-                };
-                if rows > 0 {
-                    record(&self.dispatches);
-                    if let Some(add) = &self.add {
-                        record(std::slice::from_ref(&add[batch.min(1)]));
-                    }
-                }
-                if batch + 1 == count {
-                    record(&self.update);
+        if step == 0 {
+            let none = vec![0f32; self.lens[0]];
+            queue.write_buffer(&self.losses, 0, bytemuck::cast_slice(&none));
+        }
+        let share = 1.0 / lot.len().max(1) as f32;
+        // An empty lot is one piece without examples.
+        let mut first = 0;
+        let submitted = loop {
+            let count = (lot.len() - first).min(LOT_PIECE);
+            let is_last = first + count == lot.len();
+            let uniforms = (0..count.max(1)).map(|at| BatchUniform {
+                rows: 1,
+                first: (first + at) as u32,
+                index: step as u32,
+                key: numbers.key,
+                learning_rate: numbers.learning_rate,
+                own: numbers.own,
+                share,
+            });
+            self.batches.write(&self.gpu, uniforms);
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                (0..count).for_each(|at| self.batches.record(&mut pass, at, 1, &self.dispatches));
+                if is_last {
+                    self.batches.record(&mut pass, 0, 1, &self.update);
                 }
             }
-        }
-        let submitted = self.gpu.submit(encoder);
+            let submitted = self.gpu.submit(encoder);
+            if is_last {
+                break submitted;
+            }
+            first += count;
+        };
         Ok(Submission {
             steps: step + 1,
             pending: submitted.done(&self.gpu),

@@ -31,8 +31,9 @@ pub(crate) fn product(a: &[f32], b: &[f32], [positions, m, n]: [usize; 3], norms
         if by_gram {
             multiply(&mut first, a, a.transposed(), false);
             multiply(&mut second, b, b.transposed(), false);
-            // A sum of squares; rounding can make it a little less than nothing.
-            *norm += dot(&first, &second).max(0.0);
+            // A sum of squares; rounding can make it a little less than nothing. What is not a number stays none.
+            let sum = dot(&first, &second);
+            *norm += if sum < 0.0 { 0.0 } else { sum };
         } else {
             multiply(&mut first, a.transposed(), b, false);
             *norm += squared(&first);

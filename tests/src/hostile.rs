@@ -1,0 +1,208 @@
+//! Weights and data made to break the clipping of private training: whoever runs the relay chooses the weights that training starts from.
+
+use serde_json::json;
+use unsaid_engine::{Device, Examples, Model, PrivateSteps, TrainSpec, Training, Unobserved};
+use unsaid_privacy::ExampleNoise;
+
+use crate::{
+    layers::{Case, cases},
+    private::{Script, some_of},
+};
+
+/// A model, weights, examples, and what they are about.
+struct Problem {
+    name: String,
+    model: Model,
+    start: Vec<f32>,
+    examples: Examples,
+}
+
+fn model(spec: serde_json::Value) -> Model {
+    Model::new(&serde_json::from_value(spec).unwrap()).unwrap()
+}
+
+/// Weights under which the first example's hidden layer is 0 before a layer whose gradient's norm is beyond 32-bit floats: the norm of the
+/// product is 0 times infinity, while the bias's gradient is finite.
+fn norm_that_is_no_number() -> Problem {
+    let model = model(json!({
+        "input": [2],
+        "layers": [
+            {"type": "dense", "units": 2}, {"type": "relu"}, {"type": "dense", "units": 2}, {"type": "dense", "units": 2}],
+        "loss": "softmax-cross-entropy"
+    }));
+    let start = [
+        [1.0, 0.0, 0.0, 1.0, 0.0, 0.0],       // the hidden layer is the data,
+        [0.0, 0.0, 0.0, 0.0, 1e-20, 1e-20],   // the next a tiny bias,
+        [1e20, -1e20, 1e20, -1e20, 0.0, 0.0], // which is made to logits of 2 and -2
+    ]
+    .concat();
+    Problem {
+        name: "a norm that is no number".into(),
+        model,
+        start,
+        examples: Examples::new(vec![0.0, 0.0, 1.0, 0.5, 0.25, 2.0], vec![1, 0, 1], 2, 2).unwrap(),
+    }
+}
+
+/// Two positions that are nearly the same, whose gradients are opposite: of all that the norm is the sum of in terms of the positions'
+/// inner products nothing is left in 32-bit floats, but the gradient is 56,000 long.
+fn positions_that_cancel() -> Problem {
+    let model = model(json!({
+        "input": [2, 8],
+        "layers": [{"type": "dense", "units": 8}, {"type": "flatten"}, {"type": "dense", "units": 2}],
+        "loss": "softmax-cross-entropy"
+    }));
+    let mut start = vec![0.0; 64 + 8];
+    for position in [1000.0, -1000.0] {
+        start.extend([position, -position].repeat(8));
+    }
+    start.extend([0.0, 0.0]);
+    let example = |e: f32| [[1e6 + e; 8], [1e6; 8]].concat();
+    Problem {
+        name: "positions that cancel".into(),
+        model,
+        start,
+        examples: Examples::new(
+            [example(7.0), example(1.0), example(0.0)].concat(),
+            vec![0, 1, 0],
+            16,
+            2,
+        )
+        .unwrap(),
+    }
+}
+
+/// Three examples of every kind of layer, with weights as usual, large, so large that most numbers overflow, and of all sizes.
+fn every_layer() -> Vec<Problem> {
+    let changes: [(&str, fn(usize, f32) -> f32); 4] = [
+        ("as usual", |_, w| w),
+        ("large", |_, w| 1e5 * w),
+        ("overflowing", |_, w| 1e25 * w),
+        ("of all sizes", |at, w| w * 10f32.powi(at as i32 % 41 - 20)),
+    ];
+    let cases = cases();
+    let cases = cases.iter().filter(|case| !case.name.contains("dropout"));
+    let problem = |case: &Case, (what, change): (&str, fn(usize, f32) -> f32)| {
+        let (model, start, examples) = case.problem();
+        let few: Vec<usize> = (0..examples.len().min(3)).collect();
+        Problem {
+            name: format!("{}, {what}", case.name),
+            start: start.iter().enumerate().map(|(at, w)| change(at, *w)).collect(),
+            examples: some_of(&examples, &few),
+            model,
+        }
+    };
+    cases
+        .flat_map(|case| changes.map(|change| problem(case, change)))
+        .collect()
+}
+
+/// Many examples that are all much alike, whose clipped gradients make as long a sum as they can.
+fn alike(rows: usize) -> Problem {
+    let (model, _) = crate::training::problem(2, 48, 24, 10);
+    let noise = crate::noise(13, rows * 48);
+    let x = noise.iter().enumerate();
+    let x = x.map(|(at, x)| ((at % 48) as f32).sin() + 0.01 * x).collect();
+    Problem {
+        name: format!("{rows} alike"),
+        start: model.initial_parameters(5),
+        examples: Examples::new(x, vec![3; rows], 48, 10).unwrap(),
+        model,
+    }
+}
+
+const CLIP: f32 = 0.5;
+
+/// What one step without noise makes of a lot, in whole grid steps: read from a momentum that began at 0, which is the gradient whatever
+/// the weights are.
+async fn sum(problem: &Problem, lot: &[u32], device: &Device) -> Vec<i64> {
+    let spec: TrainSpec = serde_json::from_value(json!({
+        "epochs": 1, "batch_size": 1, "clip_examples_l2": CLIP,
+        "optimizer": {"type": "sgd", "learning_rate": 1e-6, "momentum": 0.5}
+    }))
+    .unwrap();
+    let steps = PrivateSteps {
+        steps_per_epoch: 1,
+        grid_step: ExampleNoise::grid_step(CLIP),
+        bound_squared: bound_squared(problem),
+    };
+    let mut script = Script::new(&[lot], Vec::new());
+    let trained = Training::new(&problem.model, &problem.examples, &spec)
+        .run_private(&problem.start, steps, &mut script, device, &mut Unobserved)
+        .await;
+    let trained = trained.unwrap_or_else(|error| panic!("{} {lot:?}: {error}", problem.name));
+    // A power of two times whole numbers below 2²⁴: exact.
+    let whole = trained.optimizer.iter().map(|g| (g / steps.grid_step) as i64);
+    whole.collect()
+}
+
+fn bound_squared(problem: &Problem) -> u64 {
+    let noise = ExampleNoise::new(1.0, 0.5, problem.start.len()).unwrap();
+    noise.bound_squared()
+}
+
+/// What the whole of the guarantee hangs by, exactly: an example adds the same whole numbers to a sum whoever else is in the lot, and
+/// their squares add up to no more than the noise was made for.
+pub async fn whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound(device: &Device) {
+    let special = [norm_that_is_no_number(), positions_that_cancel(), alike(40)];
+    let (mut counted, mut left_out, mut longest) = (0, 0, 0.0_f64);
+    for problem in special.into_iter().chain(every_layer()) {
+        let name = &problem.name;
+        let n = problem.examples.len() as u32;
+        let mut own = Vec::new();
+        for index in 0..n {
+            own.push(sum(&problem, &[index], device).await);
+        }
+        for (index, whole) in own.iter().enumerate() {
+            let squared: i64 = whole.iter().map(|v| v * v).sum();
+            assert!(
+                squared as u64 <= bound_squared(&problem),
+                "{name} {index}: {squared}"
+            );
+            counted += usize::from(squared > 0);
+            left_out += usize::from(squared == 0);
+            longest = longest.max((squared as f64).sqrt() / ExampleNoise::CLIP_STEPS);
+        }
+        let all: Vec<u32> = (0..n).collect();
+        for lot in [&all[..], &all[1..], &all[..n as usize / 2]] {
+            let expected: Vec<i64> = (0..problem.start.len())
+                .map(|at| lot.iter().map(|&index| own[index as usize][at]).sum())
+                .collect();
+            let found = sum(&problem, lot, device).await;
+            assert!(found == expected, "{name} {lot:?}");
+        }
+    }
+    // Many are clipped to the very norm, and many have no gradient that is finite.
+    assert!(
+        longest > 0.999 && counted > 300 && left_out > 50,
+        "{longest} {counted} {left_out}"
+    );
+}
+
+/// Without noise, too, a norm that 32-bit floats cannot tell is never taken for a short one: the gradient is clipped, or is no number either.
+pub async fn a_gradient_that_is_no_number_is_never_taken_for_short(device: &Device) {
+    let Problem {
+        model,
+        start,
+        examples,
+        ..
+    } = norm_that_is_no_number();
+    let spec: TrainSpec = serde_json::from_value(json!({
+        "epochs": 1, "batch_size": 1, "clip_examples_l2": CLIP,
+        "optimizer": {"type": "sgd", "learning_rate": 1e-6, "momentum": 0.5}
+    }))
+    .unwrap();
+    let one = some_of(&examples, &[0]);
+    // It is not clipped already: without a clip norm the gradient is beyond all measure.
+    let (_, gradient) = model.loss_and_gradient(&start, &one).unwrap();
+    assert!(gradient.iter().any(|g| g.abs() > 1e19));
+    let trained = Training::new(&model, &one, &spec)
+        .run(&start, device, &mut Unobserved)
+        .await
+        .unwrap();
+    let squared: f64 = trained.optimizer.iter().map(|g| f64::from(*g).powi(2)).sum();
+    assert!(
+        squared.is_nan() || squared.sqrt() <= f64::from(CLIP) * 1.01,
+        "{squared}"
+    );
+}
