@@ -20,7 +20,7 @@ use crate::{
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
     snapshot::{Numbered, Snapshot},
-    store::{Changes, Mark, News, Store, StoreError, Turn},
+    store::{Changes, Mark, News, Stage, Store, StoreError, Turn},
 };
 
 #[cfg(test)]
@@ -121,10 +121,14 @@ pub struct Actor {
     clock: Arc<dyn Clock>,
     /// None after the store failed: what is on disk then is not known until it is read.
     live: Option<Live>,
-    /// The store's version of the task that `live` is.
-    version: u64,
-    /// Whether another relay has made a later one.
+    /// Where the task of the store stood that `live` is.
+    stage: Stage,
+    /// Whether another relay has brought it further, or may have.
     behind: bool,
+    /// Whether another relay runs the task under another manifest: then this one asks the store again only from time to time.
+    outdated: bool,
+    /// How far the clock that all relays of the store go by is ahead of this machine's, in milliseconds.
+    ahead_ms: i64,
     /// When the store was last looked at.
     looked_ms: u64,
     evaluation: Option<mpsc::Sender<RoundMetrics>>,
@@ -150,15 +154,18 @@ impl Actor {
     ) -> Result<(Self, Outlook), OpenError> {
         let mut turn = store.turn(&config.manifest.task)?;
         let mut changes = Changes::default();
-        let live = Live::open(&config, &*store, &mut *turn, clock.now_ms(), &mut changes)?;
-        let mut version = turn.version();
+        let ahead_ms = ahead_ms(turn.now_ms(), clock.now_ms());
+        let now_ms = clock.now_ms().saturating_add_signed(ahead_ms);
+        let live = Live::open(&config, &mut *turn, now_ms, &mut changes)?;
+        let mut stage = turn.stage();
         if changes.is_empty() {
             drop(turn);
         } else {
-            version = turn.commit(&changes)?;
+            stage = turn.commit(&changes)?;
         }
         let history = store.rounds(&config.manifest.task)?;
-        let first = Snapshot::new(&config, &live, &history)?;
+        let mut first = Snapshot::new(&config, &live, &history)?;
+        first.ahead_ms = ahead_ms;
         if let Some(evaluation) = &evaluation {
             for metrics in history.iter().filter(|metrics| metrics.accuracy.is_none()) {
                 let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
@@ -177,8 +184,10 @@ impl Actor {
             store,
             clock,
             live: Some(live),
-            version,
-            behind: false,
+            stage,
+            behind: true, // nobody listened since the turn above
+            outdated: false,
+            ahead_ms,
             looked_ms: 0,
             evaluation,
             snapshot,
@@ -217,7 +226,7 @@ impl Actor {
             let came = batch.len();
             batch.retain(|command| match command {
                 Command::Look(version) => {
-                    self.behind |= *version > self.version;
+                    self.behind |= *version > self.stage.version;
                     false
                 }
                 _ => true,
@@ -234,7 +243,7 @@ impl Actor {
 
     /// How long nothing has to be done if nothing comes.
     fn patience(&self) -> Duration {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms();
         let Some(live) = &self.live else {
             let again_ms = self.looked_ms.saturating_add(RETRY_MS);
             return Duration::from_millis(again_ms.saturating_sub(now_ms));
@@ -253,42 +262,57 @@ impl Actor {
         Duration::from_millis(wait_ms)
     }
 
+    /// The time by the clock that all relays of the store go by.
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms().saturating_add_signed(self.ahead_ms)
+    }
+
     /// Applies a batch, commits it, announces, answers: a client that asks again after its answer must not be told less.
     fn turn(&mut self, batch: Vec<Command>) {
-        let now_ms = self.clock.now_ms();
         let (config, store) = (self.config.clone(), self.store.clone());
         let task = &config.manifest.task;
-        self.looked_ms = now_ms;
+        if self.outdated && !self.patience().is_zero() {
+            batch
+                .into_iter()
+                .for_each(|command| Answer::failed(command).send(false));
+            return;
+        }
+        self.looked_ms = self.now_ms();
         self.untold |= self.live.is_none();
         let (mut live, turn, theirs) = match self.begin(&config, &*store) {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(%task, %error, "the store cannot be read; trying again");
                 self.healthy.store(false, Ordering::Relaxed);
+                self.outdated = matches!(error, OpenError::OtherManifest(_));
                 batch
                     .into_iter()
                     .for_each(|command| Answer::failed(command).send(false));
                 return;
             }
         };
+        self.outdated = false;
+        self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
+        let now_ms = self.now_ms(); // after the wait for others' turns
+        self.looked_ms = now_ms;
         let mut changes = Changes::default();
         live.tick(&config, now_ms, &mut changes);
         let answers: Vec<Answer> = batch
             .into_iter()
             .map(|command| live.apply(&config, command, now_ms, &mut changes))
             .collect();
-        let version = if changes.is_empty() {
-            Ok(turn.version())
+        let stage = if changes.is_empty() {
+            Ok(turn.stage())
         } else {
             live.complete(&mut changes);
             turn.commit(&changes)
         };
-        let committed = version.is_ok();
+        let committed = stage.is_ok();
         self.healthy.store(committed, Ordering::Relaxed);
-        match version {
-            Ok(version) => {
+        match stage {
+            Ok(stage) => {
                 self.announce(&live, theirs, &changes.rounds, now_ms);
-                (self.live, self.version, self.behind) = (Some(live), version, false);
+                (self.live, self.stage, self.behind) = (Some(live), stage, false);
             }
             // `live` holds what may not be on disk: it is dropped, and read again.
             Err(error) => {
@@ -304,15 +328,26 @@ impl Actor {
         let mut turn = store.turn(&config.manifest.task)?;
         let mut theirs = Vec::new();
         let live = match known {
-            Some(live) if turn.version() == self.version => live,
+            Some(live) if turn.stage() == self.stage => live,
             Some(mut live) => {
-                let (version, round) = (self.version, live.rounds.round());
-                let News { saved, rounds } = turn.news(Mark { version, round })?;
-                live.catch_up(config, store, &saved)?;
-                theirs = rounds;
-                live
+                let (stage, round) = (self.stage, live.rounds.round());
+                match turn.news(Mark { stage, round })? {
+                    Some(News { saved, rounds }) => {
+                        live.catch_up(config, &mut *turn, &saved)?;
+                        theirs = rounds;
+                        live
+                    }
+                    None => {
+                        tracing::warn!(
+                            task = %config.manifest.task,
+                            "the store does not know what this relay saw last (was it put back to an older state?); reading it again"
+                        );
+                        self.untold = true;
+                        Live::reopen(config, &mut *turn)?
+                    }
+                }
             }
-            None => Live::reopen(config, store, &mut *turn)?,
+            None => Live::reopen(config, &mut *turn)?,
         };
         Ok((live, turn, theirs))
     }
@@ -327,7 +362,7 @@ impl Actor {
         let mut rounds = theirs;
         rounds.extend_from_slice(ours);
         if self.untold {
-            match self.missed(&rounds) {
+            match self.missed(live, &rounds) {
                 Ok(missed) => {
                     rounds.splice(..0, missed);
                     self.untold = false;
@@ -343,9 +378,10 @@ impl Actor {
         let opened = news.iter().any(|event| matches!(event, Event::Published(_)));
         let seq = self.snapshot.borrow().seq;
         let mut next = self.snapshot.borrow().after(live, &news);
+        next.ahead_ms = self.ahead_ms;
         self.unannounced |= next.differs(&self.snapshot.borrow());
         if self.unannounced && (opened || now_ms.saturating_sub(self.announced_ms) >= ANNOUNCE_EVERY_MS) {
-            news.push(Event::Round(next.state(now_ms)));
+            news.push(Event::Round(next.state(self.clock.now_ms())));
             (self.unannounced, self.announced_ms) = (false, now_ms);
         }
         next.seq = seq + news.len() as u64;
@@ -359,8 +395,20 @@ impl Actor {
 impl Actor {
     /// What a commit published although it was thought to have failed: rounds, and figures, that readers do not know. A model
     /// whose figures were lost with such a commit is evaluated again.
-    fn missed(&self, announced: &[RoundMetrics]) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn missed(&self, live: &Live, announced: &[RoundMetrics]) -> Result<Vec<RoundMetrics>, StoreError> {
         let history = self.store.rounds(&self.config.manifest.task)?;
+        let known = self.snapshot.borrow().newest.clone();
+        let is_known = |metrics: &RoundMetrics| (metrics.round, metrics.model) == (known.round, known.model);
+        if !history.iter().any(is_known) {
+            // The store was put back: readers know a round that is none any more.
+            match Snapshot::new(&self.config, live, &history) {
+                Ok(mut before) => self.snapshot.send_modify(|snapshot| {
+                    (before.seq, before.ahead_ms) = (snapshot.seq, snapshot.ahead_ms);
+                    *snapshot = before;
+                }),
+                Err(error) => return Err(StoreError(error.to_string())),
+            }
+        }
         let snapshot = self.snapshot.borrow();
         let evaluated = snapshot.evaluated.as_ref().map(|metrics| metrics.round);
         let mut missed = Vec::new();
@@ -378,6 +426,13 @@ impl Actor {
         }
         Ok(missed)
     }
+}
+
+/// How far `theirs` is ahead of `ours`, in milliseconds; not at all where there is no clock but ours.
+fn ahead_ms(theirs: Option<u64>, ours: u64) -> i64 {
+    theirs.map_or(0, |theirs| {
+        theirs.cast_signed().saturating_sub(ours.cast_signed())
+    })
 }
 
 /// A task in its turn, and rounds that other relays published.

@@ -12,7 +12,7 @@ use crate::{
     aggregate::PartialSum,
     gather::{self, Gathered},
     round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
-    store::{Changes, Saved, Store, StoreError, Turn},
+    store::{Changes, Saved, StoreError, Turn},
     strategy::{Memory, Strategy},
     task_file::Task,
 };
@@ -95,14 +95,39 @@ impl TaskConfig {
     }
 
     /// Whether the task is still under this relay's manifest.
-    fn check_manifest(&self, saved: &Saved) -> Result<(), OpenError> {
-        if saved.manifest.as_bytes() == self.manifest_json {
+    fn check_manifest(&self, in_force: &str) -> Result<(), OpenError> {
+        if in_force.as_bytes() == self.manifest_json {
             Ok(())
         } else {
-            Err(OpenError::OtherManifest(ContentHash::of(
-                saved.manifest.as_bytes(),
-            )))
+            Err(OpenError::OtherManifest(ContentHash::of(in_force.as_bytes())))
         }
+    }
+
+    /// Whether a store that takes values of at most `most` bytes takes all that the task will have.
+    fn check_sizes(&self, most: Option<u64>) -> Result<(), OpenError> {
+        const MODEL_HEADER: u64 = 1 << 20; // far more than the names and shapes of the largest model take
+        let Some(most) = most else { return Ok(()) };
+        let parameters = self.manifest.parameters as usize;
+        let rule = &self.strategy.aggregation;
+        let (sum, update) = if rule.needs_updates() {
+            (0, self.coordinates())
+        } else {
+            (gather::sum_width(rule, parameters), 0)
+        };
+        for (what, bytes) in [
+            ("the sum of a round", 8 * sum as u64),
+            ("an update", 4 * update as u64),
+            ("a model", 4 * parameters as u64 + MODEL_HEADER),
+            (
+                "what the strategy remembers",
+                4 * self.strategy.fresh(parameters).values.len() as u64,
+            ),
+        ] {
+            if bytes > most {
+                return Err(OpenError::TooLarge { what, bytes, most });
+            }
+        }
+        Ok(())
     }
 
     const fn rules(&self) -> Rules {
@@ -149,6 +174,18 @@ pub enum OpenError {
         /// Updates that the round holds.
         received: u32,
     },
+    /// The store takes no value as large as one of the task's.
+    #[error(
+        "{what} of this task takes {bytes} bytes, and the store takes {most} at most: use a file, or a smaller model"
+    )]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// The most.
+        most: u64,
+    },
     /// Another relay that shares the store runs the task under another manifest.
     #[error(
         "another relay has brought this task under the manifest {0}: start this one again with the same task file"
@@ -175,13 +212,13 @@ impl Live {
     /// [`OpenError`]
     pub fn open(
         config: &TaskConfig,
-        store: &dyn Store,
         turn: &mut dyn Turn,
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
+        config.check_sizes(turn.most_bytes())?;
         match turn.load()? {
-            Some(saved) => Self::resume(config, store, &saved, changes),
+            Some(saved) => Self::resume(config, turn, &saved, changes),
             None => {
                 let (live, first) = Self::first(config, now_ms)?;
                 *changes = first;
@@ -194,10 +231,13 @@ impl Live {
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn reopen(config: &TaskConfig, store: &dyn Store, turn: &mut dyn Turn) -> Result<Self, OpenError> {
+    pub fn reopen(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Self, OpenError> {
+        if let Some(manifest) = turn.manifest()? {
+            config.check_manifest(&manifest)?; // before all that would be read for nothing
+        }
         let saved = turn.load()?.ok_or_else(|| damaged("the task is gone"))?;
-        config.check_manifest(&saved)?;
-        Self::resume(config, store, &saved, &mut Changes::default())
+        config.check_manifest(&saved.manifest)?;
+        Self::resume(config, turn, &saved, &mut Changes::default())
     }
 
     /// Takes over what another relay did, as its store tells it.
@@ -207,16 +247,16 @@ impl Live {
     pub fn catch_up(
         &mut self,
         config: &TaskConfig,
-        store: &dyn Store,
+        turn: &mut dyn Turn,
         saved: &Saved,
     ) -> Result<(), OpenError> {
-        config.check_manifest(saved)?;
+        config.check_manifest(&saved.manifest)?;
         let opened = saved.head.round != self.rounds.round();
         let (check_ins, counted) = (saved.check_ins.iter(), saved.counted.iter());
         self.rounds
             .catch_up(&saved.head, check_ins.copied(), counted.copied());
         if opened {
-            self.parameters = parameters(config, store, &self.rounds)?;
+            self.parameters = parameters(config, turn, &self.rounds)?;
             self.memory = config
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
@@ -266,7 +306,7 @@ impl Live {
 
     fn resume(
         config: &TaskConfig,
-        store: &dyn Store,
+        turn: &mut dyn Turn,
         saved: &Saved,
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
@@ -298,7 +338,7 @@ impl Live {
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
-        let parameters = parameters(config, store, &rounds)?;
+        let parameters = parameters(config, turn, &rounds)?;
         let mut updates = Gathered::none(&config.strategy.aggregation, parameters.len());
         gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
@@ -316,7 +356,16 @@ impl Live {
 
     /// Lets time pass.
     pub fn tick(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
-        match self.rounds.tick(now_ms) {
+        let forgot = self.rounds.forgot();
+        let due = self.rounds.tick(now_ms);
+        if self.rounds.forgot() != forgot {
+            changes.forgotten = Some(self.rounds.round());
+            let open = self.rounds.round();
+            changes
+                .check_ins
+                .retain(|(round, client)| *round != open || self.rounds.has_reported(client));
+        }
+        match due {
             Due::Nothing => {}
             Due::Publish => self.publish(config, now_ms, changes),
             Due::Extended | Due::Lapsed => changes.head = Some(self.rounds.head()),
@@ -499,10 +548,10 @@ impl Live {
 }
 
 /// The newest parameters, `[d]`.
-fn parameters(config: &TaskConfig, store: &dyn Store, rounds: &Rounds) -> Result<Vec<f32>, OpenError> {
+fn parameters(config: &TaskConfig, turn: &mut dyn Turn, rounds: &Rounds) -> Result<Vec<f32>, OpenError> {
     let model = rounds.model();
-    let bytes = store
-        .model(&config.manifest.task, &model)?
+    let bytes = turn
+        .model(&model)?
         .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
     config.model.from_safetensors(&bytes).map_err(damaged)
 }

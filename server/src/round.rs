@@ -88,6 +88,8 @@ pub struct Rounds {
     span: Option<Span>,
     bytes_up: u64,
     paused: bool,
+    /// How often the open round has forgotten check-ins.
+    forgot: u32,
     checked_in: BTreeSet<ClientId>,
     reported: BTreeSet<ClientId>,
     counted: HashMap<UpdateId, Counted>,
@@ -113,9 +115,16 @@ pub struct Head {
     /// Whether no more clients are let in.
     #[serde(default)]
     pub paused: bool,
+    /// How often the open round has forgotten the check-ins of those that had not reported, to make room for others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forgot: u32,
     /// Models of the rounds before, the newest first, from which an update may still start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<ContentHash>,
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Head {
@@ -134,6 +143,7 @@ impl Rounds {
             span: None,
             bytes_up: 0,
             paused: false,
+            forgot: 0,
             earlier: Vec::new(),
         };
         Self::resume(rules, &head, [], [])
@@ -153,6 +163,7 @@ impl Rounds {
             span: head.span,
             bytes_up: head.bytes_up,
             paused: head.paused,
+            forgot: head.forgot,
             checked_in: BTreeSet::new(),
             reported: BTreeSet::new(),
             counted: HashMap::new(),
@@ -161,6 +172,10 @@ impl Rounds {
             last_report: HashMap::new(),
         };
         rounds.catch_up(head, checked_in, counted);
+        if rounds.span.is_none() && rounds.checked_in.len() >= MAX_CHECK_INS {
+            let reported = &rounds.reported;
+            rounds.checked_in.retain(|client| reported.contains(client)); // earlier relays left check-ins in the store that they had forgotten
+        }
         rounds
     }
 
@@ -172,13 +187,15 @@ impl Rounds {
         checked_in: impl IntoIterator<Item = (u64, ClientId)>,
         counted: impl IntoIterator<Item = Counted>,
     ) {
+        let mut doubtful = BTreeSet::new();
         if head.round != self.round {
             self.leave_check_ins();
             self.reported.clear();
-        } else if head.span != self.span && self.checked_in.len() >= MAX_CHECK_INS {
-            self.checked_in = self.reported.clone(); // as the other one did when it began the span again
+        } else if head.forgot != self.forgot {
+            doubtful = std::mem::take(&mut self.checked_in);
         }
         self.round = head.round;
+        self.forgot = head.forgot;
         self.model = head.model;
         self.span = head.span;
         self.bytes_up = head.bytes_up;
@@ -198,7 +215,16 @@ impl Rounds {
             }
             self.remember(entry);
         }
+        // Whoever had not reported when the other one forgot check-ins, and is in again, is among the new ones.
+        doubtful.retain(|client| self.reported.contains(client));
+        self.checked_in.append(&mut doubtful);
         self.forget();
+    }
+
+    /// Forgets those that checked in and did not report: they have had their span.
+    fn make_room(&mut self) {
+        self.checked_in.retain(|client| self.reported.contains(client));
+        self.forgot = self.forgot.saturating_add(1);
     }
 
     /// Another round is about to open: those that checked in to this one may report to it.
@@ -235,6 +261,7 @@ impl Rounds {
             span: self.span,
             bytes_up: self.bytes_up,
             paused: self.paused,
+            forgot: self.forgot,
             earlier: self.earlier.clone(),
         }
     }
@@ -262,6 +289,16 @@ impl Rounds {
     /// Updates counted in the open round.
     pub fn received(&self) -> u32 {
         self.reported.len() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// Whether the open round counts an update of this client.
+    pub fn has_reported(&self, client: &ClientId) -> bool {
+        self.reported.contains(client)
+    }
+
+    /// How often the open round has forgotten the check-ins of those that had not reported.
+    pub const fn forgot(&self) -> u32 {
+        self.forgot
     }
 
     /// Whether no more clients are let in.
@@ -301,7 +338,7 @@ impl Rounds {
             return Due::Publish;
         }
         if self.checked_in.len() >= MAX_CHECK_INS {
-            self.checked_in = self.reported.clone(); // the rest have had their span: make room
+            self.make_room();
         }
         if self.reported.is_empty() {
             self.span = None;
@@ -465,6 +502,7 @@ impl Rounds {
         self.round += 1;
         self.model = model;
         self.span = None;
+        self.forgot = 0;
         self.bytes_up = 0;
         self.reported.clear();
         self.forget();

@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub newest: RoundMetrics,
     /// The newest round with figures.
     pub evaluated: Option<RoundMetrics>,
+    /// How far the clock that the round goes by is ahead of this machine's, in milliseconds.
+    pub ahead_ms: i64,
     task: TaskId,
     manifest: ContentHash,
     round: u64,
@@ -53,6 +55,7 @@ impl Snapshot {
             seq: 0,
             newest,
             evaluated,
+            ahead_ms: 0,
             task: config.manifest.task.clone(),
             manifest: config.manifest_hash,
             round: 0,
@@ -110,8 +113,9 @@ impl Snapshot {
         round(self) != round(other)
     }
 
-    /// The state of the round at `now_ms`.
+    /// The state of the round at `now_ms` by this machine's clock.
     pub fn state(&self, now_ms: u64) -> RoundState {
+        let now_ms = now_ms.saturating_add_signed(self.ahead_ms);
         RoundState {
             task: self.task.clone(),
             round: self.round,

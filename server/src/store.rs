@@ -44,6 +44,8 @@ pub struct Changes {
     pub updates: Vec<(UpdateId, Vec<i32>)>,
     /// What the strategy remembers, as of the newest model.
     pub memory: Option<Memory>,
+    /// A round whose check-ins of earlier commits are forgotten, but for those of clients that it counts.
+    pub forgotten: Option<u64>,
     /// New check-ins, with their round.
     pub check_ins: Vec<(u64, ClientId)>,
     /// Updates that the sum now counts.
@@ -137,10 +139,45 @@ pub trait Store: Send + Sync + 'static {
 /// Is told a version.
 pub type Told = Box<dyn Fn(u64) + Send + Sync>;
 
+/// Where a task stands: after which commit. Every commit makes the next version, and a nonce by which it is told from every other
+/// commit of that version: a database that was put back to an older state and went on from there counts the same versions again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stage {
+    /// Counts commits.
+    pub version: u64,
+    /// Random.
+    pub nonce: u64,
+}
+
 /// A hold on one task, see [`Store::turn`].
 pub trait Turn {
-    /// The task's version: every commit makes the next one. It stays 0 where there is nobody else.
-    fn version(&self) -> u64;
+    /// Where the task stands. It stays the same where there is nobody else.
+    fn stage(&self) -> Stage;
+
+    /// The time by the clock that all who share the store go by, in Unix milliseconds, as of the turn's beginning; none where
+    /// there is nobody else.
+    fn now_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// The most bytes that one value may have (a model, a sum, one kept update, what a strategy remembers); none for any number.
+    fn most_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// The manifest in force, as its JSON; none where there is nobody else who could have changed it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn manifest(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
+    /// As [`Store::model`], of the turn's task.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn model(&mut self, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// As [`Store::load`].
     ///
@@ -148,24 +185,25 @@ pub trait Turn {
     /// [`StoreError`]
     fn load(&mut self) -> Result<Option<Saved>, StoreError>;
 
-    /// What changed since `mark`. Only asked where the version is another.
+    /// What changed since `mark`. None where the task has not come to where it stands from there, or so long ago that this is no
+    /// longer known: it has to be loaded again. Only asked where the stage is another.
     ///
     /// # Errors
     /// [`StoreError`]
-    fn news(&mut self, mark: Mark) -> Result<News, StoreError>;
+    fn news(&mut self, mark: Mark) -> Result<Option<News>, StoreError>;
 
-    /// As [`Store::commit`]; returns the version that this made.
+    /// As [`Store::commit`]; returns the stage that this made.
     ///
     /// # Errors
     /// [`StoreError`]; the changes may or may not have been written.
-    fn commit(self: Box<Self>, changes: &Changes) -> Result<u64, StoreError>;
+    fn commit(self: Box<Self>, changes: &Changes) -> Result<Stage, StoreError>;
 }
 
 /// How much of a task a relay knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// The version that it has seen.
-    pub version: u64,
+    /// The stage that it has seen.
+    pub stage: Stage,
     /// The round that was open then.
     pub round: u64,
 }
@@ -187,25 +225,25 @@ struct Alone<'a, S: ?Sized> {
 }
 
 impl<S: Store + ?Sized> Turn for Alone<'_, S> {
-    fn version(&self) -> u64 {
-        0
+    fn stage(&self) -> Stage {
+        Stage::default()
+    }
+
+    fn model(&mut self, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.model(self.task, model)
     }
 
     fn load(&mut self) -> Result<Option<Saved>, StoreError> {
         self.store.load(self.task)
     }
 
-    fn news(&mut self, _mark: Mark) -> Result<News, StoreError> {
-        let saved = self.load()?;
-        Ok(News {
-            saved: saved.ok_or_else(|| StoreError("the task is gone".into()))?,
-            rounds: self.store.rounds(self.task)?,
-        })
+    fn news(&mut self, _mark: Mark) -> Result<Option<News>, StoreError> {
+        Ok(None)
     }
 
-    fn commit(self: Box<Self>, changes: &Changes) -> Result<u64, StoreError> {
+    fn commit(self: Box<Self>, changes: &Changes) -> Result<Stage, StoreError> {
         self.store.commit(self.task, changes)?;
-        Ok(0)
+        Ok(Stage::default())
     }
 }
 

@@ -239,6 +239,42 @@ fn strangers_cannot_fill_a_round_for_good() {
 }
 
 #[test]
+fn whoever_follows_forgets_the_same_check_ins() {
+    let mut rounds = rounds();
+    let stranger = |number: usize| ClientId::from_bytes((number as u128).to_le_bytes());
+    let let_in = |rounds: &mut Rounds, client: ClientId| {
+        rounds.check_in(&CheckIn { client, ..ask(0) }, 0).unwrap();
+    };
+    let_in(&mut rounds, client(0xfe));
+    for number in 0..60_000 {
+        let_in(&mut rounds, stranger(number));
+    }
+    // It does not see the last of them, as the store has forgotten them before it looks.
+    let mut follower = rounds.clone();
+    for number in 60_000..MAX_CHECK_INS - 1 {
+        let_in(&mut rounds, stranger(number));
+    }
+    let reported = rounds.count(&claim(&rounds, 0xfe), 0);
+    assert_eq!(rounds.tick(MINUTE), Due::Extended);
+    let_in(&mut rounds, client(0xfd));
+    let_in(&mut rounds, stranger(1));
+    let new = [client(0xfd), stranger(1)].map(|client| (1, client));
+    follower.catch_up(&rounds.head(), new, [reported]);
+    assert_eq!((rounds.checked_in(), follower.checked_in()), (3, 3));
+    for (client, is_in) in [(0xfd, true), (0xfc, false)] {
+        assert_eq!(follower.judge(&claim(&rounds, client)).is_ok(), is_in);
+    }
+}
+
+#[test]
+fn a_store_full_of_check_ins_that_were_forgotten_is_no_full_round() {
+    let left = (0..MAX_CHECK_INS as u128).map(|number| (1, ClientId::from_bytes(number.to_le_bytes())));
+    let idle = rounds();
+    let mut rounds = Rounds::resume(idle.rules, &idle.head(), left, []);
+    assert!(rounds.check_in(&ask(0xfe), 0).is_ok());
+}
+
+#[test]
 fn a_clock_that_runs_backwards_breaks_nothing() {
     let mut rounds = rounds();
     report(&mut rounds, 1, 10 * MINUTE);

@@ -241,14 +241,22 @@ fn apply(
     changes: &Changes,
     keep_models: u64,
 ) -> Result<(), StoreError> {
-    let mut check_ins = write.open_table(CHECK_INS)?;
-    for (round, client) in &changes.check_ins {
-        check_ins.insert((task, *round, client.as_bytes()), ())?;
-    }
     let mut counted = write.open_table(COUNTED)?;
     for entry in &changes.counted {
         let key = (task, entry.round, entry.update.as_bytes());
         counted.insert(key, (entry.client.as_bytes(), entry.digest.as_bytes()))?;
+    }
+    let mut check_ins = write.open_table(CHECK_INS)?;
+    if let Some(round) = changes.forgotten {
+        let of_round = (task, round, &LEAST_ID)..(task, round.saturating_add(1), &LEAST_ID);
+        let mut reported = HashSet::new();
+        for entry in counted.range(of_round.clone())? {
+            reported.insert(*entry?.1.value().0);
+        }
+        check_ins.retain_in(of_round, |(_, _, client), ()| reported.contains(client))?;
+    }
+    for (round, client) in &changes.check_ins {
+        check_ins.insert((task, *round, client.as_bytes()), ())?;
     }
     let mut models = write.open_table(MODELS)?;
     for (hash, bytes) in &changes.models {

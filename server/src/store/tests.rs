@@ -15,6 +15,7 @@ fn head(round: u64) -> Head {
         }),
         bytes_up: 3,
         paused: false,
+        forgot: 0,
         earlier: Vec::new(),
     }
 }
@@ -147,6 +148,26 @@ fn a_new_round_drops_the_sum_the_updates_the_check_ins_and_what_is_forgotten() {
     store.commit(&task, &opening(66)).unwrap();
     let saved = store.load(&task).unwrap().unwrap();
     assert_eq!((saved.check_ins.len(), saved.counted), (0, vec![counted(2)]));
+}
+
+#[test]
+fn forgotten_check_ins_are_gone_but_for_those_of_clients_that_reported() {
+    let (store, task, _folder) = open();
+    let client = |number| ClientId::from_bytes([number; 16]);
+    let first = Changes {
+        check_ins: vec![(1, client(1)), (1, client(9)), (2, client(1))],
+        ..opening(1)
+    };
+    store.commit(&task, &first).unwrap();
+    let second = Changes {
+        counted: vec![counted(1)], // of client 9
+        forgotten: Some(1),
+        check_ins: vec![(1, client(4))],
+        ..Changes::default()
+    };
+    store.commit(&task, &second).unwrap();
+    let left = store.load(&task).unwrap().unwrap().check_ins;
+    assert_eq!(left, [(1, client(4)), (1, client(9))]);
 }
 
 /// A commit that publishes `round` with the model of `bytes`, and opens the next.

@@ -145,6 +145,11 @@ impl Database {
         format!("postgres://unsaid@127.0.0.1:{}/postgres", self.port)
     }
 
+    #[allow(dead_code)] // not used by the example that has this file, too
+    pub fn socket(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     /// By the name that its certificate is for.
     pub fn address_by_name(&self) -> String {
         format!("postgres://unsaid@localhost:{}/postgres", self.port)

@@ -29,6 +29,8 @@ pub struct Load {
     pub addresses: RwLock<Vec<String>>,
     /// Rounds and ids of updates that were acknowledged.
     pub acknowledged: Mutex<BTreeSet<(u64, UpdateId)>>,
+    /// Updates that were counted although their answer was lost.
+    pub duplicates: AtomicU64,
     /// The manifest, which no kill changes.
     pub manifest: ContentHash,
     /// The last round that clients take part in.
@@ -40,6 +42,7 @@ impl Load {
         Arc::new(Self {
             addresses: RwLock::new(addresses),
             acknowledged: Mutex::default(),
+            duplicates: AtomicU64::new(0),
             manifest,
             last: AtomicU64::new(u64::MAX),
         })
@@ -80,6 +83,8 @@ impl Load {
                 match self.api(&mut rng).try_send(bytes.clone()).await {
                     Ok(Ok(reply)) => {
                         assert_eq!((reply.round, reply.update), (round, frame.update));
+                        self.duplicates
+                            .fetch_add(reply.duplicate.into(), Ordering::SeqCst);
                         self.acknowledged.lock().unwrap().insert((round, frame.update));
                         break;
                     }

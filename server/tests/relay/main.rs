@@ -11,6 +11,8 @@ mod faults;
 mod harness;
 mod kill;
 mod load;
+#[cfg(target_os = "linux")]
+mod mishaps;
 mod operating;
 #[cfg(target_os = "linux")]
 mod postgres;
@@ -19,3 +21,5 @@ mod rounds;
 mod serving;
 mod strategies;
 mod updates;
+#[cfg(target_os = "linux")]
+mod wire;

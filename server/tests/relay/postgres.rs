@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,16 +16,19 @@ use unsaid_relay::{
     strategy::Memory,
 };
 
-use crate::{database::Database, events::Events, harness::*, load::*, program::*};
+use crate::{database::Database, events::Events, harness::*, load::*, program::*, wire::Wire};
 
 /// Opened on a thread of its own, as the program does: here a runtime runs already.
-async fn open(address: String, authority: Option<std::path::PathBuf>) -> Result<Arc<PostgresStore>, String> {
+pub async fn open(
+    address: String,
+    authority: Option<std::path::PathBuf>,
+) -> Result<Arc<PostgresStore>, String> {
     let open = move || PostgresStore::open(&address, authority.as_deref());
     let opened = tokio::task::spawn_blocking(open).await.unwrap();
     opened.map(Arc::new).map_err(|error| error.to_string())
 }
 
-async fn relay(database: &Database, overrides: &[&str]) -> TestRelay {
+pub async fn relay(database: &Database, overrides: &[&str]) -> TestRelay {
     let store = open(database.address(), None).await.unwrap();
     TestRelay::over(store, overrides, RelayOptions::default()).await
 }
@@ -45,13 +48,22 @@ fn start(folder: &Path, address: &str, server: Server) -> Program {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_update_is_counted_once_whichever_of_three_relays_is_killed() {
-    let Some(database) = Database::start() else { return };
+    tokio::time::timeout(Duration::from_secs(240), kill_while_clients_report())
+        .await
+        .expect("it ends");
+}
+
+/// Relays are killed, and stopped for a while; answers to commits are lost on the way to one of them; the database is killed once.
+async fn kill_while_clients_report() {
+    let Some(mut database) = Database::start() else {
+        return;
+    };
     let folder = folder_with_task();
-    let address = database.address();
+    let wire = Wire::to(database.socket());
+    let addresses = [wire.address(), database.address(), database.address()];
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut relays: Vec<Program> = (0..3)
-        .map(|_| start(folder.path(), &address, Server::FedAdam))
-        .collect();
+    let start = |relay: usize| start(folder.path(), &addresses[relay], Server::FedAdam);
+    let mut relays: Vec<Program> = (0..3).map(start).collect();
     let state = relays[0].api().state().await;
     let first = relays[0].api().model(state.model).await;
     let addresses = relays.iter().map(|relay| relay.base.clone()).collect();
@@ -59,12 +71,22 @@ async fn every_acknowledged_update_is_counted_once_whichever_of_three_relays_is_
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|client| tokio::spawn(load.clone().client(client, 7)))
         .collect();
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
+        wire.lose_a_commits_answer();
         tokio::time::sleep(Duration::from_millis(rng.next_u64() % 120)).await;
+        let sleeper = rng.next_u64() as usize % relays.len();
+        relays[sleeper].signal("STOP");
+        tokio::time::sleep(Duration::from_millis(rng.next_u64() % 300)).await;
+        relays[sleeper].signal("CONT");
+        if kill == KILLS / 2 {
+            database.kill();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            database.resume();
+        }
         let victim = rng.next_u64() as usize % relays.len();
         relays[victim].child.kill().unwrap();
         tokio::time::sleep(Duration::from_millis(rng.next_u64() % 60)).await; // the others go on alone
-        relays[victim] = start(folder.path(), &address, Server::FedAdam);
+        relays[victim] = start(victim);
         load.addresses.write().unwrap()[victim] = relays[victim].base.clone();
     }
     let last = load.finish();
@@ -96,7 +118,19 @@ async fn every_acknowledged_update_is_counted_once_whichever_of_three_relays_is_
     assert_eq!(acknowledged.len(), last as usize * usize::from(CLIENTS));
     acknowledged.retain(|(round, _)| *round + REMEMBERED_ROUNDS > last);
     assert_eq!(counted, acknowledged);
-    eprintln!("{KILLS} kills, {last} rounds, {} updates", counted.len());
+    let (lost, duplicates) = (wire.lost(), load.duplicates.load(Ordering::SeqCst));
+    assert!(
+        lost > 0 && duplicates > 0,
+        "{lost} answers of the database were lost, {duplicates} updates sent again that were counted"
+    );
+    assert!(
+        last > u64::from(KILLS) / 4,
+        "{last} rounds: clients went on meanwhile"
+    );
+    eprintln!(
+        "{KILLS} kills, {lost} answers lost, {last} rounds, {} updates, {duplicates} of them sent again",
+        counted.len()
+    );
 }
 
 #[tokio::test]
@@ -274,11 +308,11 @@ async fn a_relay_with_an_older_task_file_counts_nothing_under_the_new_one() {
     assert_eq!(changed.api.get("/readyz").await.status(), 200);
 }
 
-fn task_id() -> TaskId {
+pub fn task_id() -> TaskId {
     "tiny".parse().unwrap()
 }
 
-fn head(round: u64) -> Head {
+pub fn head(round: u64) -> Head {
     Head {
         round,
         model: ContentHash::of(&round.to_le_bytes()),
@@ -288,11 +322,12 @@ fn head(round: u64) -> Head {
         }),
         bytes_up: 3,
         paused: true,
+        forgot: 0,
         earlier: Vec::new(),
     }
 }
 
-fn opening(round: u64) -> Changes {
+pub fn opening(round: u64) -> Changes {
     Changes {
         head: Some(head(round)),
         models: vec![(head(round).model, round.to_le_bytes().to_vec())],
@@ -300,7 +335,7 @@ fn opening(round: u64) -> Changes {
     }
 }
 
-fn counted(round: u64, number: u8) -> Counted {
+pub fn counted(round: u64, number: u8) -> Counted {
     Counted {
         update: update_id(round, number),
         round,
@@ -350,6 +385,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
     assert_eq!(two.load(&"another".parse().unwrap()).unwrap(), None);
 
     // What is new since a version, and no more.
+    let first_stage = two.turn(&task).unwrap().stage();
     let second = Changes {
         check_ins: vec![(1, client_id(3))],
         counted: vec![counted(1, 2)],
@@ -359,8 +395,12 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
     };
     one.commit(&task, &second).unwrap();
     let mut turn = two.turn(&task).unwrap();
-    assert_eq!(turn.version(), 2);
-    let news = turn.news(Mark { version: 1, round: 1 }).unwrap().saved;
+    assert_eq!(turn.stage().version, 2);
+    let mark = Mark {
+        stage: first_stage,
+        round: 1,
+    };
+    let news = turn.news(mark).unwrap().expect("it follows").saved;
     assert_eq!(
         (news.check_ins, news.counted),
         (vec![(1, client_id(3))], vec![counted(1, 2)])
@@ -436,11 +476,11 @@ async fn a_turn_waits_for_the_one_before_it() {
         move || {
             let task = task_id();
             let turn = two.turn(&task).unwrap();
-            order.lock().unwrap().push(("second", turn.version()));
+            order.lock().unwrap().push(("second", turn.stage().version));
         }
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    order.lock().unwrap().push(("first", turn.version()));
+    order.lock().unwrap().push(("first", turn.stage().version));
     turn.commit(&opening(2)).unwrap();
     waiting.await.unwrap();
     assert_eq!(*order.lock().unwrap(), [("first", 1), ("second", 2)]);

@@ -36,6 +36,15 @@ impl Program {
         Self { child, base }
     }
 
+    /// `STOP` or `CONT`.
+    #[cfg(target_os = "linux")]
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status();
+        assert!(done.unwrap().success());
+    }
+
     pub fn api(&self) -> Api {
         Api::new(&self.base)
     }

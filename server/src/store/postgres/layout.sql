@@ -1,4 +1,4 @@
--- The tables that relays share. `version` is that of the commit which wrote the row (see store.rs, `Turn::version`).
+-- The tables that relays share. `version` is that of the commit which wrote the row (see store.rs, `Stage`).
 
 CREATE SCHEMA IF NOT EXISTS unsaid;
 
@@ -10,10 +10,20 @@ CREATE TABLE unsaid.meta (
 CREATE TABLE unsaid.tasks (
     task text PRIMARY KEY,
     version bigint NOT NULL,
+    nonce bigint NOT NULL,
     head text,
     manifest text,
     memory_kind text,
     memory bytea
+);
+ALTER TABLE unsaid.tasks ALTER COLUMN memory SET STORAGE EXTERNAL;
+
+-- The last commits of each task: a relay that finds the one it saw last among them has seen all before it.
+CREATE TABLE unsaid.commits (
+    task text NOT NULL,
+    version bigint NOT NULL,
+    nonce bigint NOT NULL,
+    PRIMARY KEY (task, version)
 );
 
 -- Little-endian i64s of the open round.

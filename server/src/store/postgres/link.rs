@@ -4,13 +4,16 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::runtime::{Handle, Runtime};
+use tokio::{
+    runtime::{Handle, Runtime},
+    task::AbortHandle,
+};
 use tokio_postgres::{
     Client, Config, Connection, NoTls, Socket,
-    config::{Host, SslMode},
+    config::{Host, SslMode, TargetSessionAttrs},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::{
@@ -20,22 +23,26 @@ use tokio_rustls::rustls::{
 
 use super::super::StoreError;
 
-/// The longest that a connection may take to be made.
+/// The longest that a connection to one host may take to be made. As long again for TLS and the session's beginning.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest that the database may take for one piece of work. Longer than each of the database's own limits below, so that
 /// it is the database that says what took so long, unless it says nothing any more.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What every session begins with. A relay whose machine is gone loses its hold on a task after 11 s, one that is frozen after a
-/// minute (which has to be longer than making a model takes). An acknowledgement needs the commit on the disk.
+/// How long nobody reads outside of turns after a connection could not be made: each try may take [`CONNECT_TIMEOUT`].
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What every session begins with. A relay whose machine is gone loses its hold on a task after 11 s, one that takes nothing from its
+/// socket any more after 10 s, and one that says nothing in its turn after 20 s. An acknowledgement needs the commit on the disk.
 const SESSION: &str = "
     SET statement_timeout = '30s';
     SET lock_timeout = '10s';
-    SET idle_in_transaction_session_timeout = '60s';
+    SET idle_in_transaction_session_timeout = '20s';
     SET tcp_keepalives_idle = 5;
     SET tcp_keepalives_interval = 2;
     SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '10s';
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 ";
 
@@ -46,6 +53,17 @@ pub enum DatabaseError {
     /// The address is none.
     #[error("the database's address cannot be read: {0}")]
     Address(#[from] tokio_postgres::Error),
+    /// The address asks for a way of encryption that there is under another name.
+    #[error(
+        "the address says sslmode=verify-ca or verify-full: the certificate and its name are always checked where the connection is \
+         encrypted, so say sslmode=require, or nothing"
+    )]
+    SslMode,
+    /// An authority was given, and the address says that nothing is encrypted.
+    #[error(
+        "the address says sslmode=disable, and an authority was given to check a certificate against: leave out one of them"
+    )]
+    Plain,
     /// The certificates to trust cannot be read.
     #[error("the certificates that the database's is checked against cannot be read: {0}")]
     Certificates(String),
@@ -63,13 +81,18 @@ pub(super) struct Link {
     tls: Option<MakeRustlsConnect>,
     /// Drives the connections; none only while this is dropped.
     runtime: Option<Runtime>,
-    idle: Mutex<Vec<Client>>,
+    idle: Mutex<Vec<Arc<Client>>>,
+    /// When a connection could not be made, unless one was made since.
+    failed: Mutex<Option<Instant>>,
 }
 
 impl Link {
     /// Reads the address and what TLS needs. Nothing is connected yet.
     pub(super) fn new(address: &str, authority: Option<&Path>) -> Result<Self, DatabaseError> {
-        let mut config: Config = address.parse()?;
+        let mut config: Config = match address.parse() {
+            Err(_) if address.contains("sslmode=verify-") => return Err(DatabaseError::SslMode),
+            parsed => parsed?,
+        };
         config
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(Duration::from_secs(10))
@@ -79,7 +102,11 @@ impl Link {
         if config.get_application_name().is_none() {
             config.application_name("unsaid-relay");
         }
+        if config.get_hosts().len() > 1 {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite); // of replicas, the one that can be written to
+        }
         let tls = match config.get_ssl_mode() {
+            SslMode::Disable if authority.is_some() => return Err(DatabaseError::Plain),
             SslMode::Disable => None,
             SslMode::Prefer if authority.is_none() && is_here(&config) => None,
             _ => {
@@ -97,6 +124,7 @@ impl Link {
             tls,
             runtime: Some(runtime),
             idle: Mutex::default(),
+            failed: Mutex::default(),
         })
     }
 
@@ -121,39 +149,58 @@ impl Link {
     }
 
     /// A connection that nobody else uses.
-    pub(super) fn take(&self) -> Result<Client, StoreError> {
-        loop {
-            let client = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match client {
-                Some(client) if client.is_closed() => {}
-                Some(client) => return Ok(client),
-                None => return self.wait(self.connect()),
-            }
+    pub(super) fn take(&self) -> Result<Arc<Client>, StoreError> {
+        match self.idle() {
+            Some(client) => Ok(client),
+            None => self.wait(self.connect()),
         }
     }
 
+    /// As [`Link::take`], but where a connection could not be made a moment ago this one is not waited for, either.
+    pub(super) async fn take_if_reachable(&self) -> Result<Arc<Client>, StoreError> {
+        if let Some(client) = self.idle() {
+            return Ok(client);
+        }
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some_and(|at| at.elapsed() < TRY_AGAIN_AFTER) {
+            return Err(StoreError(
+                "the database could not be reached a moment ago".into(),
+            ));
+        }
+        self.connect().await
+    }
+
+    fn idle(&self) -> Option<Arc<Client>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(|client| !client.is_closed())
+    }
+
     /// Gives a connection back, outside of any transaction.
-    pub(super) fn give(&self, client: Client) {
+    pub(super) fn give(&self, client: Arc<Client>) {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(client);
     }
 
-    async fn connect(&self) -> Result<Client, StoreError> {
-        let client = match &self.tls {
-            Some(tls) => drive(self.config.connect(tls.clone()).await.map_err(said)?),
-            None => drive(self.config.connect(NoTls).await.map_err(said)?),
-        };
-        client.batch_execute(SESSION).await.map_err(said)?;
-        Ok(client)
+    async fn connect(&self) -> Result<Arc<Client>, StoreError> {
+        let connected = in_time(&self.config, async {
+            let client = match &self.tls {
+                Some(tls) => drive(self.config.connect(tls.clone()).await?),
+                None => drive(self.config.connect(NoTls).await?),
+            };
+            client.batch_execute(SESSION).await?;
+            Ok(client)
+        });
+        let connected = connected.await;
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = connected.is_err().then(Instant::now);
+        connected.map(Arc::new)
     }
 
-    /// Starts `work`, which goes on until this is dropped.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = &self.runtime {
-            runtime.spawn(work);
-        }
+    /// Starts `work`, which goes on until it ends, is aborted, or this is dropped.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
+        let runtime = self.runtime.as_ref()?;
+        Some(runtime.spawn(work).abort_handle())
     }
 
     /// What a listener needs to connect by itself.
@@ -168,6 +215,20 @@ impl Drop for Link {
             runtime.shutdown_background(); // waiting for it is not allowed on a thread that drives another
         }
     }
+}
+
+/// Waits for what begins a session with one of the hosts of `config`, for a bounded time.
+pub(super) async fn in_time<T>(
+    config: &Config,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(u32::MAX);
+    let most = CONNECT_TIMEOUT.saturating_mul(hosts.saturating_add(1));
+    let silent = |_| StoreError("the database does not answer".into());
+    tokio::time::timeout(most, work)
+        .await
+        .map_err(silent)?
+        .map_err(said)
 }
 
 /// Drives a connection on the current runtime for as long as its client is there.

@@ -14,7 +14,7 @@ use unsaid_protocol::TaskId;
 
 use super::{
     super::{StoreError, Told},
-    link::said,
+    link::{in_time, said},
 };
 
 /// The channel. Its messages are `task version`.
@@ -55,13 +55,13 @@ impl Watchers {
 pub(super) async fn listen(config: Config, tls: Option<MakeRustlsConnect>, watchers: Arc<Watchers>) {
     loop {
         let ended = match &tls {
-            Some(tls) => match config.connect(tls.clone()).await {
-                Ok((client, connection)) => follow(&client, connection, &watchers).await,
-                Err(error) => said(error),
+            Some(tls) => match in_time(&config, config.connect(tls.clone())).await {
+                Ok((client, connection)) => follow(&config, &client, connection, &watchers).await,
+                Err(error) => error,
             },
-            None => match config.connect(NoTls).await {
-                Ok((client, connection)) => follow(&client, connection, &watchers).await,
-                Err(error) => said(error),
+            None => match in_time(&config, config.connect(NoTls)).await {
+                Ok((client, connection)) => follow(&config, &client, connection, &watchers).await,
+                Err(error) => error,
             },
         };
         tracing::warn!(error = %ended, "other relays' commits are not heard of; connecting again");
@@ -71,19 +71,24 @@ pub(super) async fn listen(config: Config, tls: Option<MakeRustlsConnect>, watch
 }
 
 /// Passes on what the connection says until it ends.
-async fn follow<S, T>(client: &Client, mut connection: Connection<S, T>, watchers: &Watchers) -> StoreError
+async fn follow<S, T>(
+    config: &Config,
+    client: &Client,
+    mut connection: Connection<S, T>,
+    watchers: &Watchers,
+) -> StoreError
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let sql = format!("LISTEN {CHANNEL}");
-    let mut begun = std::pin::pin!(client.batch_execute(&sql));
+    let mut begun = std::pin::pin!(in_time(config, client.batch_execute(&sql)));
     let mut listening = false;
     loop {
         let message = tokio::select! {
             done = begun.as_mut(), if !listening => {
                 if let Err(error) = done {
-                    return said(error);
+                    return error;
                 }
                 listening = true;
                 watchers.tell_all(); // of what was committed before
