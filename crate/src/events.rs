@@ -261,6 +261,7 @@ pub struct Metrics {
     pub published_at_ms: u64,
     pub accuracy: Option<f64>,
     pub loss: Option<f64>,
+    pub epsilon: Option<f64>,
 }
 
 impl From<RoundMetrics> for Metrics {
@@ -276,6 +277,7 @@ impl From<RoundMetrics> for Metrics {
             published_at_ms: m.published_at_ms,
             accuracy: m.accuracy,
             loss: m.loss,
+            epsilon: m.privacy.map(|privacy| privacy.epsilon),
         }
     }
 }

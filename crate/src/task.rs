@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
-use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError};
+use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
 
 use crate::ClientError;
@@ -25,10 +25,12 @@ pub struct Task {
     pub training: TrainSpec,
     /// Clipping and the grid.
     pub encoding: Encoding,
-    /// The noise on updates; none in a task without.
+    /// The noise that this device adds to updates; none in a task without, and where the relay adds it.
     pub noise: Option<LocalNoise>,
     /// The noise on sums of gradients while training; none in a task without. The training then clips each example.
     pub gradient_noise: Option<ExampleNoise>,
+    /// What the relay's own noise makes a round cost.
+    central: Option<Rho>,
     /// The most updates that the person has booked in 24 hours.
     pub rounds_per_day: u32,
 }
@@ -80,6 +82,10 @@ impl Task {
                 floors.check_example_level().map_err(PrivacyError::from)?;
                 Some(noise_multiplier)
             }
+            Privacy::Central(terms) => {
+                floors.check_trust().map_err(PrivacyError::from)?;
+                Some(terms.noise_multiplier)
+            }
             _ => return Err(bad("privacy", &"a mode that this version does not know")),
         };
         let clip_l2 = manifest.update.clip_l2;
@@ -88,7 +94,7 @@ impl Task {
             .map_err(PrivacyError::from)?;
         let encoding = Encoding::new(clip_l2, manifest.update.grid_step, model.parameter_count())
             .map_err(PrivacyError::from)?;
-        let (mut noise, mut gradient_noise) = (None, None);
+        let (mut noise, mut gradient_noise, mut central) = (None, None, None);
         match manifest.privacy {
             Privacy::Local { noise_multiplier } => {
                 noise = Some(LocalNoise::new(&encoding, noise_multiplier).map_err(PrivacyError::from)?);
@@ -109,6 +115,11 @@ impl Task {
                     .map_err(|e| bad("training", &e))?;
                 gradient_noise = Some(drawn);
             }
+            // In proportion to the same bound, and on one update as on a sum of many.
+            Privacy::Central(terms) => {
+                let cost = Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne);
+                central = Some(cost.map_err(PrivacyError::from)?);
+            }
             _ => {}
         }
         let json = String::from_utf8_lossy(bytes).into_owned();
@@ -121,12 +132,13 @@ impl Task {
             encoding,
             noise,
             gradient_noise,
+            central,
             rounds_per_day: floors.max_rounds_per_day,
         })
     }
 
     /// What one round costs: with noise on updates, any two updates of one participant are told apart no better than this
-    /// (replace-one); with noise on gradients, any update and the one that it would have been with one example more or less. None in a
+    /// (replace-one), and not even by the relay unless the noise is its own; with noise on gradients, any update and the one that it would have been with one example more or less. None in a
     /// task without noise.
     pub fn round_cost(&self) -> Option<Cost> {
         let of_update = self.noise.as_ref();
@@ -136,7 +148,7 @@ impl Task {
             let steps = self.steps_per_round();
             Cost::of_examples(|order| noise.cost(order, steps))
         });
-        of_update.or(of_examples)
+        of_update.or(of_examples).or(self.central.map(Cost::from))
     }
 
     /// Steps of a round's training, where they have noise; else 0.
@@ -185,6 +197,7 @@ pub(crate) mod tests {
         min_cohort: 1,
         max_rounds_per_day: u32::MAX,
         example_level: true,
+        trust_relay: true,
     };
 
     pub(crate) fn terms() -> Value {
@@ -463,5 +476,41 @@ pub(crate) mod tests {
             read(&huge, &NO_FLOORS),
             Err(ClientError::BadManifest(_))
         ));
+    }
+
+    #[test]
+    fn where_the_relay_adds_the_noise_the_client_adds_none_and_pays_all_the_same() {
+        let central = json!({
+            "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian",
+            "adjacency": "add-remove", "noise_multiplier": 4.0, "delta": 1e-5,
+        });
+        let task = read(&with("/privacy", central.clone()), &NO_FLOORS).unwrap();
+        assert!(task.noise.is_none());
+        let found = task.round_cost().unwrap().rho().get();
+        assert!((found / 0.125 - 1.0).abs() < 1e-9, "2/z²: {found}");
+        let wary = ClientFloors {
+            trust_relay: false,
+            ..NO_FLOORS
+        };
+        let strict = ClientFloors {
+            min_noise_multiplier: 5.0,
+            ..NO_FLOORS
+        };
+        for floors in [wary, strict] {
+            let refused = read(&with("/privacy", central.clone()), &floors);
+            assert!(matches!(refused, Err(ClientError::BelowFloor(_))), "{refused:?}");
+        }
+        // Whom one trusts, and with what, is not for a later relay to put in other words.
+        for (field, other) in [
+            ("unit", "example"),
+            ("trust", "nobody"),
+            ("mechanism", "laplace"),
+            ("adjacency", "none"),
+        ] {
+            let mut terms = central.clone();
+            terms[field] = other.into();
+            let refused = read(&with("/privacy", terms), &NO_FLOORS);
+            assert!(matches!(refused, Err(ClientError::BadManifest(_))), "{field}");
+        }
     }
 }

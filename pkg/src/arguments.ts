@@ -33,11 +33,13 @@ function checkFloors(floors: Floors): Floors {
       throw bad(`floors.${name} is ${value}, but must be a whole number below 2³²`);
     }
   }
-  const { exampleLevel } = floors;
-  if (exampleLevel !== undefined && typeof exampleLevel !== "boolean") {
-    throw bad(`floors.exampleLevel is ${String(exampleLevel)}, but must be true or false`);
+  const { exampleLevel, trustRelay } = floors;
+  for (const [name, value] of Object.entries({ exampleLevel, trustRelay })) {
+    if (value !== undefined && typeof value !== "boolean") {
+      throw bad(`floors.${name} is ${String(value)}, but must be true or false`);
+    }
   }
-  const all = [...names, "exampleLevel"] as const;
+  const all = [...names, "exampleLevel", "trustRelay"] as const;
   return Object.fromEntries(all.filter((name) => floors[name] !== undefined).map((name) => [name, floors[name]]));
 }
 

@@ -16,6 +16,7 @@
 
 pub mod actor;
 pub mod aggregate;
+pub mod central;
 pub mod clock;
 pub mod data;
 pub mod evaluate;
@@ -23,6 +24,7 @@ pub mod gather;
 pub mod http;
 pub mod key;
 pub mod live;
+pub mod randomness;
 pub mod relay;
 pub mod round;
 pub mod serve;

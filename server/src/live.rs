@@ -10,7 +10,9 @@ use unsaid_protocol::{
 use crate::{
     actor::{Answer, Command, Failure, OlderModel, RolledBack, Submission},
     aggregate::PartialSum,
+    central::{self, Central},
     gather::{self, Gathered},
+    randomness::Randomness,
     round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
     store::{Changes, Saved, StoreError, Turn},
     strategy::{Memory, Strategy},
@@ -32,8 +34,12 @@ pub struct TaskConfig {
     pub seed: u64,
     /// The last round, if the task has one.
     pub round_limit: Option<u64>,
-    /// Where the task adds no noise to updates: the largest squared norm of an update, in grid steps².
+    /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
+    /// What noise the relay adds, where it does.
+    pub central: Option<Central>,
+    /// Where that noise comes from.
+    pub randomness: Randomness,
     /// How the next model is made.
     pub strategy: Strategy,
 }
@@ -48,6 +54,8 @@ impl TaskConfig {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
             norm_bound: is_bounded.then(|| task.encoding.bound_squared()),
+            central: task.central,
+            randomness: Randomness::default(),
             manifest: task.manifest,
             model: Arc::new(task.model),
             seed: task.seed,
@@ -59,6 +67,23 @@ impl TaskConfig {
     /// Coordinates of an update: one for each parameter, and the client's weight where clients weigh differently.
     pub fn coordinates(&self) -> usize {
         gather::width(&self.strategy.aggregation, self.manifest.parameters as usize)
+    }
+
+    /// Entries of a round's sum: those of an update, and what the relay counts beside them.
+    fn sum_width(&self) -> usize {
+        let rule = &self.strategy.aggregation;
+        let summed = gather::sum_width(rule, self.manifest.parameters as usize);
+        summed + self.central.as_ref().map_or(0, Central::extra)
+    }
+
+    fn nothing_gathered(&self) -> Gathered {
+        match Gathered::none(&self.strategy.aggregation, self.manifest.parameters as usize) {
+            Gathered::Sum { count, .. } => {
+                let sum = PartialSum::zero(self.sum_width());
+                Gathered::Sum { sum, count }
+            }
+            kept => kept,
+        }
     }
 
     /// All that can be said of an update's bytes without the task's state. Coordinates that do not fit are only said after the
@@ -191,6 +216,15 @@ pub enum OpenError {
         "another relay has brought this task under the manifest {0}: start this one again with the same task file"
     )]
     OtherManifest(ContentHash),
+    /// The bound of an update or the noise changed while the open round held updates under the old terms.
+    #[error(
+        "the open round holds {received} updates that were promised other bounds or other noise: \
+         let the round close under the old task file first"
+    )]
+    OtherPrivacy {
+        /// Updates that the round holds.
+        received: u32,
+    },
     /// What the store holds does not belong together.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -203,6 +237,8 @@ pub struct Live {
     updates: Gathered,
     parameters: Vec<f32>,
     memory: Memory,
+    /// What the relay's own noise cost so far, and the clip norm; where it adds noise.
+    private: Option<central::State>,
 }
 
 impl Live {
@@ -261,6 +297,7 @@ impl Live {
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
             self.updates.clear();
+            self.private = private(config, turn)?;
         }
         gather_again(config, &self.rounds, saved, &mut self.updates)?;
         Ok(())
@@ -287,6 +324,7 @@ impl Live {
             accuracy: None,
             loss: None,
             rolled_back_to: None,
+            privacy: None,
         };
         let changes = Changes {
             head: Some(rounds.head()),
@@ -297,9 +335,10 @@ impl Live {
         };
         let live = Self {
             rounds,
-            updates: Gathered::none(&config.strategy.aggregation, parameters.len()),
+            updates: config.nothing_gathered(),
             memory: config.strategy.fresh(parameters.len()),
             parameters,
+            private: config.central.as_ref().map(Central::first),
         };
         Ok((live, changes))
     }
@@ -322,9 +361,18 @@ impl Live {
             if old.model != config.manifest.model {
                 return Err(OpenError::OtherModel);
             }
-            let strategy = old.strategy;
-            let (old, new) = (old.update.grid_step, config.manifest.update.grid_step);
             let received = rounds.received();
+            let now = &config.manifest;
+            let promised = |it: &Manifest| {
+                let central = matches!(it.privacy, unsaid_protocol::Privacy::Central(_));
+                let terms = (it.privacy, it.update.clip_l2, it.rounds.target_clients);
+                central.then_some(terms)
+            };
+            if received > 0 && promised(&old) != promised(now) {
+                return Err(OpenError::OtherPrivacy { received });
+            }
+            let strategy = old.strategy;
+            let (old, new) = (old.update.grid_step, now.update.grid_step);
             if received > 0 && old != new {
                 return Err(OpenError::OtherGrid { received, old, new });
             }
@@ -339,9 +387,10 @@ impl Live {
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
         let parameters = parameters(config, turn, &rounds)?;
-        let mut updates = Gathered::none(&config.strategy.aggregation, parameters.len());
+        let mut updates = config.nothing_gathered();
         gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
+            private: private(config, turn)?,
             updates,
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
@@ -420,7 +469,9 @@ impl Live {
             parameters,
         } = older;
         let discarded = self.rounds.received();
-        let metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
+        let mut metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
+        // What was told stays told.
+        metrics.privacy = self.figures(config);
         let round = metrics.round;
         tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
         // What the strategy remembers belongs to the models that are left.
@@ -486,9 +537,17 @@ impl Live {
         } else {
             changes.sum = Some(Vec::new()); // written below, once for the whole batch
         }
-        let grid_step = config.manifest.update.grid_step;
         let staleness = self.rounds.staleness(&claim);
-        self.updates.add(rule, update, coordinates, staleness, grid_step);
+        match (&config.central, &self.private, &mut self.updates) {
+            (Some(central), Some(state), Gathered::Sum { sum, count }) => {
+                central.add(sum, &coordinates, state);
+                *count += 1;
+            }
+            (_, _, updates) => {
+                let grid_step = config.manifest.update.grid_step;
+                updates.add(rule, update, coordinates, staleness, grid_step);
+            }
+        }
         let entry = self.rounds.count(&claim, now_ms);
         changes.counted.push(entry);
         self.tick(config, now_ms, changes);
@@ -511,21 +570,17 @@ impl Live {
     }
 
     fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
-        let grid_step = config.manifest.update.grid_step;
         let mut memory = self.memory.clone();
-        let parameters = config
-            .strategy
-            .next_model(&self.parameters, &self.updates, grid_step, &mut memory);
-        let bytes = if parameters.iter().all(|value| value.is_finite()) {
-            config
-                .model
-                .to_safetensors(&parameters)
-                .map_err(|error| error.to_string())
-        } else {
-            Err("a parameter is not a finite number".to_owned())
-        };
-        let bytes = match bytes {
-            Ok(bytes) => bytes,
+        let made = self.next(config, &mut memory).and_then(|(parameters, private)| {
+            if parameters.iter().any(|value| !value.is_finite()) {
+                return Err("a parameter is not a finite number".to_owned());
+            }
+            let bytes = config.model.to_safetensors(&parameters);
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            Ok((parameters, private, bytes))
+        });
+        let (parameters, private, bytes) = match made {
+            Ok(made) => made,
             Err(error) => {
                 tracing::error!(%error, "the next model cannot be published; the round stays open");
                 self.rounds.extend(now_ms);
@@ -533,7 +588,9 @@ impl Live {
             }
         };
         let model = ContentHash::of(&bytes);
-        let metrics = self.rounds.publish(model, bytes.len() as u64, now_ms);
+        self.private = private;
+        let mut metrics = self.rounds.publish(model, bytes.len() as u64, now_ms);
+        metrics.privacy = self.figures(config);
         tracing::info!(
             task = %config.manifest.task, round = metrics.round, clients = metrics.clients, duration_ms = metrics.duration_ms,
             "published"
@@ -545,6 +602,49 @@ impl Live {
         (self.parameters, self.memory) = (parameters, memory);
         self.updates.clear();
     }
+}
+
+impl Live {
+    /// The parameters that the open round makes, and what is known of its privacy after it.
+    fn next(
+        &self,
+        config: &TaskConfig,
+        memory: &mut Memory,
+    ) -> Result<(Vec<f32>, Option<central::State>), String> {
+        let (before, strategy) = (&self.parameters, &config.strategy);
+        match (&config.central, &self.private, &self.updates) {
+            (Some(central), Some(state), Gathered::Sum { sum, count }) => {
+                let generator = config.randomness.of(self.rounds.round());
+                let mut generator =
+                    generator.map_err(|error| format!("there is no randomness for the noise: {error}"))?;
+                let release = central.release(sum, *count, state, &mut generator);
+                let release = release.map_err(|error| error.to_string())?;
+                let parameters = strategy.follow(before, &release.direction, memory);
+                Ok((parameters, Some(release.state)))
+            }
+            // Without its noise no sum is told.
+            (Some(_), _, _) => Err("the noise is for a sum, and there is none".to_owned()),
+            (None, _, updates) => {
+                let grid_step = config.manifest.update.grid_step;
+                Ok((strategy.next_model(before, updates, grid_step, memory), None))
+            }
+        }
+    }
+
+    fn figures(&self, config: &TaskConfig) -> Option<unsaid_protocol::RoundPrivacy> {
+        let central = config.central.as_ref()?;
+        self.private.as_ref().map(|state| central.figures(state))
+    }
+}
+
+/// What is known of the privacy of the rounds that were published; none where the relay adds no noise.
+fn private(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Option<central::State>, OpenError> {
+    let Some(central) = &config.central else {
+        return Ok(None);
+    };
+    let published = turn.rounds()?;
+    let last = published.iter().rev().find_map(|round| round.privacy);
+    Ok(Some(central.resume(last.as_ref())))
 }
 
 /// The newest parameters, `[d]`.
@@ -564,8 +664,7 @@ fn gather_again(
     known: &mut Gathered,
 ) -> Result<(), OpenError> {
     let received = rounds.received();
-    let rule = &config.strategy.aggregation;
-    let summed = gather::sum_width(rule, config.manifest.parameters as usize);
+    let summed = config.sum_width();
     let expected = config.coordinates();
     match known {
         Gathered::Sum { sum, count } => match &saved.sum {

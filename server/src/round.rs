@@ -495,6 +495,7 @@ impl Rounds {
             accuracy: None,
             loss: None,
             rolled_back_to: None,
+            privacy: None,
         };
         self.leave_check_ins();
         self.earlier.insert(0, self.model);

@@ -19,9 +19,10 @@ use unsaid_privacy::{
     AccountingError, Adjacency, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho,
     accounting::CompositionError,
 };
-use unsaid_protocol::{CheckIn, CheckInReply, ClientId, Privacy};
+use unsaid_protocol::{CheckIn, CheckInReply, ClientId, Privacy, RoundMetrics};
 
 use crate::{
+    central::Central,
     live::{Live, OpenError, TaskConfig},
     round::Refusal,
     store::Changes,
@@ -66,6 +67,8 @@ pub struct Settings {
     pub cohort: usize,
     /// Clients that train at the same time in asynchronous rounds.
     pub concurrency: usize,
+    /// Whether clients take turns, so that each is in as many rounds as any other, to within one. Otherwise each round chooses anew.
+    pub turns: bool,
     /// The seed of everything.
     pub seed: u64,
     /// Threads that train clients.
@@ -158,6 +161,13 @@ impl Simulation {
             );
             return Err(SimulateError::Settings(message));
         }
+        if settings.turns && !clients.is_multiple_of(settings.cohort) {
+            let message = format!(
+                "{clients} clients cannot take turns in cohorts of {}: whole rounds must make a pass",
+                settings.cohort
+            );
+            return Err(SimulateError::Settings(message));
+        }
         let rule = task.strategy.aggregation;
         if rule.max_staleness() > 0 && settings.concurrency.saturating_add(settings.cohort) > clients {
             let message = format!(
@@ -181,8 +191,12 @@ impl Simulation {
         policy.target_clients = cohort;
         policy.min_clients = policy.min_clients.min(cohort);
         task.round_limit = None;
+        if let Privacy::Central(terms) = &task.manifest.privacy {
+            let central = Central::new(terms, &task.encoding, cohort);
+            task.central = Some(central.map_err(|error| SimulateError::Settings(error.to_string()))?);
+        }
         let noise = match task.manifest.privacy {
-            Privacy::None => Noise::None,
+            Privacy::None | Privacy::Central(_) => Noise::None,
             Privacy::Local { noise_multiplier } => {
                 let noise = LocalNoise::new(&task.encoding, noise_multiplier);
                 Noise::Update(noise.map_err(PrivacyError::from)?)
@@ -204,7 +218,11 @@ impl Simulation {
             .map_err(|error| SimulateError::Settings(error.to_string()))?;
         Ok(Self {
             encoding: task.encoding,
-            config: TaskConfig::new(task),
+            config: TaskConfig {
+                // Of this seed, and so it protects nobody.
+                randomness: Seed::new(settings.seed).aggregation(),
+                ..TaskConfig::new(task)
+            },
             spec,
             noise,
             held_out: data::pieces(held_out, EVALUATED_TOGETHER).map_err(EngineError::from)?,
@@ -278,6 +296,7 @@ impl Simulation {
                 Privacy::Local { noise_multiplier } | Privacy::Example { noise_multiplier, .. } => {
                     Some(noise_multiplier)
                 }
+                Privacy::Central(terms) => Some(terms.noise_multiplier),
                 _ => None,
             },
             partition: self.data.partition.clone(),
@@ -355,7 +374,8 @@ impl Simulation {
             train_loss,
             staleness: is_asynchronous.then_some(staleness / starts.len() as f64),
             clipped,
-            epsilon: self.epsilon(taken_part)?,
+            epsilon: self.epsilon(taken_part, metrics)?,
+            clip_l2: metrics.privacy.map(|privacy| privacy.next_clip_l2),
             bytes_up,
             bytes_down: metrics.model_bytes * u64::from(metrics.clients),
         })
@@ -396,16 +416,32 @@ impl Simulation {
         SimulateError::Stuck { round, received }
     }
 
-    /// The round's clients, in ascending order: each set of this size is as likely (McMahan et al. 2017, algorithm 1).
+    /// The round's clients, in ascending order: each set of this size is as likely (McMahan et al. 2017, algorithm 1). Or, where they
+    /// take turns, those whose turn it is in an order that is drawn anew whenever all have had theirs.
     fn choose(&self, round: u64) -> Vec<usize> {
-        let mut rng = self.seed.generator(Purpose::Cohort, round, 0);
+        let (clients, cohort) = (self.data.clients.len(), self.settings.cohort);
+        let mut chosen = if self.settings.turns {
+            // Whole rounds make a pass: `new` saw to it.
+            let rounds = (clients / cohort) as u64;
+            let first = ((round - 1) % rounds) as usize * cohort;
+            self.shuffled((round - 1) / rounds, clients)[first..first + cohort].to_vec()
+        } else {
+            let mut all = self.shuffled(round, cohort);
+            all.truncate(cohort);
+            all
+        };
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// All clients, of which the first `count` were drawn one by one by the generator of `number`.
+    fn shuffled(&self, number: u64, count: usize) -> Vec<usize> {
+        let mut rng = self.seed.generator(Purpose::Cohort, number, 0);
         let mut all: Vec<usize> = (0..self.data.clients.len()).collect();
-        for at in 0..self.settings.cohort {
+        for at in 0..count {
             let other = at + random::below(&mut rng, all.len() - at);
             all.swap(at, other);
         }
-        all.truncate(self.settings.cohort);
-        all.sort_unstable();
         all
     }
 
@@ -426,20 +462,32 @@ impl Simulation {
     }
 
     /// ε of the client that took part most often; none in a task without noise. With noise on updates it is that of one update in place
-    /// of any other, with noise on gradients that of one example that is there or is not.
-    fn epsilon(&self, taken_part: &BTreeMap<usize, u32>) -> Result<Option<f64>, SimulateError> {
+    /// of any other, with noise on gradients that of one example that is there or is not. Where the relay adds the noise it is that of the
+    /// rounds which that client was in, each at its share of what all rounds cost: they cost the same.
+    fn epsilon(
+        &self,
+        taken_part: &BTreeMap<usize, u32>,
+        published: &RoundMetrics,
+    ) -> Result<Option<f64>, SimulateError> {
         let most = taken_part.values().max().copied().unwrap_or(0);
+        let delta = self.settings.delta;
         match &self.noise {
-            Noise::None => Ok(None),
+            Noise::None => match (&self.config.central, &published.privacy) {
+                (Some(central), Some(all)) => {
+                    let spent = Rho::new(all.rho / published.round as f64 * f64::from(most))?;
+                    Ok(Some(central.epsilon(spent, delta)?))
+                }
+                _ => Ok(None),
+            },
             Noise::Update(noise) => {
                 let round = noise.rho(Adjacency::ReplaceOne);
                 let spent: Rho = std::iter::repeat_n(round, most as usize).sum();
-                Ok(Some(spent.epsilon(self.settings.delta)?))
+                Ok(Some(spent.epsilon(delta)?))
             }
             Noise::Gradients(noise, _) => {
                 let steps = self.spec.epochs.get() * noise.steps_per_epoch();
                 let spent = noise.curve(steps)?.times(most.into());
-                Ok(Some(spent.epsilon(self.settings.delta)?.0))
+                Ok(Some(spent.epsilon(delta)?.0))
             }
         }
     }

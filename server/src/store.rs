@@ -179,6 +179,12 @@ pub trait Turn {
     /// [`StoreError`]
     fn model(&mut self, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// As [`Store::rounds`], of the turn's task.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError>;
+
     /// As [`Store::load`].
     ///
     /// # Errors
@@ -231,6 +237,10 @@ impl<S: Store + ?Sized> Turn for Alone<'_, S> {
 
     fn model(&mut self, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.store.model(self.task, model)
+    }
+
+    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.store.rounds(self.task)
     }
 
     fn load(&mut self) -> Result<Option<Saved>, StoreError> {

@@ -325,8 +325,13 @@ impl Strategy {
         grid_step: f64,
         memory: &mut Memory,
     ) -> Vec<f32> {
-        let d = parameters.len();
-        let (last, optimizer) = memory
+        let direction = self.direction(updates, grid_step, memory, parameters.len());
+        self.follow(parameters, &direction, memory)
+    }
+
+    /// What the rule makes of `updates`.
+    fn direction(&self, updates: &Gathered, grid_step: f64, memory: &mut Memory, d: usize) -> Vec<f64> {
+        let (last, _) = memory
             .values
             .split_at_mut(if self.keeps_direction() { d } else { 0 });
         let direction = match (updates, self.aggregation) {
@@ -345,11 +350,23 @@ impl Strategy {
                 steps.into_iter().map(|steps| steps * grid_step).collect()
             }
         };
-        assert_eq!(direction.len(), d, "a direction has one entry per parameter");
         for (last, &now) in last.iter_mut().zip(&direction) {
             *last = now as f32;
         }
-        self.server.step(parameters, &direction, optimizer)
+        direction
+    }
+
+    /// The next model along a direction that is known, in the model's units.
+    ///
+    /// # Panics
+    /// If it is of another length than `parameters`.
+    pub fn follow(&self, parameters: &[f32], direction: &[f64], memory: &mut Memory) -> Vec<f32> {
+        let d = parameters.len();
+        assert_eq!(direction.len(), d, "a direction has one entry per parameter");
+        let (_, optimizer) = memory
+            .values
+            .split_at_mut(if self.keeps_direction() { d } else { 0 });
+        self.server.step(parameters, direction, optimizer)
     }
 }
 

@@ -6,9 +6,15 @@ use serde::Deserialize;
 use toml::Spanned;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, SpecError, TrainSpec};
 use unsaid_privacy::{Encoding, ExampleNoise};
-use unsaid_protocol::{DataSchema, Manifest, Privacy, RoundPolicy, TaskId, UpdateEncoding, VERSION};
+use unsaid_protocol::{
+    AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, Privacy, RoundPolicy, TaskId,
+    UpdateEncoding, VERSION,
+};
 
-use crate::strategy::{Strategy, StrategyError, compose};
+use crate::{
+    central::Central,
+    strategy::{Strategy, StrategyError, compose},
+};
 
 mod document;
 mod number;
@@ -18,7 +24,9 @@ mod tests;
 pub use self::document::TaskFileError;
 use self::{
     document::{Document, Fault, Source},
-    number::{ClipGradientL2, ClipL2, Count, DeadlineMs, GridStep, NoiseMultiplier, SamplingRate},
+    number::{
+        ClipGradientL2, ClipL2, Count, DeadlineMs, Delta, GridStep, NoiseMultiplier, Quantile, SamplingRate,
+    },
 };
 
 /// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
@@ -42,6 +50,8 @@ pub struct Task {
     pub encoding: Encoding,
     /// How the next model is made.
     pub strategy: Strategy,
+    /// What noise the relay adds, where it does.
+    pub central: Option<Central>,
     /// Seed of the first model.
     pub seed: u64,
     /// The last round, if the task has one.
@@ -107,6 +117,35 @@ struct PrivacySection {
     noise_multiplier: Option<Spanned<NoiseMultiplier>>,
     clip_l2: Option<ClipGradientL2>,
     sampling_rate: Option<SamplingRate>,
+    /// In mode `central`, as all that follows.
+    adjacency: Option<Adjacent>,
+    delta: Option<Delta>,
+    adaptive_clip: Option<Spanned<AdaptiveSection>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Adjacent {
+    AddRemove,
+    ReplaceOne,
+}
+
+/// How the relay's clip norm follows the updates' norms.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdaptiveSection {
+    initial_l2: ClipL2,
+    #[serde(default)]
+    quantile: Quantile,
+    #[serde(default = "usual_rate")]
+    rate: f64,
+    /// Otherwise a twentieth of the target.
+    count_noise: Option<NoiseMultiplier>,
+}
+
+/// The authors' (Andrew and others 2021).
+const fn usual_rate() -> f64 {
+    unsaid_privacy::central::AdaptiveClip::USUAL_RATE
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -115,11 +154,12 @@ enum Mode {
     None,
     Local,
     Example,
+    Central,
 }
 
 impl PrivacySection {
-    /// The mode with what it needs.
-    fn read(&self) -> Result<Privacy, &'static str> {
+    /// The mode with what it needs, in a task whose rounds are to have `target_clients` updates.
+    fn read(&self, target_clients: u32) -> Result<Privacy, &'static str> {
         let noise_multiplier = self.noise_multiplier.as_ref().map(|it| it.get_ref().get());
         Ok(match self.mode {
             Mode::None => Privacy::None,
@@ -134,7 +174,30 @@ impl PrivacySection {
                     .ok_or("mode \"example\" needs a sampling_rate")?
                     .get(),
             },
+            Mode::Central => Privacy::Central(CentralPrivacy::new(
+                noise_multiplier.ok_or("mode \"central\" needs a noise_multiplier")?,
+                match self.adjacency.ok_or("mode \"central\" needs an adjacency")? {
+                    Adjacent::AddRemove => CentralAdjacency::AddRemove,
+                    Adjacent::ReplaceOne => CentralAdjacency::ReplaceOne,
+                },
+                self.delta.ok_or("mode \"central\" needs a delta")?.get(),
+                self.adaptive_clip
+                    .as_ref()
+                    .map(|section| section.get_ref().terms(target_clients)),
+            )),
         })
+    }
+}
+
+impl AdaptiveSection {
+    fn terms(&self, target_clients: u32) -> AdaptiveClipping {
+        let usual = f64::from(target_clients) / 20.0;
+        AdaptiveClipping {
+            initial_l2: self.initial_l2.get(),
+            quantile: self.quantile.get(),
+            rate: self.rate,
+            count_noise: self.count_noise.map_or(usual, NoiseMultiplier::get),
+        }
     }
 }
 
@@ -181,7 +244,7 @@ impl TaskFile {
         let privacy = self
             .privacy
             .get_ref()
-            .read()
+            .read(self.rounds.target_clients.get_ref().get())
             .map_err(|message| Fault::at(privacy_span.clone(), message))?;
         if let Privacy::Example {
             clip_l2,
@@ -222,6 +285,21 @@ impl TaskFile {
             self.rounds.min_clients.get_ref().get(),
             self.rounds.target_clients.get_ref().get(),
         );
+        if matches!(privacy, Privacy::Central(_)) && min_clients < 2 {
+            let message =
+                "1 is too few for privacy mode \"central\": the noise is for a sum, and one update is none";
+            return Err(Fault::at(self.rounds.min_clients.span(), message));
+        }
+        let central = match &privacy {
+            Privacy::Central(terms) => {
+                let central = Central::new(terms, &encoding, target_clients);
+                // Where the clip norm adapts it is nearly always that part which does not fit.
+                let adaptive = self.privacy.get_ref().adaptive_clip.as_ref();
+                let span = adaptive.map_or_else(|| self.privacy.span(), Spanned::span);
+                Some(central.map_err(|error| Fault::at(span, error))?)
+            }
+            _ => None,
+        };
         if target_clients < min_clients {
             let message = format!("{target_clients} is below min_clients, {min_clients}");
             return Err(Fault::at(self.rounds.target_clients.span(), message));
@@ -303,6 +381,7 @@ impl TaskFile {
             model,
             encoding,
             strategy,
+            central,
             seed: self.seed,
             round_limit: self.rounds.limit.map(|limit| limit.get().into()),
             evaluation,

@@ -102,7 +102,7 @@ function createLedger(host: BudgetHost): void {
 export const exceeds = (budget: BudgetView | null): boolean => budget?.ifOneMore != null && budget.ifOneMore > budget.epsilon;
 
 function spending({ budget, manifest }: View): Spending | null {
-  if (!budget || manifest?.privacy.mode !== "local") return null;
+  if (!budget || (manifest?.privacy.mode !== "local" && manifest?.privacy.mode !== "central")) return null;
   return { spent: budget.spent, delta: budget.delta, noiseMultiplier: manifest.privacy.noiseMultiplier };
 }
 

@@ -40,6 +40,15 @@ export function warning(manifest: ManifestView | null, budget: BudgetView | null
       needed: "",
     };
   }
+  if (privacy.mode === "central") {
+    return {
+      title: "The relay must be trusted.",
+      cause: "",
+      short: "It sees your clipped update as it is, and adds the noise only to the sum of all. Take part if you trust it.",
+      why: "This task’s noise protects you from everyone but the relay, and from whoever can read its memory, its store or its traffic.",
+      needed: "",
+    };
+  }
   const each = privacy.epsilonPerRound;
   const spent = budget?.spent ?? 0;
   const weak = isWeak(manifest);

@@ -77,7 +77,7 @@ function sentence(view: View): string {
       return "Other tabs of this browser take part already. This one waits for a place.";
     case "protecting":
       if (manifest.privacy.mode === "example") return "Clipping the change, which was trained with noise, and paying for it.";
-      return manifest.privacy.mode === "local" ? "Clipping the change, adding noise, paying for it." : "Clipping the change. This task adds no noise.";
+      return manifest.privacy.mode === "local" ? "Clipping the change, adding noise, paying for it." : "Clipping the change. No noise is added on this device.";
     case "uploading":
       return "Sending one update to the relay.";
     case "downloading":

@@ -104,6 +104,9 @@ function noiseTerms(manifest: ManifestView): string {
   const { privacy } = manifest;
   const weak = isWeak(manifest);
   if (privacy.mode === "none") return "No noise is added: the relay sees your clipped change.";
+  if (privacy.mode === "central") {
+    return `The relay sees your clipped update as it is, and adds noise of ${format.number(privacy.noiseMultiplier)} times its longest length to the sum. It must be trusted.`;
+  }
   if (privacy.mode === "local") {
     return `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. ${weak ? "That is too little to protect you from the relay." : "The relay need not be trusted."}`;
   }

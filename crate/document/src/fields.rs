@@ -88,6 +88,15 @@ impl Fields {
         self.fault.take().map_or(Ok(tag), Err)
     }
 
+    /// The fields that are left, as an object of their own.
+    ///
+    /// # Errors
+    /// The first fault so far, and all that its own `read` finds.
+    pub fn rest<T: Document>(self) -> Result<T, String> {
+        self.fault.map_or(Ok(()), Err)?;
+        T::read(Value::Object(self.object))
+    }
+
     /// A field that may be left out.
     pub fn optional<T: Field>(&mut self, name: &str) -> Option<T> {
         let value = self.object.remove(name)?;

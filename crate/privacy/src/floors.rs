@@ -34,6 +34,9 @@ pub struct ClientFloors {
     /// Whether tasks may be taken part in that protect single examples, and not the participant as a whole. Default: no, unless tasks
     /// without noise are allowed, which protect nothing.
     pub example_level: bool,
+    /// Whether the relay may be trusted to add the noise (central differential privacy): it sees each clipped update as it is. Default:
+    /// no.
+    pub trust_relay: bool,
 }
 
 impl Document for ClientFloors {
@@ -51,6 +54,7 @@ impl Document for ClientFloors {
                 .optional("maxRoundsPerDay")
                 .unwrap_or(default.max_rounds_per_day),
             example_level: f.optional("exampleLevel").unwrap_or(default.example_level),
+            trust_relay: f.optional("trustRelay").unwrap_or(default.trust_relay),
         };
         fields.finish().map(|()| floors)
     }
@@ -105,6 +109,12 @@ pub enum FloorError {
          if what your examples have in common may be learned from your update"
     )]
     ExampleLevel,
+    /// The relay, and not this device, adds the noise.
+    #[error(
+        "the task's relay adds the noise and sees each update without it: choose another task, or set the floor trustRelay to true \
+         if you trust it"
+    )]
+    RelayNotTrusted,
     /// A floor that is no floor.
     #[error("the floor {field} is {found}, but must be a finite number of at least 0", found = Decimal(*found))]
     Floor {
@@ -126,6 +136,18 @@ impl ClientFloors {
     pub const DEFAULT_MIN_COHORT: u32 = 2;
     /// The default of [`Self::max_rounds_per_day`], which is as many as a ledger keeps one by one: a larger number limits no more.
     pub const DEFAULT_MAX_ROUNDS_PER_DAY: u32 = crate::Ledger::KEPT as u32;
+
+    /// Whether a task may leave the noise to its relay.
+    ///
+    /// # Errors
+    /// [`FloorError::RelayNotTrusted`] unless the floors say so.
+    pub const fn check_trust(&self) -> Result<(), FloorError> {
+        if self.trust_relay {
+            Ok(())
+        } else {
+            Err(FloorError::RelayNotTrusted)
+        }
+    }
 
     /// Checks a task's terms; `noise_multiplier` is `None` for a task without noise.
     ///
@@ -192,6 +214,7 @@ impl Default for ClientFloors {
             min_cohort: Self::DEFAULT_MIN_COHORT,
             max_rounds_per_day: Self::DEFAULT_MAX_ROUNDS_PER_DAY,
             example_level: false,
+            trust_relay: false,
         }
     }
 }

@@ -19,8 +19,13 @@ pub mod update;
 
 pub use codec::{DecodeError, Reader};
 pub use ids::{ClientId, ContentHash, IdError, TaskId, UpdateId};
-pub use manifest::{DataSchema, Manifest, ManifestError, Privacy, RoundPolicy, UpdateEncoding};
-pub use messages::{CheckIn, CheckInReply, Event, RoundMetrics, RoundPhase, RoundState, UpdateReply};
+pub use manifest::{
+    AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, ManifestError, Privacy,
+    RoundPolicy, UpdateEncoding,
+};
+pub use messages::{
+    CheckIn, CheckInReply, Event, RoundMetrics, RoundPhase, RoundPrivacy, RoundState, UpdateReply,
+};
 pub use problem::{Problem, ProblemKind};
 pub use shard::Shard;
 pub use update::{CoordinateWidth, UpdateFrame};

@@ -158,6 +158,122 @@ pub enum Privacy {
         /// The probability with which a step takes an example.
         sampling_rate: f64,
     },
+    /// Central differential privacy, unit: one update of one participant. Clients send clipped updates without noise. The relay, which
+    /// sees each of them and must be trusted, adds noise to their sum, once, before anyone else sees anything of it.
+    Central(CentralPrivacy),
+}
+
+/// What noise the relay adds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CentralPrivacy {
+    /// What is protected: the whole update of a participant.
+    unit: &'static str,
+    /// Whom a participant must trust.
+    trust: &'static str,
+    /// The noise: discrete Gaussian noise on the sum (Canonne, Kamath, Steinke 2020).
+    mechanism: &'static str,
+    /// Which two rounds must be hard to tell apart.
+    pub adjacency: CentralAdjacency,
+    /// σ of the noise on the sum, as a multiple of the L2 bound of one update; where the clip norm adapts, what sum and count together
+    /// cost no more than.
+    pub noise_multiplier: f64,
+    /// The δ at which the relay tells ε.
+    pub delta: f64,
+    /// Where the clip norm follows a quantile of the updates' norms: how. The relay clips then, to `update.clip_l2` or less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_clip: Option<AdaptiveClipping>,
+}
+
+/// Which two rounds must be hard to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CentralAdjacency {
+    /// One participant's update is there, or counts nothing (zeros). The sum is divided by the number of updates that a round is to
+    /// have, whatever came.
+    AddRemove,
+    /// One participant's update is any other.
+    ReplaceOne,
+}
+
+/// How the relay's clip norm follows the updates' norms (Andrew, Thakkar, McMahan, Ramaswamy 2021).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AdaptiveClipping {
+    /// The first clip norm, in the model's own units.
+    pub initial_l2: f64,
+    /// The share of updates that are to be shorter, 0 to 1.
+    pub quantile: f64,
+    /// How fast it follows, above 0 and at most 1.
+    pub rate: f64,
+    /// σ of the noise on the number of shorter updates.
+    pub count_noise: f64,
+}
+
+impl CentralPrivacy {
+    const UNIT: &'static str = "update";
+    const TRUST: &'static str = "relay";
+    const MECHANISM: &'static str = "discrete-gaussian";
+
+    /// Noise of `noise_multiplier`.
+    pub const fn new(
+        noise_multiplier: f64,
+        adjacency: CentralAdjacency,
+        delta: f64,
+        adaptive_clip: Option<AdaptiveClipping>,
+    ) -> Self {
+        Self {
+            unit: Self::UNIT,
+            trust: Self::TRUST,
+            mechanism: Self::MECHANISM,
+            adjacency,
+            noise_multiplier,
+            delta,
+            adaptive_clip,
+        }
+    }
+}
+
+impl Document for CentralPrivacy {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        for (name, known) in [
+            ("unit", Self::UNIT),
+            ("trust", Self::TRUST),
+            ("mechanism", Self::MECHANISM),
+        ] {
+            let found = f.tag(name)?;
+            if found != known {
+                return Err(format!("unknown {name} `{found}`"));
+            }
+        }
+        let adjacency = match f.tag("adjacency")?.as_str() {
+            "add-remove" => CentralAdjacency::AddRemove,
+            "replace-one" => CentralAdjacency::ReplaceOne,
+            other => return Err(format!("unknown adjacency `{other}`")),
+        };
+        let (noise_multiplier, delta) = (f.required("noise_multiplier"), f.required("delta"));
+        let adaptive_clip = f.optional_document("adaptive_clip")?;
+        let central = Self::new(noise_multiplier, adjacency, delta, adaptive_clip);
+        fields.finish().map(|()| central)
+    }
+}
+
+impl Document for AdaptiveClipping {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let f = &mut fields;
+        let clipping = Self {
+            initial_l2: f.required("initial_l2"),
+            quantile: f.required("quantile"),
+            rate: f.required("rate"),
+            count_noise: f.required("count_noise"),
+        };
+        fields.finish().map(|()| clipping)
+    }
 }
 
 impl Document for Privacy {
@@ -174,6 +290,7 @@ impl Document for Privacy {
                 noise_multiplier: f.required("noise_multiplier"),
                 sampling_rate: f.required("sampling_rate"),
             },
+            "central" => return fields.rest().map(Self::Central),
             other => return Err(format!("unknown mode `{other}`")),
         };
         fields.finish().map(|()| privacy)
@@ -332,7 +449,13 @@ impl Manifest {
                 "left out in a task with noise",
             )?;
         }
-        if let Privacy::Local { noise_multiplier } | Privacy::Example { noise_multiplier, .. } = self.privacy
+        if let Privacy::Central(CentralPrivacy { delta, .. }) = self.privacy {
+            let range = "above 0 and below 1";
+            require(delta > 0.0 && delta < 1.0, "privacy.delta", Decimal(delta), range)?;
+        }
+        if let Privacy::Local { noise_multiplier }
+        | Privacy::Example { noise_multiplier, .. }
+        | Privacy::Central(CentralPrivacy { noise_multiplier, .. }) = self.privacy
         {
             let field = "privacy.noise_multiplier";
             require(

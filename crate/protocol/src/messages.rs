@@ -216,6 +216,34 @@ pub struct RoundMetrics {
     /// Where the operator went back to an older model instead of making a new one: the round that it came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back_to: Option<u64>,
+    /// What the task's rounds cost so far; only where the relay adds the noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<RoundPrivacy>,
+}
+
+/// What a task's rounds cost a participant of each of them so far, where the relay adds the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RoundPrivacy {
+    /// ε of all rounds up to this one, at the manifest's δ and adjacency. Nothing is taken off for who was not there.
+    pub epsilon: f64,
+    /// What they cost in zero-concentrated differential privacy, which adds up: always under add/remove. Replace-one costs four times as
+    /// much.
+    pub rho: f64,
+    /// The clip norm of the next round, in the model's own units.
+    pub next_clip_l2: f64,
+}
+
+impl Document for RoundPrivacy {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let privacy = Self {
+            epsilon: fields.required("epsilon"),
+            rho: fields.required("rho"),
+            next_clip_l2: fields.required("next_clip_l2"),
+        };
+        fields.finish_open().map(|()| privacy)
+    }
 }
 
 impl Document for RoundMetrics {
@@ -234,6 +262,7 @@ impl Document for RoundMetrics {
             accuracy: f.nullable("accuracy"),
             loss: f.nullable("loss"),
             rolled_back_to: f.optional("rolled_back_to"),
+            privacy: f.optional_document("privacy")?,
         };
         fields.finish_open().map(|()| metrics)
     }
@@ -388,12 +417,18 @@ mod tests {
             accuracy: None,
             loss: None,
             rolled_back_to: None,
+            privacy: None,
         };
         holds(metrics.clone(), true);
         let measured = RoundMetrics {
             accuracy: Some(0.5),
             loss: Some(f64::MIN_POSITIVE),
             rolled_back_to: Some(3),
+            privacy: Some(RoundPrivacy {
+                epsilon: 1.5,
+                rho: 0.05,
+                next_clip_l2: 0.25,
+            }),
             ..metrics
         };
         assert_eq!(

@@ -61,6 +61,11 @@ enum PrivacyView {
         epsilon_per_round: f64,
         delta: f64,
     },
+    Central {
+        noise_multiplier: f64,
+        epsilon_per_round: f64,
+        delta: f64,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -106,6 +111,11 @@ pub(super) async fn manifest_view(session: &Session<BrowserPorts>) -> Result<JsV
                     clip_l2,
                     sampling_rate,
                     steps_per_round: task.steps_per_round(),
+                    epsilon_per_round,
+                    delta,
+                },
+                (Privacy::Central(terms), _) => PrivacyView::Central {
+                    noise_multiplier: terms.noise_multiplier,
                     epsilon_per_round,
                     delta,
                 },

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use pollster::block_on;
 use unsaid::{ClientError, SessionEvent, abort::Abort, events::State, ports::Clock, session::Ending};
 use unsaid_privacy::Ledger;
-use unsaid_protocol::{ContentHash, UpdateFrame};
+use unsaid_protocol::{CentralAdjacency, CentralPrivacy, ContentHash, Manifest, Privacy, UpdateFrame};
 
 use crate::{
     assert_untouched, cost, is, run,
-    world::{DELTA, Fails, Op, World, manifest, noiseless},
+    world::{DELTA, Fails, Op, World, manifest, noiseless, task},
 };
 
 // The order of a round
@@ -268,4 +268,29 @@ fn nothing_is_erased_under_a_run() {
     });
     block_on(session.run(Some(1), &Abort::default())).unwrap();
     assert_eq!((found.get(), world.paid()), (Some(true), 1));
+}
+
+#[test]
+fn where_the_relay_adds_the_noise_a_round_is_booked_before_the_clipped_update_leaves() {
+    let central = CentralPrivacy::new(4.0, CentralAdjacency::AddRemove, 1e-5, None);
+    let terms = Manifest {
+        privacy: Privacy::Central(central),
+        ..manifest()
+    };
+    let world = World::new(terms.clone());
+    run(&world, 2).unwrap();
+    assert_eq!(world.store.ledger().spent(), cost(&terms).times(2));
+    let debit = world.ops().iter().position(|op| matches!(op, Op::Debit { .. }));
+    let upload = world.ops().iter().position(|op| matches!(op, Op::Send(_)));
+    assert!(debit.is_some() && debit < upload);
+    // No noise: each frame is within the bound that noise of four times it would leave far behind.
+    for body in &world.relay.state.borrow().bodies {
+        let frame = UpdateFrame::decode(body).unwrap();
+        let norm: u64 = frame
+            .coordinates
+            .iter()
+            .map(|c| u64::from(c.unsigned_abs()).pow(2))
+            .sum();
+        assert!(norm <= task(&terms).encoding.bound_squared());
+    }
 }

@@ -48,6 +48,9 @@ pub(super) struct Simulate {
     /// Otherwise two cohorts.
     #[arg(long, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Option<u32>,
+    /// Let clients take turns, so that each is in as many rounds as any other, to within one.
+    #[arg(long)]
+    turns: bool,
     /// The seed of all chance: the same seed gives the same bytes.
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -108,6 +111,7 @@ pub(super) fn run(options: Simulate) -> CommandResult {
         rounds: options.rounds,
         cohort,
         concurrency: options.concurrency.map_or(2 * cohort, |clients| clients as usize),
+        turns: options.turns,
         seed: options.seed,
         threads: options.threads.unwrap_or(cores),
         delta: options.delta,

@@ -94,7 +94,7 @@ type TaskFigure = (
     fn(&crate::relay::TaskHandle) -> f64,
 );
 
-const TASK_FIGURES: [TaskFigure; 9] = [
+const TASK_FIGURES: [TaskFigure; 10] = [
     ("unsaid_round", "gauge", "The open round.", |task| {
         state(task, |it| it.round as f64)
     }),
@@ -145,6 +145,18 @@ const TASK_FIGURES: [TaskFigure; 9] = [
         "gauge",
         "Updates in the newest model's aggregate.",
         |task| task.outlook.snapshot.borrow().newest.clients.into(),
+    ),
+    (
+        "unsaid_task_epsilon",
+        "gauge",
+        "Epsilon of all rounds so far, where the relay adds the noise.",
+        |task| {
+            let snapshot = task.outlook.snapshot.borrow();
+            snapshot
+                .newest
+                .privacy
+                .map_or(f64::NAN, |privacy| privacy.epsilon)
+        },
     ),
 ];
 

@@ -216,6 +216,8 @@ fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Cost>) -> Vec<RoundStatu
         let epsilon = spent
             .and_then(|spent| spent.epsilon(DELTA).ok())
             .filter(|it| it.is_finite());
+        // Where the relay adds the noise it has said so itself, at the task's own δ.
+        let epsilon = epsilon.or(metrics.privacy.map(|privacy| privacy.epsilon));
         RoundStatus { metrics, epsilon }
     });
     told.skip(skipped).collect()
@@ -297,6 +299,7 @@ mod tests {
             accuracy: None,
             loss: None,
             rolled_back_to: None,
+            privacy: None,
         };
         let rounds = vec![round(0, 0), round(1, 3), round(2, 0), round(3, 3)];
         let cost = Cost::from(unsaid_privacy::Rho::new(0.5).unwrap());

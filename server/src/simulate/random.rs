@@ -5,6 +5,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use unsaid_protocol::ContentHash;
 
+use crate::randomness::Randomness;
+
 /// What is drawn. Each purpose, round and client has a generator of its own, so that no draw depends on another's.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
@@ -18,6 +20,8 @@ pub(super) enum Purpose {
     Protection,
     /// Which examples a client's private steps take, and their noise.
     Lots,
+    /// The relay's noise.
+    Aggregation,
     /// The order in which a baseline sees its examples.
     Baseline,
 }
@@ -35,6 +39,11 @@ impl Seed {
     pub(super) fn generator(self, purpose: Purpose, round: u64, client: u64) -> ChaCha20Rng {
         let name = format!("unsaid simulation {} {purpose:?} {round} {client}", self.0);
         ChaCha20Rng::from_seed(*ContentHash::of(name.as_bytes()).as_bytes())
+    }
+
+    /// Where a simulated relay's noise comes from.
+    pub(super) fn aggregation(self) -> Randomness {
+        Randomness::simulated(move |round| Ok(self.generator(Purpose::Aggregation, round, 0)))
     }
 
     /// A seed for the engine, which orders examples by it.

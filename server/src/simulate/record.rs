@@ -33,7 +33,7 @@ pub struct StartLine {
     pub aggregation: &'static str,
     /// The server optimiser.
     pub server: &'static str,
-    /// The noise multiplier of local noise, where there is noise.
+    /// The noise multiplier, where there is noise: the clients', or the relay's.
     pub noise_multiplier: Option<f64>,
     /// How the data are split.
     pub partition: String,
@@ -73,8 +73,12 @@ pub struct RoundLine {
     pub staleness: Option<f64>,
     /// Clients whose change was longer than the clip norm.
     pub clipped: u32,
-    /// ε of the client that took part most often, replace-one; none without noise.
+    /// ε of the client that took part most often: replace-one for the clients' noise, the task's adjacency for the relay's; none without
+    /// noise.
     pub epsilon: Option<f64>,
+    /// The clip norm of the next round, where the relay adds the noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_l2: Option<f64>,
     /// Bytes of the update frames.
     pub bytes_up: u64,
     /// Bytes of the models that were downloaded for them, uncompressed.

@@ -89,6 +89,7 @@ fn simulation(overrides: &[&str], change: impl FnOnce(&mut Settings)) -> Result<
         rounds: 6,
         cohort: 8,
         concurrency: 4,
+        turns: false,
         seed: 1,
         threads: 2,
         delta: 1e-5,
@@ -301,6 +302,77 @@ fn with_noise_on_gradients_the_model_learns_and_epsilon_is_that_of_one_example()
     );
 }
 
+const CENTRAL: [&str; 5] = [
+    "privacy.mode=central",
+    "privacy.noise_multiplier=4.0",
+    "privacy.adjacency=add-remove",
+    "privacy.delta=1e-5",
+    "update.clip_l2=10.0",
+];
+
+#[test]
+fn noise_that_the_relay_adds_is_of_the_seed_and_costs_what_its_rounds_do() {
+    let adaptive = [
+        &CENTRAL[..],
+        &[
+            "privacy.adaptive_clip.initial_l2=0.1",
+            "privacy.adaptive_clip.count_noise=10",
+        ],
+    ]
+    .concat();
+    for overrides in [&CENTRAL[..], &adaptive] {
+        let with = |seed, threads| {
+            run(overrides, |settings| {
+                (settings.seed, settings.threads) = (seed, threads)
+            })
+        };
+        let made = with(3, 1);
+        assert_eq!(made.json, with(3, 3).json);
+        assert_ne!(made.end().model, with(4, 1).end().model);
+        for round in made.rounds() {
+            // All eight take part in every round: s²/2z² each, add/remove.
+            let spent = Rho::new(round.round as f64 / 32.0).unwrap();
+            let (found, expected) = (round.epsilon.unwrap(), spent.epsilon(1e-5).unwrap());
+            assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+            assert!(round.clip_l2.unwrap() > 0.0);
+        }
+    }
+    // The control: next to no noise gives nearly the model without any.
+    let quiet = run(
+        &[&CENTRAL[..], &["privacy.noise_multiplier=0.0001"]].concat(),
+        |_| (),
+    );
+    let plain = run(&["update.clip_l2=10.0"], |_| ());
+    let loss = |made: &Made| made.rounds().last().unwrap().loss.unwrap();
+    assert!((loss(&quiet) - loss(&plain)).abs() < 1e-2);
+}
+
+#[test]
+fn clients_that_take_turns_are_in_equally_many_rounds() {
+    let simulation = |cohort, turns| {
+        simulation(&[], |settings| {
+            (settings.cohort, settings.turns) = (cohort, turns)
+        })
+    };
+    let turning = simulation(2, true).unwrap();
+    let mut turns = [0; 8];
+    for round in 1..=12 {
+        turning
+            .choose(round)
+            .into_iter()
+            .for_each(|client| turns[client] += 1);
+        if round % 4 == 0 {
+            assert_eq!(turns, [round / 4; 8]);
+        }
+    }
+    assert_ne!(
+        turning.choose(1),
+        turning.choose(5),
+        "each pass has an order of its own"
+    );
+    assert!(matches!(simulation(3, true), Err(SimulateError::Settings(_))));
+}
+
 #[test]
 fn weights_are_numbers_of_examples() {
     let weighted = run(
@@ -410,6 +482,7 @@ fn only_the_simulator_seeds_a_generator_that_makes_noise() {
         "crate/engine/src/order.rs",
         "server/src/cli/privacy.rs",
         "server/src/data/partition.rs",
+        "server/src/randomness.rs",
         "server/src/simulate/partition.rs",
         "server/src/simulate/random.rs",
     ];

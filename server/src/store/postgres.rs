@@ -655,6 +655,10 @@ impl Turn for Held<'_> {
         rows.first().map(|row| get(row, 0)).transpose()
     }
 
+    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.store.link.wait(self.rounds_since(-1))
+    }
+
     fn load(&mut self) -> Result<Option<Saved>, StoreError> {
         self.store.link.wait(self.read(-1, true))
     }

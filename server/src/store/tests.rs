@@ -191,6 +191,7 @@ fn publishing(round: u64, bytes: &[u8]) -> Changes {
             accuracy: None,
             loss: None,
             rolled_back_to: None,
+            privacy: None,
         }],
         ..opening(round + 1)
     }

@@ -1,19 +1,24 @@
 //! Which aggregation rule goes with which privacy mode.
 //!
-//! | rule | `none` | `example` | `local` |
-//! |---|---|---|---|
-//! | `mean` | yes | yes | yes |
-//! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise | **no**: likewise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times |
-//! | `norm-bounding` | yes | yes | with a bound above the norm of the noise itself |
-//! | `fed-buff` | yes | yes | yes: no weight is above 1 |
-//! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes | yes: the noise is symmetric about each update |
-//! | `krum`, `multi-krum` | yes | yes | **no**: the distances that they compare are those of the noise |
-//! | `centred-clipping` | yes | yes | with a radius above the norm of the noise itself |
+//! | rule | `none` | `example` | `local` | `central` |
+//! |---|---|---|---|---|
+//! | `mean` | yes | yes | yes | yes |
+//! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise | **no**: likewise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times | **no** |
+//! | `norm-bounding` | yes | yes | with a bound above the norm of the noise itself | **no** |
+//! | `fed-buff` | yes | yes | yes: no weight is above 1 | **no** |
+//! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes | yes: the noise is symmetric about each update | **no** |
+//! | `krum`, `multi-krum` | yes | yes | **no**: the distances that they compare are those of the noise | **no** |
+//! | `centred-clipping` | yes | yes | with a radius above the norm of the noise itself | **no** |
 //!
 //! With `example` the noise was added to gradients while training, and an update is clipped like one without any: how long it can be,
 //! and how far apart two are, the clip norm says.
+//! With `central` only the mean: the noise is for a sum of updates of bounded norm. With weights one client moves the sum by as many
+//! times that norm as it weighs at most; a rule that sees every update (a median, a nearest neighbour) has no bound that a single
+//! client moves its result by which is smaller than the updates themselves; and a relay that adapts its clip norm bounds norms already.
+//! Every server optimiser goes with it: it sees the noised sum (post-processing).
 //!
-//! Every rule is computed after the noise was added on the devices: it costs no further privacy (post-processing). What is
+//! With `local` and `example` every rule is computed after the noise was added on the devices: it costs no further privacy
+//! (post-processing). What is
 //! refused is refused because it would reveal more, or because it would be noise. Every server optimiser goes with every mode.
 //!
 //! With weights, the mean's sensitivity is not one client's share any more: replacing a client moves Σ wᵢuᵢ by up to
@@ -50,6 +55,25 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
             };
         }
         Privacy::Local { noise_multiplier } => noise_multiplier,
+        Privacy::Central(_) => {
+            let reason = match rule {
+                Aggregation::Mean {} => return Ok(()),
+                Aggregation::WeightedMean { .. } => {
+                    "one client would move the sum by as many times the bound as it weighs"
+                }
+                Aggregation::NormBounding { .. } => {
+                    "the relay bounds norms already: choose update.clip_l2, or privacy.adaptive_clip"
+                }
+                _ => {
+                    "the noise is for a sum, and one client can move this rule's result by as much as a whole update"
+                }
+            };
+            let message = format!(
+                "{} cannot go with privacy mode \"central\": {reason}",
+                rule.name()
+            );
+            return Err(StrategyError::new("aggregation", message));
+        }
         _ => {
             let message = format!("{} is not known to go with this privacy mode", rule.name());
             return match rule {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume, proptest};
 use unsaid_privacy::Encoding;
-use unsaid_protocol::{Privacy, UpdateId};
+use unsaid_protocol::{CentralAdjacency, CentralPrivacy, Privacy, UpdateId};
 
 use super::*;
 use crate::gather::Gathered;
@@ -553,6 +553,17 @@ fn the_table_of_what_goes_together_is_kept() {
             (Ok(()), Ok(())) => {}
             (Err(error), Err(reason)) => assert!(error.message.contains(reason), "{error}"),
             (found, expected) => panic!("{name}: {found:?}, the table says {expected:?}"),
+        }
+    }
+    let central = CentralPrivacy::new(1.0, CentralAdjacency::AddRemove, 1e-5, None);
+    for rule in EVERY_RULE {
+        let found = compose::check(&rule, &Privacy::Central(central), &encoding);
+        match rule {
+            Aggregation::Mean {} => assert_eq!(found, Ok(())),
+            _ => assert!(
+                found.unwrap_err().message.contains("privacy mode \"central\": "),
+                "{rule:?}"
+            ),
         }
     }
     for (bound, fits) in [(10.0, false), (11.0, true)] {

@@ -83,6 +83,22 @@ number!(
     "a number from 1e-6 to 1"
 );
 number!(
+    /// The δ at which ε is told.
+    Delta(f64), |found| positive(found, 1.0).filter(|&delta| delta < 1.0), "a number above 0 and below 1"
+);
+number!(
+    /// A share of updates.
+    Quantile(f64), |found| positive(found, 1.0).filter(|&share| share < 1.0), "a number above 0 and below 1"
+);
+
+impl Default for Quantile {
+    /// The median.
+    fn default() -> Self {
+        Self(0.5)
+    }
+}
+
+number!(
     /// Clients, or rounds.
     Count(u32), |found| whole(found, u32::MAX), "a whole number of at least 1"
 );

@@ -191,9 +191,9 @@ fn each_mistake_is_reported_with_its_line_and_field() {
         ),
         (
             "mode = \"none\"",
-            "mode = \"central\"",
+            "mode = \"secret\"",
             "privacy.mode",
-            "unknown variant `central`",
+            "unknown variant `secret`",
         ),
         (
             "min_clients = 2",
@@ -549,6 +549,86 @@ fn a_bad_override_is_named() {
         assert_eq!(error.place, format!("override {over}"));
         assert!(error.message.contains(message), "{error}");
     }
+}
+
+/// The task with noise that the relay adds, and these lines in its section.
+fn central(lines: &str) -> String {
+    let section = format!("mode = \"central\"\n{lines}");
+    GOOD.replace("mode = \"none\"", &section)
+}
+
+#[test]
+fn a_central_task_tells_its_unit_its_adjacency_its_mechanism_and_whom_to_trust() {
+    let text = central(
+        "adjacency = \"add-remove\"\ndelta = 1e-6\nadaptive_clip = { initial_l2 = 0.1, count_noise = 2 }",
+    );
+    schema_takes(&text).unwrap();
+    let task = parse(&text, &[]).unwrap();
+    let told = serde_json::to_value(&task.manifest.privacy).unwrap();
+    let expected = serde_json::json!({
+        "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian",
+        "adjacency": "add-remove", "noise_multiplier": 1.5, "delta": 1e-6,
+        "adaptive_clip": { "initial_l2": 0.1, "quantile": 0.5, "rate": 0.2, "count_noise": 2.0 },
+    });
+    assert_eq!(told, expected);
+    assert!(task.central.is_some());
+    let json = task.manifest.to_json();
+    assert_eq!(Manifest::from_json(&json).unwrap(), task.manifest);
+}
+
+#[test]
+fn each_mistake_in_a_central_section_is_reported_with_its_line_and_field() {
+    let good = "adjacency = \"replace-one\"\ndelta = 1e-5";
+    parse(&central(good), &[]).unwrap();
+    for (lines, field, message) in [
+        ("delta = 1e-5", "privacy", "needs an adjacency"),
+        ("adjacency = \"add-remove\"", "privacy", "needs a delta"),
+        (
+            "adjacency = \"both\"\ndelta = 1e-5",
+            "privacy.adjacency",
+            "unknown variant `both`",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1",
+            "privacy.delta",
+            "1 is not a number above 0 and below 1",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = nan",
+            "privacy.delta",
+            "NaN is not",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nadaptive_clip = { initial_l2 = 2 }",
+            "privacy.adaptive_clip",
+            "initial_l2 is 2, but must be from update.grid_step to update.clip_l2",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nadaptive_clip = { initial_l2 = 0.5, rate = 0 }",
+            "privacy.adaptive_clip",
+            "the rate is 0",
+        ),
+        (
+            // The usual σ of a target of three is 0.15.
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nadaptive_clip = { initial_l2 = 0.5 }",
+            "privacy.adaptive_clip",
+            "leaves nothing for the sum",
+        ),
+    ] {
+        let text = central(lines);
+        let error = parse(&text, &[]).unwrap_err();
+        assert_eq!(error.field, field, "{lines}: {error}");
+        assert!(error.message.contains(message), "{lines}: {error}");
+        let line = error.line.unwrap();
+        let named = field.rsplit('.').next().unwrap();
+        assert!(text.lines().nth(line - 1).unwrap().contains(named), "{error}");
+    }
+    let lonely = parse(&central(good), &["rounds.min_clients=1"]).unwrap_err();
+    assert!(lonely.message.contains("too few for privacy mode"), "{lonely}");
+    // They may stay while the noise is off.
+    let off = central(good).replace("\"central\"", "\"none\"");
+    assert_eq!(parse(&off, &[]).unwrap().manifest.privacy, Privacy::None);
+    schema_takes(&off).unwrap();
 }
 
 /// What the schema says of a task file, read as TOML.

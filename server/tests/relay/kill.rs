@@ -1,8 +1,9 @@
 //! The real program, killed with SIGKILL at moments that a seed chooses, while clients report.
 
 use std::{
+    collections::BTreeSet,
     process::Command,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -183,6 +184,71 @@ async fn updates_that_are_kept_one_by_one_survive_kills_too() {
     assert_eq!((rounds.len(), rounds[1].clients), (2, u32::from(CLIENTS)));
     let all: Vec<u8> = (1..=CLIENTS).collect();
     assert_eq!(rounds[1].model, expected_median(&before, &all));
+}
+
+/// A relay that published a sum with two noises would tell the difference of the two, and their mean: half of the noise's variance.
+/// Whatever is ever seen of the round is seen while the relay is killed and started again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sum_is_never_seen_with_two_noises_whenever_the_relay_is_killed() {
+    let central = [
+        "--set",
+        "privacy.mode=central",
+        "--set",
+        "privacy.adjacency=replace-one",
+        "--set",
+        "privacy.delta=1e-5",
+    ];
+    for seed in 10..14 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
+        let folder = folder_with_task();
+        let mut program = start(folder.path(), &central);
+        let state = program.api().state().await;
+        let before = program.api().model(state.model).await;
+        let address = Arc::new(RwLock::new(program.base.clone()));
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let (watched, found) = (address.clone(), seen.clone());
+        let watcher = tokio::spawn(async move {
+            loop {
+                let api = Api::new(&watched.read().unwrap());
+                if let Ok(answer) = reqwest::get(api.url("/v1/tasks/tiny/round")).await
+                    && let Ok(state) = answer.json::<RoundState>().await
+                    && state.round > 1
+                {
+                    found.lock().unwrap().insert(state.model);
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        });
+        let clients: Vec<_> = (1..=CLIENTS)
+            .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(300))))
+            .collect();
+        // Until well after the round has closed.
+        for _ in 0..12 {
+            tokio::time::sleep(pick(120)).await;
+            drop(program);
+            program = start(folder.path(), &central);
+            *address.write().unwrap() = program.base.clone();
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+        let rounds = program.api().rounds().await;
+        watcher.abort();
+        assert_eq!(
+            (rounds.len(), rounds[1].clients),
+            (2, u32::from(CLIENTS)),
+            "seed {seed}"
+        );
+        let mut seen = seen.lock().unwrap().clone();
+        seen.insert(rounds[1].model);
+        assert_eq!(seen.len(), 1, "seed {seed}: {seen:?}");
+        // It is noised, and paid for once.
+        let all: Vec<u8> = (1..=CLIENTS).collect();
+        assert_ne!(rounds[1].model, expected_model(&before, &all));
+        let rho = rounds[1].privacy.unwrap().rho;
+        assert!((rho / (0.5 / 1.5_f64.powi(2)) - 1.0).abs() < 1e-3, "{rho}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 // Clippy's exception for tests covers test functions, and these are mostly what test functions call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod central;
 mod connections;
 #[cfg(target_os = "linux")]
 mod database;

@@ -111,3 +111,13 @@ fn protecting_single_examples_only_has_to_be_asked_for() {
     };
     assert_eq!(open.check_example_level(), Ok(()));
 }
+
+#[test]
+fn a_relay_is_trusted_with_the_noise_only_where_the_person_says_so() {
+    assert_eq!(
+        ClientFloors::default().check_trust(),
+        Err(FloorError::RelayNotTrusted)
+    );
+    let open: ClientFloors = serde_json::from_str(r#"{"trustRelay": true}"#).unwrap();
+    assert_eq!(open.check_trust(), Ok(()));
+}

@@ -11,6 +11,7 @@ pub const NO_FLOORS: ClientFloors = ClientFloors {
     min_cohort: 1,
     max_rounds_per_day: u32::MAX,
     example_level: true,
+    trust_relay: true,
 };
 
 /// Terms of a small task with noise: 67 parameters.

@@ -1,0 +1,134 @@
+//! Central differential privacy through the relay: what it refuses, what it tells, and what a restart changes.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use unsaid_protocol::{ProblemKind, UpdateFrame};
+use unsaid_relay::{
+    Relay, RelayOptions, StartError,
+    clock::{Clock, SystemClock},
+    live::OpenError,
+    store::{RedbStore, Store},
+};
+
+use crate::harness::*;
+
+const CENTRAL: [&str; 3] = [
+    "privacy.mode=central",
+    "privacy.adjacency=add-remove",
+    "privacy.delta=1e-5",
+];
+
+const ADAPTIVE: [&str; 5] = [
+    CENTRAL[0],
+    CENTRAL[1],
+    CENTRAL[2],
+    "privacy.adaptive_clip.initial_l2=0.1",
+    "privacy.adaptive_clip.count_noise=2",
+];
+
+#[tokio::test]
+async fn a_client_that_does_not_clip_is_refused_and_counts_nothing() {
+    for terms in [&CENTRAL[..], &ADAPTIVE] {
+        let relay = TestRelay::start(terms).await;
+        relay.api.check_in(1).await.unwrap();
+        let state = relay.api.state().await;
+        let mut coordinates = coordinates(1);
+        // 1,024 steps are the clip norm; the bound is a little above.
+        coordinates[0] = 1_100;
+        let long = UpdateFrame {
+            coordinates,
+            ..frame(&state, 1)
+        };
+        let refused = relay.api.send(&long).await.unwrap_err();
+        assert_eq!(refused, ProblemKind::Unacceptable);
+        assert_eq!(relay.api.state().await.received, 0);
+        relay.api.send(&frame(&state, 1)).await.unwrap();
+    }
+}
+
+/// The whole noise is checked where it is made (`src/central/tests.rs`); here, that it is added at all, once for a round, and paid for.
+#[tokio::test]
+async fn rounds_are_noised_and_their_cost_adds_up_over_restarts() {
+    for terms in [&CENTRAL[..], &ADAPTIVE] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("relay.redb");
+        let mut relay = TestRelay::in_file(&path, terms).await;
+        for round in 1..=4 {
+            let before = relay.api.model(relay.api.state().await.model).await;
+            for client in 1..=3 {
+                if client == 3 && round % 2 == 0 {
+                    // In the middle of a round: what was gathered, and the number of short updates, go on.
+                    relay.stop().await;
+                    relay = TestRelay::in_file(&path, terms).await;
+                }
+                relay.api.take_part(client).await;
+            }
+            let rounds = relay.api.rounds().await;
+            let last = rounds.last().unwrap();
+            assert_eq!((last.round, last.clients), (round, 3));
+            assert_ne!(last.model, expected_model(&before, &[1, 2, 3]), "there is noise");
+            let privacy = last.privacy.unwrap();
+            // s²/2z² a round, add/remove, z = 1.5.
+            let rho = round as f64 / 4.5;
+            assert!(
+                (privacy.rho / rho - 1.0).abs() < 1e-3,
+                "round {round}: {privacy:?}"
+            );
+            assert!(privacy.epsilon > 0.0 && privacy.epsilon < 20.0);
+            let adapts = terms.len() > CENTRAL.len();
+            assert_eq!(privacy.next_clip_l2 == 1.0, !adapts);
+        }
+        let figures = relay.api.get("/metrics").await.text().await.unwrap();
+        let told = figures
+            .lines()
+            .find(|line| line.starts_with("unsaid_task_epsilon{"));
+        assert!(told.is_some_and(|line| !line.ends_with("NaN")), "{told:?}");
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_terms_cannot_change_under_updates_that_were_promised_others() {
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&[], &CENTRAL),
+        (&CENTRAL, &[]),
+        (&CENTRAL, &ADAPTIVE),
+        (
+            &CENTRAL,
+            &[CENTRAL[0], CENTRAL[1], CENTRAL[2], "privacy.noise_multiplier=0.1"],
+        ),
+        (
+            &CENTRAL,
+            &[CENTRAL[0], CENTRAL[1], CENTRAL[2], "update.clip_l2=0.5"],
+        ),
+        (
+            &CENTRAL,
+            &[CENTRAL[0], CENTRAL[1], CENTRAL[2], "rounds.target_clients=2"],
+        ),
+    ];
+    for (old, new) in cases {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("relay.redb");
+        let relay = TestRelay::in_file(&path, old).await;
+        relay.api.take_part(1).await;
+        relay.stop().await;
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let refused = Relay::open(vec![task(new)], &store, &clock, RelayOptions::default());
+        let refused = refused.err().unwrap();
+        let open = matches!(
+            &refused,
+            StartError::Open {
+                source: OpenError::OtherPrivacy { received: 1 },
+                ..
+            }
+        );
+        assert!(open, "{new:?}: {refused}");
+        drop(store);
+        // Under its own terms the round goes on.
+        let relay = TestRelay::in_file(&path, old).await;
+        assert_eq!(relay.api.state().await.received, 1);
+        relay.stop().await;
+    }
+}
