@@ -477,6 +477,7 @@ fn only_the_simulator_seeds_a_generator_that_makes_noise() {
     // Beside the simulator: generators that the platform seeds (the client's, the command that writes samples), and those of
     // what protects nobody (the order of examples, dropout, splits of demo data).
     let allowed = [
+        "crate/src/lots.rs",
         "crate/src/random.rs",
         "crate/engine/src/dfdx/mod.rs",
         "crate/engine/src/order.rs",

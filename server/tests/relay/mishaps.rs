@@ -379,9 +379,9 @@ async fn a_task_whose_values_no_row_takes_does_not_start() {
     let Some(database) = Database::start() else { return };
     let large = [
         "model.input=[1000]",
-        "model.layers=[{ type = \"dense\", units = 4000 }]",
+        "model.layers=[{ type = \"dense\", units = 4200 }]",
         "strategy.aggregation.type=fed-buff",
-        "strategy.aggregation.max_staleness=60",
+        "strategy.aggregation.max_staleness=32",
     ];
     let store: Arc<dyn Store> = open(database.address(), None).await.unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
