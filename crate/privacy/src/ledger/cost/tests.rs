@@ -100,7 +100,6 @@ fn what_cannot_be_computed_costs_everything() {
     let nowhere = Cost::of_examples(|_| f64::INFINITY);
     assert_eq!(nowhere.epsilon(DELTA), Ok(f64::INFINITY));
     assert_eq!((nowhere + nowhere).epsilon(DELTA), Ok(f64::INFINITY));
-    assert!(unknown.is_finite() && !nowhere.is_finite() && !(nowhere + unknown).is_finite());
     for delta in [0.0, 1.0, -1.0, f64::NAN] {
         assert!(matches!(
             Cost::NOTHING.epsilon(delta),
