@@ -74,7 +74,8 @@ fn positions_that_cancel() -> Problem {
 
 /// Three examples of every kind of layer, with weights as usual, large, so large that most numbers overflow, and of all sizes.
 fn every_layer() -> Vec<Problem> {
-    let changes: [(&str, fn(usize, f32) -> f32); 4] = [
+    type Change = fn(usize, f32) -> f32;
+    let changes: [(&str, Change); 4] = [
         ("as usual", |_, w| w),
         ("large", |_, w| 1e5 * w),
         ("overflowing", |_, w| 1e25 * w),

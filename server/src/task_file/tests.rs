@@ -564,7 +564,7 @@ fn a_central_task_tells_its_unit_its_adjacency_its_mechanism_and_whom_to_trust()
     );
     schema_takes(&text).unwrap();
     let task = parse(&text, &[]).unwrap();
-    let told = serde_json::to_value(&task.manifest.privacy).unwrap();
+    let told = serde_json::to_value(task.manifest.privacy).unwrap();
     let expected = serde_json::json!({
         "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian",
         "adjacency": "add-remove", "noise_multiplier": 1.5, "delta": 1e-6,
