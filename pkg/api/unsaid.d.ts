@@ -182,6 +182,8 @@ export interface Floors {
      * `minNoiseMultiplier` is 0.
      */
     readonly exampleLevel?: boolean;
+    /** Whether the relay may be trusted to add the noise (mode `central`): it sees each clipped update as it is. Default false. */
+    readonly trustRelay?: boolean;
 }
 /** What a session is opened with. */
 export interface OpenOptions {
@@ -273,6 +275,15 @@ export type PrivacyTerms = {
     readonly epsilonPerRound: number;
     /** The δ of the person's budget. */
     readonly delta: number;
+} | {
+    /** The relay adds noise to the sum of all updates. It sees each clipped update without noise, and must be trusted. */
+    readonly mode: "central";
+    /** σ of the noise on the sum, as a multiple of the L2 bound Δ of one update. */
+    readonly noiseMultiplier: number;
+    /** ε of one round alone towards everyone but the relay, at `delta`: any update in place of any other. */
+    readonly epsilonPerRound: number;
+    /** The δ of the person's budget. */
+    readonly delta: number;
 };
 /** How much local data there is. */
 export interface DataSummary {
@@ -327,6 +338,8 @@ export interface RoundMetrics {
     readonly accuracy: number | null;
     /** Mean loss on the held-out examples. */
     readonly loss: number | null;
+    /** Where the relay adds the noise: ε of all rounds so far, for a participant of each, at the task's δ and adjacency. Else null. */
+    readonly epsilon: number | null;
 }
 /** What this client is doing. */
 export type SessionState = "opening" | "waiting-for-other-tab" | "ready" | "checking-in" | "downloading" | "training" | "protecting" | "uploading" | "waiting" | "stopped";
