@@ -106,7 +106,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     assert.equal((await relay.rounds()).length, 3, "a question that is declined does nothing");
     await back.click();
     await page.getByRole("button", { name: "Roll back" }).click();
-    await page.getByRole("cell", { name: "back to 1" }).waitFor();
+    await page.getByRole("cell", { name: "back to 1", exact: true }).waitFor(); // not the button “Back to 1”
     const rounds = await relay.rounds();
     assert.deepEqual([rounds[3].rolled_back_to, rounds[3].model], [1, rounds[1].model]);
     await page.getByRole("button", { name: "Resume" }).click();
