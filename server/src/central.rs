@@ -132,11 +132,15 @@ impl Central {
     }
 
     /// Where the last round left off. What was spent under other terms stays spent.
-    pub fn resume(&self, last: Option<&RoundPrivacy>) -> State {
+    ///
+    /// # Errors
+    /// [`AccountingError::Rho`] where what was spent is no finite number: it is never taken for nothing.
+    pub fn resume(&self, last: Option<&RoundPrivacy>) -> Result<State, AccountingError> {
         let first = self.first();
-        last.map_or(first, |last| State {
+        let Some(last) = last else { return Ok(first) };
+        Ok(State {
             // Written and read as a decimal: not below what it was.
-            spent: Rho::new(last.rho.next_up()).unwrap_or(Rho::ZERO),
+            spent: Rho::new(last.rho.next_up())?,
             clip_l2: self.adaptive.map_or(first.clip_l2, |_| {
                 last.next_clip_l2.clamp(self.grid_step, self.clip_l2)
             }),

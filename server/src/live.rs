@@ -644,7 +644,7 @@ fn private(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Option<central::S
     };
     let published = turn.rounds()?;
     let last = published.iter().rev().find_map(|round| round.privacy);
-    Ok(Some(central.resume(last.as_ref())))
+    central.resume(last.as_ref()).map(Some).map_err(damaged)
 }
 
 /// The newest parameters, `[d]`.

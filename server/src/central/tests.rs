@@ -100,8 +100,13 @@ fn sum_and_count_together_cost_what_the_terms_say() {
                     .epsilon(1e-5)
                     .unwrap();
                 assert!((figures.epsilon / all - 1.0).abs() < 1e-12);
-                let resumed = central.resume(Some(&figures));
+                let resumed = central.resume(Some(&figures)).unwrap();
                 assert!(resumed.spent >= state.spent && resumed.clip_l2 == state.clip_l2);
+                // A cost that cannot be read is never taken for nothing.
+                for rho in [f64::NAN, f64::INFINITY, f64::MAX, -1.0] {
+                    let damaged = unsaid_protocol::RoundPrivacy { rho, ..figures };
+                    assert!(central.resume(Some(&damaged)).is_err(), "{rho}");
+                }
             }
         }
     }

@@ -135,17 +135,10 @@ impl Database {
         }
     }
 
-    /// The server's process, of which all others of it are children.
-    #[allow(dead_code)] // an example's measurement uses it
-    pub fn process(&self) -> u32 {
-        self.server.as_ref().map_or(0, Child::id)
-    }
-
     pub fn address(&self) -> String {
         format!("postgres://unsaid@127.0.0.1:{}/postgres", self.port)
     }
 
-    #[allow(dead_code)] // not used by the example that has this file, too
     pub fn socket(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
