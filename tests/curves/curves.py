@@ -1,7 +1,9 @@
 """Accuracy against epsilon, measured: local and central noise, 10 to 10,000 clients, on MNIST.
 
     cargo build --release -p unsaid-relay
-    python3 tests/curves/curves.py target/release/unsaid-relay .cache/mnist lr mlp target > curves.md
+    python3 tests/curves/curves.py target/release/unsaid-relay .cache/mnist lr mlp target --kept target/curves.jsonl > curves.md
+
+It takes hours; runs that ended are kept in the file named last, and not done again.
 
 Each cell is one run of `unsaid-relay simulate`, seed 1, of 20 rounds; epsilon is what the simulator told at its end, for the client that
 took part most often, at delta = 1e-5: replace-one for local noise, add/remove for central. Nothing is taken off for sampling. The noise
@@ -11,8 +13,10 @@ Clients split the 60,000 training digits evenly, and each round takes as many as
 One setting for each model, not tuned for each cell.
 """
 
+import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,7 +67,35 @@ def noise_multiplier(epsilon, participations, sensitivity):
     return 1.001 * sensitivity * math.sqrt(participations / (2 * rho_of(epsilon)))
 
 
-def simulate(relay, data, task, clients, cohort, rounds, settings, evaluate_every):
+class Kept:
+    """The rounds of every run that ended, in a file, by the run's arguments."""
+
+    def __init__(self, path):
+        self.path = path
+        self.runs = {}
+        if path and os.path.exists(path):
+            for line in open(path):
+                run = json.loads(line)
+                self.runs[run["key"]] = run["rounds"]
+
+    def get(self, key, make):
+        if key not in self.runs:
+            self.runs[key] = make()
+            if self.path:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps({"key": key, "rounds": self.runs[key]}) + "\n")
+        return self.runs[key]
+
+
+kept = Kept(None)
+
+
+def simulate(relay, data, task, *rest):
+    lines = kept.get(json.dumps([task, *rest]), lambda: rounds_of(relay, data, task, *rest))
+    return lines[-1]["accuracy"] * 100, lines[-1]["epsilon"], lines
+
+
+def rounds_of(relay, data, task, clients, cohort, rounds, settings, evaluate_every):
     with tempfile.NamedTemporaryFile() as told:
         command = [relay, "simulate", task, "--data", data, "--clients", str(clients), "--cohort", str(cohort)]
         command += ["--rounds", str(rounds), "--evaluate-every", str(evaluate_every), "--json", told.name]
@@ -72,8 +104,7 @@ def simulate(relay, data, task, clients, cohort, rounds, settings, evaluate_ever
             command += ["--set", setting]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lines = [json.loads(line) for line in open(told.name)]
-    rounds = [line for line in lines if line["type"] == "round"]
-    return rounds[-1]["accuracy"] * 100, rounds[-1]["epsilon"], rounds
+    return [line for line in lines if line["type"] == "round"]
 
 
 def plan(mode, clients):
@@ -126,10 +157,18 @@ def say(text):
     print(text, flush=True)
 
 
-def main(relay, data, *parts):
-    for part in parts or [*MODELS, "target"]:
-        target(relay, data) if part == "target" else curves(relay, data, part)
+def main():
+    global kept
+    given = argparse.ArgumentParser()
+    given.add_argument("relay")
+    given.add_argument("data")
+    given.add_argument("parts", nargs="*", choices=[*MODELS, "target"], default=[*MODELS, "target"])
+    given.add_argument("--kept")
+    given = given.parse_args()
+    kept = Kept(given.kept)
+    for part in given.parts:
+        target(given.relay, given.data) if part == "target" else curves(given.relay, given.data, part)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

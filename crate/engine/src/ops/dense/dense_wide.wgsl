@@ -7,6 +7,8 @@
 //
 // `rows` are the batch's rows times the positions of each. `inputs`, `outputs`, `offset` and `bias` count groups of four numbers.
 // In `parameters` and `d_parameters` the kernel [in, out] lies at `offset`, in `parameters` the bias at `bias`, or there is none.
+// In `forward` and `input_gradient` the lines of a begin at `start` and lie `stride` apart, those of out at `to` and `out_stride`;
+// with `add`, what is there already is added to.
 //
 // Dispatch: workgroups (ceil(columns / 64), ceil(lines / 32)) with 8 x 4 invocations, straight from storage. Loads past an edge are clamped, stores past it are left out.
 
@@ -17,6 +19,11 @@ struct Dims {
     positions: u32,
     relu: u32,
     bias: u32,
+    start: u32,
+    stride: u32,
+    to: u32,
+    out_stride: u32,
+    add: u32,
 }
 
 struct Batch {
@@ -37,12 +44,25 @@ fn bias_of(column: u32) -> vec4<f32> {
     return b[dims.bias + column];
 }
 
+// What an element of out is added to.
+fn before(at: u32) -> vec4<f32> {
+    if (dims.add == 0u) { return vec4<f32>(); }
+    return out[at];
+}
+
 // A number that is not one passes through, so that a broken model shows in its loss.
 fn rectified(y: vec4<f32>) -> vec4<f32> {
     if (dims.relu == 1u) {
         return select(y, vec4<f32>(), y < vec4<f32>());
     }
     return y;
+}
+
+// Writes two groups of a line of out; only the first where there are no more.
+fn put(row: u32, left: u32, more: bool, s: vec4<f32>, t: vec4<f32>) {
+    let at = dims.to + row * dims.out_stride + left;
+    out[at] = rectified(s + before(at));
+    if (more) { out[at + 1u] = rectified(t + before(at + 1u)); }
 }
 
 @compute @workgroup_size(8, 4)
@@ -53,14 +73,14 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row >= rows || left >= dims.outputs) { return; }
     let right = min(left + 1u, dims.outputs - 1u);
     let last = rows - 1u;
-    let r0 = min(row + 0u, last) * dims.inputs;
-    let r1 = min(row + 1u, last) * dims.inputs;
-    let r2 = min(row + 2u, last) * dims.inputs;
-    let r3 = min(row + 3u, last) * dims.inputs;
-    let r4 = min(row + 4u, last) * dims.inputs;
-    let r5 = min(row + 5u, last) * dims.inputs;
-    let r6 = min(row + 6u, last) * dims.inputs;
-    let r7 = min(row + 7u, last) * dims.inputs;
+    let r0 = dims.start + min(row + 0u, last) * dims.stride;
+    let r1 = dims.start + min(row + 1u, last) * dims.stride;
+    let r2 = dims.start + min(row + 2u, last) * dims.stride;
+    let r3 = dims.start + min(row + 3u, last) * dims.stride;
+    let r4 = dims.start + min(row + 4u, last) * dims.stride;
+    let r5 = dims.start + min(row + 5u, last) * dims.stride;
+    let r6 = dims.start + min(row + 6u, last) * dims.stride;
+    let r7 = dims.start + min(row + 7u, last) * dims.stride;
     let s = bias_of(left); let t = bias_of(right);
     var s0 = s; var t0 = t;
     var s1 = s; var t1 = t;
@@ -130,14 +150,14 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
         }
     }
     let more = left + 1u < dims.outputs;
-    if (row + 0u <= last) { let at = (row + 0u) * dims.outputs + left; out[at] = rectified(s0); if (more) { out[at + 1u] = rectified(t0); } }
-    if (row + 1u <= last) { let at = (row + 1u) * dims.outputs + left; out[at] = rectified(s1); if (more) { out[at + 1u] = rectified(t1); } }
-    if (row + 2u <= last) { let at = (row + 2u) * dims.outputs + left; out[at] = rectified(s2); if (more) { out[at + 1u] = rectified(t2); } }
-    if (row + 3u <= last) { let at = (row + 3u) * dims.outputs + left; out[at] = rectified(s3); if (more) { out[at + 1u] = rectified(t3); } }
-    if (row + 4u <= last) { let at = (row + 4u) * dims.outputs + left; out[at] = rectified(s4); if (more) { out[at + 1u] = rectified(t4); } }
-    if (row + 5u <= last) { let at = (row + 5u) * dims.outputs + left; out[at] = rectified(s5); if (more) { out[at + 1u] = rectified(t5); } }
-    if (row + 6u <= last) { let at = (row + 6u) * dims.outputs + left; out[at] = rectified(s6); if (more) { out[at + 1u] = rectified(t6); } }
-    if (row + 7u <= last) { let at = (row + 7u) * dims.outputs + left; out[at] = rectified(s7); if (more) { out[at + 1u] = rectified(t7); } }
+    if (row + 0u <= last) { put(row + 0u, left, more, s0, t0); }
+    if (row + 1u <= last) { put(row + 1u, left, more, s1, t1); }
+    if (row + 2u <= last) { put(row + 2u, left, more, s2, t2); }
+    if (row + 3u <= last) { put(row + 3u, left, more, s3, t3); }
+    if (row + 4u <= last) { put(row + 4u, left, more, s4, t4); }
+    if (row + 5u <= last) { put(row + 5u, left, more, s5, t5); }
+    if (row + 6u <= last) { put(row + 6u, left, more, s6, t6); }
+    if (row + 7u <= last) { put(row + 7u, left, more, s7, t7); }
 }
 
 @compute @workgroup_size(8, 4)
@@ -196,14 +216,14 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row >= rows || left >= dims.inputs) { return; }
     let last = rows - 1u;
     let right = min(left + 1u, dims.inputs - 1u);
-    let r0 = min(row + 0u, last) * dims.outputs;
-    let r1 = min(row + 1u, last) * dims.outputs;
-    let r2 = min(row + 2u, last) * dims.outputs;
-    let r3 = min(row + 3u, last) * dims.outputs;
-    let r4 = min(row + 4u, last) * dims.outputs;
-    let r5 = min(row + 5u, last) * dims.outputs;
-    let r6 = min(row + 6u, last) * dims.outputs;
-    let r7 = min(row + 7u, last) * dims.outputs;
+    let r0 = dims.start + min(row + 0u, last) * dims.stride;
+    let r1 = dims.start + min(row + 1u, last) * dims.stride;
+    let r2 = dims.start + min(row + 2u, last) * dims.stride;
+    let r3 = dims.start + min(row + 3u, last) * dims.stride;
+    let r4 = dims.start + min(row + 4u, last) * dims.stride;
+    let r5 = dims.start + min(row + 5u, last) * dims.stride;
+    let r6 = dims.start + min(row + 6u, last) * dims.stride;
+    let r7 = dims.start + min(row + 7u, last) * dims.stride;
     let k0 = dims.offset + (4u * left + 0u) * dims.outputs;
     let k1 = dims.offset + (4u * left + 1u) * dims.outputs;
     let k2 = dims.offset + (4u * left + 2u) * dims.outputs;
@@ -272,12 +292,12 @@ fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         }
     }
     let more = left + 1u < dims.inputs;
-    if (row + 0u <= last) { let at = (row + 0u) * dims.inputs + left; out[at] = s0; if (more) { out[at + 1u] = t0; } }
-    if (row + 1u <= last) { let at = (row + 1u) * dims.inputs + left; out[at] = s1; if (more) { out[at + 1u] = t1; } }
-    if (row + 2u <= last) { let at = (row + 2u) * dims.inputs + left; out[at] = s2; if (more) { out[at + 1u] = t2; } }
-    if (row + 3u <= last) { let at = (row + 3u) * dims.inputs + left; out[at] = s3; if (more) { out[at + 1u] = t3; } }
-    if (row + 4u <= last) { let at = (row + 4u) * dims.inputs + left; out[at] = s4; if (more) { out[at + 1u] = t4; } }
-    if (row + 5u <= last) { let at = (row + 5u) * dims.inputs + left; out[at] = s5; if (more) { out[at + 1u] = t5; } }
-    if (row + 6u <= last) { let at = (row + 6u) * dims.inputs + left; out[at] = s6; if (more) { out[at + 1u] = t6; } }
-    if (row + 7u <= last) { let at = (row + 7u) * dims.inputs + left; out[at] = s7; if (more) { out[at + 1u] = t7; } }
+    if (row + 0u <= last) { put(row + 0u, left, more, s0, t0); }
+    if (row + 1u <= last) { put(row + 1u, left, more, s1, t1); }
+    if (row + 2u <= last) { put(row + 2u, left, more, s2, t2); }
+    if (row + 3u <= last) { put(row + 3u, left, more, s3, t3); }
+    if (row + 4u <= last) { put(row + 4u, left, more, s4, t4); }
+    if (row + 5u <= last) { put(row + 5u, left, more, s5, t5); }
+    if (row + 6u <= last) { put(row + 6u, left, more, s6, t6); }
+    if (row + 7u <= last) { put(row + 7u, left, more, s7, t7); }
 }

@@ -4,7 +4,7 @@
 use super::Dense;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner, Work},
+    backend::gpu::{Access, Dispatch, Grid, Kernel, OpBuffers, Planner, Work},
     ops::{
         ghost::{self, ProductTerm},
         product::{Kind, Product, Tiles},
@@ -192,6 +192,32 @@ impl Dense {
         product.plan(planner, tiles, bound)
     }
 
+    /// `y = x·W` (`entry` "forward") or `dx = dy·Wᵀ` ("input_gradient"), without a bias, on lines that lie apart. `None` where the
+    /// wide kernels cannot do it, or another kind is better at it.
+    pub(in crate::ops) fn apart_gpu(
+        &self,
+        planner: &mut Planner<'_>,
+        entry: &'static str,
+        bound: [&wgpu::Buffer; 3],
+        [read, write]: [Lines; 2],
+        add: bool,
+    ) -> Option<Dispatch> {
+        let columns = if entry == "forward" {
+            self.outputs
+        } else {
+            self.inputs
+        };
+        let places = [read.from, read.stride, write.from, write.stride];
+        let can = self.is_wide(None) && places.iter().all(|at| at.is_multiple_of(LANES));
+        if !can || planner.kernel(Work::Small) != Kernel::Direct {
+            return None;
+        }
+        let dims = planner.uniform(&self.wide_dims(None, [read, write], add));
+        let [lines, tile] = WIDE_TILE;
+        let grid = Grid::positions(lines, self.positions, columns, tile);
+        Some(planner.dispatch(WIDE, entry, &ACCESS, &bound, Some(&dims), grid))
+    }
+
     /// One product straight from storage, by the wide kernels where they can do it.
     fn direct(
         &self,
@@ -201,17 +227,26 @@ impl Dense {
         bias: Option<usize>,
         grid: impl FnOnce([usize; 2]) -> Grid,
     ) -> Dispatch {
-        let (shader, entry, unit, tile) = if self.is_wide(bias) {
-            (WIDE, entry, LANES, WIDE_TILE)
-        } else {
-            match entry {
-                "forward" if self.inputs.is_multiple_of(LANES) => (SHADER, "forward4", 1, HALF_TILE),
-                "gradient" if self.inputs.is_multiple_of(LANES) => (SHADER, "gradient4", 1, HALF_TILE),
-                _ => (SHADER, entry, 1, TILE),
-            }
+        if self.is_wide(bias) {
+            let lens = if entry == "input_gradient" {
+                [self.outputs, self.inputs]
+            } else {
+                [self.inputs, self.outputs]
+            };
+            let lines = lens.map(|stride| Lines { from: 0, stride });
+            // Gradients of inputs are not rectified.
+            let relu = self.relu && entry == "forward";
+            let dims = Self { relu, ..self.clone() }.wide_dims(bias, lines, false);
+            let dims = planner.uniform(&dims);
+            return planner.dispatch(WIDE, entry, &ACCESS, &bound, Some(&dims), grid(WIDE_TILE));
+        }
+        let (entry, tile) = match entry {
+            "forward" if self.inputs.is_multiple_of(LANES) => ("forward4", HALF_TILE),
+            "gradient" if self.inputs.is_multiple_of(LANES) => ("gradient4", HALF_TILE),
+            _ => (entry, TILE),
         };
-        let dims = planner.uniform(&self.dims(unit, bias));
-        planner.dispatch(shader, entry, &ACCESS, &bound, Some(&dims), grid(tile))
+        let dims = planner.uniform(&self.dims(1, bias));
+        planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&dims), grid(tile))
     }
 
     /// Whether all lengths and places are multiples of what the wide kernels load at once.
@@ -219,6 +254,14 @@ impl Dense {
         [self.inputs, self.outputs, self.offset, bias.unwrap_or(0)]
             .iter()
             .all(|len| len.is_multiple_of(LANES))
+    }
+
+    /// What `dense_wide.wgsl` is told.
+    fn wide_dims(&self, bias: Option<usize>, [read, write]: [Lines; 2], add: bool) -> Vec<u32> {
+        let mut dims = self.dims(LANES, bias).to_vec();
+        dims.extend([read.from, read.stride, write.from, write.stride].map(|at| (at / LANES) as u32));
+        dims.push(u32::from(add));
+        dims
     }
 
     fn dims(&self, unit: usize, bias: Option<usize>) -> [u32; 6] {
@@ -231,6 +274,15 @@ impl Dense {
             bias.map_or(NO_BIAS, |bias| (bias / unit) as u32),
         ]
     }
+}
+
+/// Where the lines of a product are, in numbers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Lines {
+    /// The beginning of the first.
+    pub from: usize,
+    /// From one to the next.
+    pub stride: usize,
 }
 
 /// `db = Σᵣ dy[r]` at `bias`: `[dy, d_parameters]`, `[positions, columns]`.

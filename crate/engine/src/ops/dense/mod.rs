@@ -11,7 +11,7 @@ mod cpu;
 mod gpu;
 
 #[cfg(feature = "gpu")]
-pub(super) use gpu::bias_gradient_gpu;
+pub(super) use gpu::{Lines, bias_gradient_gpu};
 
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 //   reads    data_x [examples, features], data_y [examples, targets], order [examples]
 //   writes   x [rows, features], y [rows, targets]
 //
-// Dispatch: workgroups (ceil(max(features, targets) / 64), rows), one invocation a number of each.
+// Dispatch: workgroups (ceil(max(features, targets) / 256), rows) of 64 that each copy four numbers of each, 64 apart.
 
 struct Dims {
     features: u32,
@@ -25,13 +25,15 @@ struct Batch {
 @group(1) @binding(0) var<uniform> batch: Batch;
 
 @compute @workgroup_size(64)
-fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.y >= batch.rows) { return; }
-    let example = order[batch.first + id.y];
-    if (id.x < dims.features) {
-        x[id.y * dims.features + id.x] = data_x[example * dims.features + id.x];
+fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = group.y;
+    if (row >= batch.rows) { return; }
+    let example = order[batch.first + row];
+    let first = group.x * 256u + lane;
+    for (var at = first; at < min(first + 256u, dims.features); at += 64u) {
+        x[row * dims.features + at] = data_x[example * dims.features + at];
     }
-    if (id.x < dims.targets) {
-        y[id.y * dims.targets + id.x] = data_y[example * dims.targets + id.x];
+    for (var at = first; at < min(first + 256u, dims.targets); at += 64u) {
+        y[row * dims.targets + at] = data_y[example * dims.targets + at];
     }
 }

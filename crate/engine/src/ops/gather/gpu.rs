@@ -23,7 +23,7 @@ pub(crate) fn plan(
     let labels = planner.labels.clone();
     let [data_x, data_y, order] = data;
     let bound = [data_x, data_y, order, x, &labels];
-    let grid = Grid::rows(1, features.max(targets), 64);
+    let grid = Grid::rows(1, features.max(targets), 256);
     let gather = planner.dispatch(SHADER, "gather", &ACCESS, &bound, Some(&dims), grid);
     planner.forward.push(gather);
 }

@@ -3,8 +3,11 @@
 use super::Lstm;
 use crate::{
     EngineError,
-    backend::gpu::{Access, Grid, OpBuffers, Planner},
-    ops::{Op, dense::Dense},
+    backend::gpu::{Access, Dispatch, Grid, OpBuffers, Planner},
+    ops::{
+        Op,
+        dense::{Dense, Lines},
+    },
 };
 
 const SHADER: (&str, &str) = ("lstm", include_str!(concat!(env!("OUT_DIR"), "/lstm.wgsl")));
@@ -37,8 +40,6 @@ impl Lstm {
         let previous = planner.per_row("outputs of the step before", self.time * outputs);
         let hidden_len = self.projection.map_or(0, |_| self.time * units);
         let hidden = planner.per_row("outputs before projection", hidden_len);
-        let transposed_len = gates * outputs + self.projection.map_or(0, |_| units * outputs);
-        let transposed = planner.fixed("transposed kernels", transposed_len);
         let uniforms: Vec<_> = (0..self.time)
             .map(|step| {
                 planner.uniform(&[
@@ -55,23 +56,20 @@ impl Lstm {
                 ])
             })
             .collect();
-        let bound = [parameters, kept, y, dy, &transposed, &previous, &hidden];
-        let dispatch = |planner: &mut Planner<'_>, entry, step: usize, grid| {
-            planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&uniforms[step]), grid)
+        let state = State {
+            uniforms,
+            kept,
+            y,
+            dy,
+            parameters,
+            previous: &previous,
+            hidden: &hidden,
         };
-        let over = |columns| Grid::rows(STEP_TILE[0], columns, STEP_TILE[1]);
-        let projected = self.projection.is_some();
-
-        let transpose = dispatch(planner, "transpose", 0, Grid::linear(transposed_len, GROUP));
-        planner.input_gradient.push(transpose);
-        for step in (0..self.time).rev() {
-            if projected {
-                let dispatch = dispatch(planner, "output_gradient", step, over(outputs));
-                planner.input_gradient.push(dispatch);
-            }
-            let dispatch = dispatch(planner, "step_gradient", step, over(units));
-            planner.input_gradient.push(dispatch);
-        }
+        let Steps { forward, backward } = match self.steps_apart(planner, &state) {
+            Some(steps) => steps,
+            None => self.steps_shared(planner, &state),
+        };
+        planner.input_gradient.extend(backward);
         // Its output are the pre-activations; the gradients of these come to lie in the same place.
         self.input.plan_gpu(
             planner,
@@ -81,14 +79,7 @@ impl Lstm {
                 ..*buffers
             },
         )?;
-        for step in 0..self.time {
-            let dispatch_step = dispatch(planner, "advance", step, over(units));
-            planner.forward.push(dispatch_step);
-            if projected {
-                let dispatch = dispatch(planner, "project", step, over(outputs));
-                planner.forward.push(dispatch);
-            }
-        }
+        planner.forward.extend(forward);
         let mut kernel_gradient = |offset, [inputs, outputs]: [usize; 2], bound: [&wgpu::Buffer; 3]| {
             let kernel = Dense {
                 positions: self.time,
@@ -107,5 +98,159 @@ impl Lstm {
             planner.scaled.push((dy.clone(), self.time * outputs));
         }
         Ok(())
+    }
+
+    /// Steps with products through workgroup memory.
+    fn steps_shared(&self, planner: &mut Planner<'_>, state: &State<'_>) -> Steps {
+        let transposed_len =
+            self.gates() * self.outputs + self.projection.map_or(0, |_| self.units * self.outputs);
+        let transposed = planner.fixed("transposed kernels", transposed_len);
+        let over = |columns| Grid::rows(STEP_TILE[0], columns, STEP_TILE[1]);
+        let projected = self.projection.is_some();
+        let mut steps = Steps::default();
+        let grid = Grid::linear(transposed_len, GROUP);
+        let transpose = state.dispatch(planner, "transpose", 0, &transposed, grid);
+        steps.backward.push(transpose);
+        for step in 0..self.time {
+            let advance = state.dispatch(planner, "advance", step, &transposed, over(self.units));
+            steps.forward.push(advance);
+            if projected {
+                let project = state.dispatch(planner, "project", step, &transposed, over(self.outputs));
+                steps.forward.push(project);
+            }
+        }
+        for step in (0..self.time).rev() {
+            if projected {
+                let output =
+                    state.dispatch(planner, "output_gradient", step, &transposed, over(self.outputs));
+                steps.backward.push(output);
+            }
+            let gates = state.dispatch(planner, "step_gradient", step, &transposed, over(self.units));
+            steps.backward.push(gates);
+        }
+        steps
+    }
+
+    /// Steps with the products of dense layers, straight from storage. `None` where those cannot do it, or are slower.
+    fn steps_apart(&self, planner: &mut Planner<'_>, state: &State<'_>) -> Option<Steps> {
+        let (units, outputs, gates) = (self.units, self.outputs, self.gates());
+        let product = |inputs, outputs, offset| Dense {
+            positions: 1,
+            inputs,
+            outputs,
+            offset,
+            relu: false,
+        };
+        let recurrent = product(outputs, gates, self.offset);
+        let projection = self.projection.map(|offset| product(units, outputs, offset));
+        let apart = |len: usize, step: usize| Lines {
+            from: step * len,
+            stride: self.time * len,
+        };
+        let own = Lines {
+            from: 0,
+            stride: units,
+        };
+        let &State {
+            kept,
+            y,
+            dy,
+            parameters,
+            hidden,
+            ..
+        } = state;
+        // The gradient of m, where there is a projection; else it is dy.
+        let d_hidden = planner.per_row(
+            "gradient before projection",
+            projection.as_ref().map_or(0, |_| units),
+        );
+        let cells = || Grid::rows(1, units, GROUP);
+        let mut steps = Steps::default();
+        for step in 0..self.time {
+            if step > 0 {
+                let lines = [apart(outputs, step - 1), apart(gates, step)];
+                let bound = [y, parameters, kept];
+                steps
+                    .forward
+                    .push(recurrent.apart_gpu(planner, "forward", bound, lines, true)?);
+            }
+            steps
+                .forward
+                .push(state.dispatch(planner, "cell", step, &d_hidden, cells()));
+            if let Some(projection) = &projection {
+                let lines = [apart(units, step), apart(outputs, step)];
+                let bound = [hidden, parameters, y];
+                steps
+                    .forward
+                    .push(projection.apart_gpu(planner, "forward", bound, lines, false)?);
+            }
+        }
+        if projection.is_some() {
+            let grid = Grid::rows(1, self.time * outputs, GROUP);
+            steps
+                .forward
+                .push(state.dispatch(planner, "shift", 0, &d_hidden, grid));
+        }
+        for step in (0..self.time).rev() {
+            if step + 1 < self.time {
+                let lines = [apart(gates, step + 1), apart(outputs, step)];
+                let bound = [kept, parameters, dy];
+                steps
+                    .backward
+                    .push(recurrent.apart_gpu(planner, "input_gradient", bound, lines, true)?);
+            }
+            if let Some(projection) = &projection {
+                let lines = [apart(outputs, step), own];
+                let bound = [dy, parameters, &d_hidden];
+                steps
+                    .backward
+                    .push(projection.apart_gpu(planner, "input_gradient", bound, lines, false)?);
+            }
+            steps
+                .backward
+                .push(state.dispatch(planner, "cell_gradient", step, &d_hidden, cells()));
+        }
+        Some(steps)
+    }
+}
+
+/// Buffers of all steps.
+struct State<'a> {
+    /// One for each step.
+    uniforms: Vec<wgpu::Buffer>,
+    kept: &'a wgpu::Buffer,
+    y: &'a wgpu::Buffer,
+    dy: &'a wgpu::Buffer,
+    parameters: &'a wgpu::Buffer,
+    previous: &'a wgpu::Buffer,
+    hidden: &'a wgpu::Buffer,
+}
+
+/// What is done for all steps, in order.
+#[derive(Default)]
+struct Steps {
+    forward: Vec<Dispatch>,
+    backward: Vec<Dispatch>,
+}
+
+impl State<'_> {
+    fn dispatch(
+        &self,
+        planner: &mut Planner<'_>,
+        entry: &'static str,
+        step: usize,
+        transposed: &wgpu::Buffer,
+        grid: Grid,
+    ) -> Dispatch {
+        let bound = [
+            self.parameters,
+            self.kept,
+            self.y,
+            self.dy,
+            transposed,
+            self.previous,
+            self.hidden,
+        ];
+        planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&self.uniforms[step]), grid)
     }
 }

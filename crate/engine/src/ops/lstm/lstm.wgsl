@@ -8,13 +8,20 @@
 //   output_gradient      dy += gradients of the next step's gates . R'  (projected)     4 rows x 32 outputs
 //   step_gradient        gradients of the gates; not projected: the above as well       4 rows x 32 units
 //
+// and, where other kernels have done the products of a step:
+//
+//   cell                 what `advance` does, from what was added to the gates          64 units of a row
+//   shift                `previous`, of all steps                                       64 numbers of a row
+//   cell_gradient        what `step_gradient` does, from dy, to which they were added,  64 units of a row
+//                        or (projected) from dm [rows, units] in the place of `transposed`
+//
 // `kept` holds the gates [rows, time, gates] (first their pre-activations, after `step_gradient` the gradients of those), and at
 // `cells_at` c [rows, time, units] (after `step_gradient` what is passed down to the step before). `gates` is 4 * units, in the
 // order i f g o, or coupled, with i = 1 - f, 3 * units: f g o. `y`, `dy` and `previous`, which is y one step later and 0 at the
 // first, are [rows, time, outputs], `hidden`, if projected, is m [rows, time, units]. R [outputs, gates] lies at `recurrent` in
 // the parameters, P [units, outputs] at `projection`, and transposed one behind the other.
 //
-// All but `transpose` have 128 invocations. In `advance` each sums a quarter of the terms for four rows and the four gates of one
+// The first ones but `transpose` have 128 invocations. In `advance` each sums a quarter of the terms for four rows and the four gates of one
 // unit, in the others a 16th of the terms for four rows and four columns, so that what is loaded is used four times; then each
 // adds the parts up for one row and column, and finishes that. Dispatch: (ceil(columns / 32), ceil(rows / 4)); transpose:
 // ceil(numbers / 64), folded into rows. Loads past an edge are clamped, stores past it are left out.
@@ -107,12 +114,18 @@ fn advance(
     workgroupBarrier();
     let row = first + local.y;
     if (unit >= dims.units || row >= batch.rows) { return; }
-    let position = row * dims.time + dims.step;
-    let gate = position * dims.gates + at;
-    var sum = vec4<f32>(kept[gate.x], kept[gate.y], kept[gate.z], kept[gate.w]);
+    var sum = vec4<f32>();
     for (var quarter = 0u; quarter < 4u; quarter++) {
         sum += parts[(quarter * 4u + local.y) * 32u + local.x];
     }
+    advance_cell(row, unit, sum);
+}
+
+// Gates, c, and m or y of a cell, from what is kept for its gates and `more`.
+fn advance_cell(row: u32, unit: u32, more: vec4<f32>) {
+    let position = row * dims.time + dims.step;
+    let gate = position * dims.gates + gate_at(unit);
+    let sum = more + vec4<f32>(kept[gate.x], kept[gate.y], kept[gate.z], kept[gate.w]);
     let f = logistic(sum.y);
     var i = 1.0 - f;
     if (dims.coupled == 0u) {
@@ -134,6 +147,21 @@ fn advance(
     } else {
         finish(row, unit, m);
     }
+}
+
+@compute @workgroup_size(64)
+fn cell(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < dims.units && id.y < batch.rows) { advance_cell(id.y, id.x, vec4<f32>()); }
+}
+
+@compute @workgroup_size(64)
+fn shift(@builtin(global_invocation_id) id: vec3<u32>) {
+    let len = dims.time * dims.outputs;
+    if (id.x >= len || id.y >= batch.rows) { return; }
+    let at = id.y * len + id.x;
+    var before = 0.0;
+    if (id.x >= dims.outputs) { before = y[at - dims.outputs]; }
+    previous[at] = before;
 }
 
 // Adds a row of four terms to each row of a block.
@@ -245,9 +273,22 @@ fn step_gradient(
     let row = first + lane / 32u;
     let unit = group.x * 32u + lane % 32u;
     if (unit >= dims.units || row >= batch.rows) { return; }
+    if (dims.projected == 0u) { dm += dy[(row * dims.time + dims.step) * dims.units + unit]; }
+    back_cell(row, unit, dm);
+}
+
+@compute @workgroup_size(64)
+fn cell_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x >= dims.units || id.y >= batch.rows) { return; }
+    var dm = transposed[id.y * dims.units + id.x];
+    if (dims.projected == 0u) { dm = dy[(id.y * dims.time + dims.step) * dims.units + id.x]; }
+    back_cell(id.y, id.x, dm);
+}
+
+// Gradients of a cell's gates, and what it passes down, from that of m.
+fn back_cell(row: u32, unit: u32, dm: f32) {
     let position = row * dims.time + dims.step;
     let cell = position * dims.units + unit;
-    if (dims.projected == 0u) { dm += dy[cell]; }
     let at = position * dims.gates + gate_at(unit);
     let f = kept[at.y];
     let g = kept[at.z];

@@ -19,7 +19,7 @@ impl Sgd {
         ]);
         let entry = if self.momentum == 0.0 { "plain" } else { "momentum" };
         let bound = [buffers.gradient, buffers.parameters, buffers.state];
-        let grid = Grid::linear(range.len(), 256);
+        let grid = Grid::linear(range.len(), 1024);
         let update = planner.dispatch(SHADER, entry, &ACCESS, &bound, Some(&dims), grid);
         planner.update.push(update);
     }
