@@ -31,6 +31,8 @@ let tab;
 let isolated;
 /** What cannot be fetched. */
 const missing = new Set();
+/** What was, in order. */
+const fetched = [];
 /** A helper that is at work answers nothing; but while it lives, it holds a lock, which it must have before it starts. */
 const lifeSign = `if (self.name === "unsaid-helper") {
   const alive = new Promise((granted) =>
@@ -48,6 +50,7 @@ before(async () => {
       for (const [name, value] of Object.entries(isolating)) response.setHeader(name, value);
     }
     if (missing.has(path)) return response.writeHead(404).end();
+    fetched.push(path);
     if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end(page);
     try {
       let body = await readFile(join(root, path));
@@ -130,6 +133,43 @@ const xor = {
   x: [0, 0, 0, 1, 1, 0, 1, 1],
   y: [0, 1, 1, 0],
 };
+
+test("a page that trains on the CPU downloads nothing of WebGPU, and one that may use it no second module", async () => {
+  const [cpu, gpu] = ["", "_gpu"].map((kind) => `/pkg/dist/unsaid_trainer${kind}_relaxed_bg.wasm`);
+  const noGpu = "/tests/e2e/harness/no-gpu.js";
+  for (const { backend, before, wasm, name, reason } of [
+    { backend: "cpu", wasm: cpu, name: "cpu", reason: /^asked for$/ },
+    { backend: "auto", before: noGpu, wasm: cpu, name: "cpu", reason: /no navigator\.gpu/ },
+    { backend: "auto", wasm: gpu, name: "cpu", reason: /emulated/ },
+    { backend: "webgpu", wasm: gpu, name: "webgpu", reason: /^asked for$/ },
+    { backend: "webgpu", before: noGpu, wasm: gpu, name: null, reason: /^webgpu-unavailable: .*navigator\.gpu/ },
+  ]) {
+    const page = await browser.newPage(); // with an empty cache
+    await page.goto(tab.url());
+    await page.waitForFunction(() => window.ready);
+    fetched.length = 0;
+    const found = await page.evaluate(
+      async ({ model, x, y, backend, before }) => {
+        const parts = [before, "/pkg/dist/trainer-worker.js"].filter(Boolean);
+        const source = parts.map((path) => `import "${location.origin}${path}";`).join("");
+        const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+        const createWorker = () => new Worker(url, { type: "module" });
+        const trainer = await window.Trainer.create({ model, backend, createWorker });
+        const trained = trainer.fit({ x, y, batchSize: 4, optimizer: { type: "sgd", learningRate: 0.1 } });
+        const failed = await trained.then(() => null, ({ code, message }) => `${code}: ${message}`);
+        const { name, reason } = trainer.backend ?? { name: null, reason: failed };
+        trainer.dispose();
+        return { name, reason };
+      },
+      { ...xor, backend, before },
+    );
+    await page.close();
+    const what = `${backend} ${before ?? ""}`;
+    assert.deepEqual(fetched.filter((path) => path.endsWith(".wasm")), [wasm], what);
+    assert.equal(found.name, name, what);
+    assert.match(found.reason, reason, what);
+  }
+});
 
 test("a model learns, is asked, saved, loaded and evaluated", async () => {
   const result = await tab.evaluate(async ({ model, x, y }) => {
