@@ -24,7 +24,7 @@ if (!existsSync(glue)) {
 mkdirSync(dist, { recursive: true });
 checkWasmSurface(root, wasm, "unsaid", "wasm.js", "WasmModule");
 const trainer = resolve(process.env.UNSAID_TRAINER ?? resolve(dist, "trainer"));
-const modules = [wasm, resolve(trainer, "plain"), resolve(trainer, "relaxed")].map((folder, index) =>
+const modules = [wasm, resolve(trainer, "gpu-plain"), resolve(trainer, "gpu-relaxed")].map((folder, index) =>
   readFileSync(resolve(folder, index === 0 ? "unsaid_bg.wasm" : "unsaid_trainer_bg.wasm")),
 );
 // What was measured with one build says nothing about another: see worker/src/trials.ts.
@@ -46,30 +46,41 @@ await build({
 });
 copyFileSync(resolve(wasm, "unsaid_bg.wasm"), resolve(dist, "unsaid_bg.wasm"));
 
-// The trainer: one worker, whose glue fits both of its wasm files without threads.
-checkWasmSurface(root, resolve(trainer, "plain"), "unsaid_trainer", "trainer-wasm.js", "TrainerModule");
+// The trainer: one worker, whose glue for the CPU fits both of its wasm files without threads; the same for WebGPU.
+for (const build of ["plain", "gpu-plain"]) {
+  checkWasmSurface(root, resolve(trainer, build), "unsaid_trainer", "trainer-wasm.js", "TrainerModule");
+}
 await build({ ...common, entryPoints: [resolve(root, "src/trainer.ts")], outfile: resolve(dist, "trainer.js") });
 await build({
   ...common,
   entryPoints: [resolve(root, "../worker/src/trainer.ts")],
   outfile: resolve(dist, "trainer-worker.js"),
-  alias: { "unsaid-trainer-wasm": resolve(trainer, "plain/unsaid_trainer.js") },
+  alias: {
+    "unsaid-trainer-wasm": resolve(trainer, "plain/unsaid_trainer.js"),
+    "unsaid-trainer-gpu-wasm": resolve(trainer, "gpu-plain/unsaid_trainer.js"),
+  },
 });
-copyFileSync(resolve(trainer, "plain/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_bg.wasm"));
-copyFileSync(resolve(trainer, "relaxed/unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_relaxed_bg.wasm"));
+const shipTrainer = (build, name) => copyFileSync(resolve(trainer, build, "unsaid_trainer_bg.wasm"), resolve(dist, name));
+const withoutThreads = { plain: "unsaid_trainer_bg.wasm", relaxed: "unsaid_trainer_relaxed_bg.wasm",
+  "gpu-plain": "unsaid_trainer_gpu_bg.wasm", "gpu-relaxed": "unsaid_trainer_gpu_relaxed_bg.wasm" };
+for (const [build, name] of Object.entries(withoutThreads)) shipTrainer(build, name);
 // With threads it is a script of its own. It is left out where this machine could not build its wasm.
-const threads = resolve(trainer, "threads");
-const withThreads = ["trainer-threads.js", "unsaid_trainer_threads_bg.wasm"];
+const [threads, gpuThreads] = ["threads", "gpu-threads"].map((build) => resolve(trainer, build));
+const withThreads = ["trainer-threads.js", "unsaid_trainer_threads_bg.wasm", "unsaid_trainer_gpu_threads_bg.wasm"];
 for (const name of withThreads) rmSync(resolve(dist, name), { force: true });
 if (existsSync(threads)) {
-  checkWasmSurface(root, threads, "unsaid_trainer", "trainer-wasm.js", "ThreadsModule");
+  for (const build of [threads, gpuThreads]) checkWasmSurface(root, build, "unsaid_trainer", "trainer-wasm.js", "ThreadsModule");
   await build({
     ...common,
     entryPoints: [resolve(root, "../worker/src/trainer-threads.ts")],
     outfile: resolve(dist, "trainer-threads.js"),
-    alias: { "unsaid-trainer-threads-wasm": resolve(threads, "unsaid_trainer.js") },
+    alias: {
+      "unsaid-trainer-threads-wasm": resolve(threads, "unsaid_trainer.js"),
+      "unsaid-trainer-gpu-threads-wasm": resolve(gpuThreads, "unsaid_trainer.js"),
+    },
   });
-  copyFileSync(resolve(threads, "unsaid_trainer_bg.wasm"), resolve(dist, "unsaid_trainer_threads_bg.wasm"));
+  shipTrainer("threads", "unsaid_trainer_threads_bg.wasm");
+  shipTrainer("gpu-threads", "unsaid_trainer_gpu_threads_bg.wasm");
 }
 // The accountant.
 const accountant = resolve(process.env.UNSAID_ACCOUNTANT ?? resolve(dist, "accountant"));
@@ -86,7 +97,7 @@ copyFileSync(resolve(root, "../crate/engine/model.schema.json"), resolve(dist, "
 
 const shipped = [
   "index.js", "worker.js", "unsaid_bg.wasm",
-  "trainer.js", "trainer-worker.js", "unsaid_trainer_bg.wasm", "unsaid_trainer_relaxed_bg.wasm",
+  "trainer.js", "trainer-worker.js", ...Object.values(withoutThreads),
   "accountant-module.js", "unsaid_accountant_bg.wasm",
   ...(existsSync(threads) ? withThreads : []),
 ];

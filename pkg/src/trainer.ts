@@ -2,6 +2,7 @@
 
 import type {
   BackendRow,
+  BuildUrls,
   FromTrainer,
   TensorRow,
   ThreadsGot,
@@ -35,17 +36,23 @@ export interface TrainerOptions {
   /** Starts the worker; for bundlers and hosts that cannot find `trainer-worker.js` beside this module. */
   readonly createWorker?: (() => Worker) | undefined;
   /**
-   * Where the wasm files are, where they are not beside the worker. The one with threads has a script of its own,
+   * Where the wasm files are, where they are not beside the worker. Those with threads have a script of their own,
    * `trainer-threads.js`.
    */
-  readonly wasmUrls?:
-    | {
-        readonly relaxed: string | URL;
-        readonly plain: string | URL;
-        readonly threads?: string | URL | undefined;
-        readonly threadsScript?: string | URL | undefined;
-      }
-    | undefined;
+  readonly wasmUrls?: TrainerUrls | undefined;
+}
+
+/** Wasm files for one kind of back end: with relaxed SIMD, without, and with threads. */
+export interface TrainerBuilds {
+  readonly relaxed: string | URL;
+  readonly plain: string | URL;
+  readonly threads?: string | URL | undefined;
+}
+
+/** Wasm files for the CPU alone, and in `gpu` those for WebGPU too, which are loaded where it may be used. */
+export interface TrainerUrls extends TrainerBuilds {
+  readonly gpu?: TrainerBuilds | undefined;
+  readonly threadsScript?: string | URL | undefined;
 }
 
 /** Examples: `x` is `[n, features]`, row-major; `y` has a label for each, or for a sequence one for each position, or numbers. */
@@ -218,9 +225,8 @@ export class Trainer {
         threads,
         wasm: wasmUrls
           ? {
-              relaxed: absolute(wasmUrls.relaxed),
-              plain: absolute(wasmUrls.plain),
-              threads: wasmUrls.threads && absolute(wasmUrls.threads),
+              ...buildUrls(wasmUrls),
+              gpu: wasmUrls.gpu && buildUrls(wasmUrls.gpu),
               threadsScript: wasmUrls.threadsScript && absolute(wasmUrls.threadsScript),
             }
           : null,
@@ -462,6 +468,10 @@ function floats(values: ArrayLike<number>): Float32Array {
 
 function bytes(values: Uint8Array | ArrayBuffer): Uint8Array {
   return values instanceof Uint8Array ? values : new Uint8Array(values);
+}
+
+function buildUrls({ relaxed, plain, threads }: TrainerBuilds): BuildUrls {
+  return { relaxed: absolute(relaxed), plain: absolute(plain), threads: threads && absolute(threads) };
 }
 
 function absolute(url: string | URL): string {

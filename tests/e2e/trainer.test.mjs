@@ -31,6 +31,8 @@ let tab;
 let isolated;
 /** What cannot be fetched. */
 const missing = new Set();
+/** What was, in order. */
+const fetched = [];
 /** A helper that is at work answers nothing; but while it lives, it holds a lock, which it must have before it starts. */
 const lifeSign = `if (self.name === "unsaid-helper") {
   const alive = new Promise((granted) =>
@@ -48,6 +50,7 @@ before(async () => {
       for (const [name, value] of Object.entries(isolating)) response.setHeader(name, value);
     }
     if (missing.has(path)) return response.writeHead(404).end();
+    fetched.push(path);
     if (path === "/") return response.writeHead(200, { "content-type": "text/html" }).end(page);
     try {
       let body = await readFile(join(root, path));
@@ -76,14 +79,15 @@ after(async () => {
   server?.close();
 });
 
-/** Runs in the page: a trainer of a golden workload trained over the golden steps. */
-async function goldenLosses({ name, backend, threads }) {
+/** Runs in the page: a trainer of a golden workload trained over so many steps and a few more. */
+async function goldenLosses({ name, backend, threads, optimizer = "sgd", steps = window.GOLDEN_STEPS }) {
   const workload = window.workloads[name];
   const { x, y } = window.data(workload);
   const weights = window.startingWeights(workload);
   const trainer = await window.Trainer.create({ model: workload.model, backend, weights, threads });
+  const optimizers = { sgd: { type: "sgd", learningRate: workload.rate }, adam: { type: "adam", learningRate: 0.001 } };
   const losses = await trainer.fit({
-    x, y, batchSize: workload.batch, epochs: 3, shuffle: false, optimizer: { type: "sgd", learningRate: workload.rate },
+    x, y, batchSize: workload.batch, epochs: Math.ceil(steps / window.BATCHES), shuffle: false, optimizer: optimizers[optimizer],
   });
   const result = { losses: [...losses], backend: trainer.backend };
   trainer.dispose();
@@ -91,24 +95,33 @@ async function goldenLosses({ name, backend, threads }) {
 }
 
 for (const backend of ["cpu", "webgpu"]) {
-  test(`losses are the golden ones, step by step, on ${backend}`, async () => {
-    const golden = JSON.parse(await readFile(join(root, "tests/vectors/v1/losses.json"), "utf8")).losses;
-    // A step of the large networks takes seconds where WebGPU is emulated.
-    const names = backend === "cpu" ? Object.keys(workloads) : ["logreg", "mlp", "scnn"];
-    for (const name of names) {
-      const { losses, backend: used } = await tab.evaluate(goldenLosses, { name, backend });
-      assert.equal(used.name, backend);
-      // The browser's adapter is emulated: its kernels are known without timing them.
-      const kernel = (work) => ({ work, name: "direct", ms: null, chosen: true });
-      assert.deepEqual(used.kernels, backend === "cpu" ? [] : ["small", "large", "convolution"].map(kernel));
-      assert.equal(losses.length, 3 * BATCHES);
-      for (let step = 0; step < GOLDEN_STEPS; step++) {
-        const expected = golden[name].sgd[step];
-        // Twenty steps of rounding in f32; a pool or a rectifier that goes the other way at a tie costs the most.
-        assert.ok(Math.abs(losses[step] - expected) <= 2e-4 * expected, `${name} step ${step}: ${losses[step]} ${expected}`);
+  for (const optimizer of ["sgd", "adam"]) {
+    test(`losses are the golden ones of every workload, step by step, with ${optimizer} on ${backend}`, async () => {
+      const golden = JSON.parse(await readFile(join(root, "tests/vectors/v1/losses.json"), "utf8")).losses;
+      assert.deepEqual(Object.keys(golden), Object.keys(workloads));
+      for (const [name, { [optimizer]: expected }] of Object.entries(golden)) {
+        // A step of the large networks takes seconds where WebGPU is emulated: there they take an epoch, once.
+        const isLarge = backend === "webgpu" && ["cnn", "lstm"].includes(name);
+        if (isLarge && optimizer === "adam") continue;
+        const steps = isLarge ? BATCHES : GOLDEN_STEPS;
+        const { losses, backend: used } = await tab.evaluate(goldenLosses, { name, backend, optimizer, steps });
+        assert.equal(used.name, backend);
+        // The browser's adapter is emulated: its kernels are known without timing them.
+        const kernel = (work) => ({ work, name: "direct", ms: null, chosen: true });
+        assert.deepEqual(used.kernels, backend === "cpu" ? [] : ["small", "large", "convolution"].map(kernel));
+        assert.equal(losses.length, BATCHES * Math.ceil(steps / BATCHES));
+        assert.equal(expected.length, GOLDEN_STEPS);
+        for (let step = 0; step < steps; step++) {
+          const error = Math.abs(losses[step] - expected[step]) / expected[step];
+          // Twenty steps of rounding in f32; a pool or a rectifier that goes the other way at a tie costs the most.
+          assert.ok(error <= 2e-4, `${name} step ${step}: ${losses[step]} ${expected[step]}`);
+        }
+        // The other optimiser's losses would not do.
+        const other = golden[name][optimizer === "sgd" ? "adam" : "sgd"];
+        assert.ok(losses.slice(0, steps).some((loss, step) => Math.abs(loss - other[step]) > 2e-4 * other[step]), `${name}: no control`);
       }
-    }
-  });
+    });
+  }
 }
 
 const xor = {
@@ -120,6 +133,43 @@ const xor = {
   x: [0, 0, 0, 1, 1, 0, 1, 1],
   y: [0, 1, 1, 0],
 };
+
+test("a page that trains on the CPU downloads nothing of WebGPU, and one that may use it no second module", async () => {
+  const [cpu, gpu] = ["", "_gpu"].map((kind) => `/pkg/dist/unsaid_trainer${kind}_relaxed_bg.wasm`);
+  const noGpu = "/tests/e2e/harness/no-gpu.js";
+  for (const { backend, before, wasm, name, reason } of [
+    { backend: "cpu", wasm: cpu, name: "cpu", reason: /^asked for$/ },
+    { backend: "auto", before: noGpu, wasm: cpu, name: "cpu", reason: /no navigator\.gpu/ },
+    { backend: "auto", wasm: gpu, name: "cpu", reason: /emulated/ },
+    { backend: "webgpu", wasm: gpu, name: "webgpu", reason: /^asked for$/ },
+    { backend: "webgpu", before: noGpu, wasm: gpu, name: null, reason: /^webgpu-unavailable: .*navigator\.gpu/ },
+  ]) {
+    const page = await browser.newPage(); // with an empty cache
+    await page.goto(tab.url());
+    await page.waitForFunction(() => window.ready);
+    fetched.length = 0;
+    const found = await page.evaluate(
+      async ({ model, x, y, backend, before }) => {
+        const parts = [before, "/pkg/dist/trainer-worker.js"].filter(Boolean);
+        const source = parts.map((path) => `import "${location.origin}${path}";`).join("");
+        const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+        const createWorker = () => new Worker(url, { type: "module" });
+        const trainer = await window.Trainer.create({ model, backend, createWorker });
+        const trained = trainer.fit({ x, y, batchSize: 4, optimizer: { type: "sgd", learningRate: 0.1 } });
+        const failed = await trained.then(() => null, ({ code, message }) => `${code}: ${message}`);
+        const { name, reason } = trainer.backend ?? { name: null, reason: failed };
+        trainer.dispose();
+        return { name, reason };
+      },
+      { ...xor, backend, before },
+    );
+    await page.close();
+    const what = `${backend} ${before ?? ""}`;
+    assert.deepEqual(fetched.filter((path) => path.endsWith(".wasm")), [wasm], what);
+    assert.equal(found.name, name, what);
+    assert.match(found.reason, reason, what);
+  }
+});
 
 test("a model learns, is asked, saved, loaded and evaluated", async () => {
   const result = await tab.evaluate(async ({ model, x, y }) => {

@@ -110,6 +110,15 @@ pub fn cases() -> Vec<Case> {
                 {"type": "concat", "with": "data"}, {"type": "dense", "units": 3}], "loss": ce}),
         ),
         case(
+            "sums and a concatenation, one value read three times, beside a tile",
+            3,
+            0,
+            json!({"input": [3], "layers": [
+                {"type": "dense", "units": 65}, {"type": "mark", "name": "a"}, {"type": "tanh"},
+                {"type": "dense", "units": 65}, {"type": "add", "with": "a"}, {"type": "concat", "with": "a"},
+                {"type": "dense", "units": 3}], "loss": ce}),
+        ),
+        case(
             "mean squared error",
             7,
             0,

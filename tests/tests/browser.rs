@@ -80,6 +80,29 @@ async fn kernels_through_workgroup_memory_agree_with_the_cpu() {
     }
 }
 
+/// Sums by subgroups, which a software adapter does not choose either.
+#[wasm_bindgen_test]
+async fn sums_by_subgroups_agree_with_the_cpu() {
+    let gpu = webgpu().await;
+    if gpu.time_sums(|| 0.0).await.unwrap().is_none() {
+        let name = gpu.name();
+        wasm_bindgen_test::console_log!(
+            "SKIPPED: {name} has no subgroups, or not in the order of invocations"
+        );
+        return;
+    }
+    let subgroups = true;
+    gpu.use_kernels(Kernels {
+        subgroups,
+        ..gpu.kernels()
+    });
+    assert!(gpu.kernels().subgroups);
+    let device = Device::Gpu(gpu);
+    body::every_layer_agrees_with_the_cpu(&device).await;
+    body::every_layer_clips_like_the_cpu(&device).await;
+    body::same_seed_same_bits(&device).await;
+}
+
 /// These tests mean what they say only in a worker: a window has a document.
 #[wasm_bindgen_test]
 fn this_is_a_dedicated_worker() {

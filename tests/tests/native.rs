@@ -104,6 +104,35 @@ mod kernels {
     }
 
     #[test]
+    fn sums_by_subgroups() {
+        let Some(gpu) = super::vulkan() else { return };
+        let start = std::time::Instant::now();
+        let now = || start.elapsed().as_secs_f64() * 1e3;
+        let before = gpu.kernels();
+        let times = super::block_on(gpu.time_sums(now)).unwrap();
+        assert_eq!(gpu.kernels(), before);
+        let Some(times) = times else {
+            eprintln!(
+                "SKIPPED: {} has no subgroups, or not in the order of invocations",
+                gpu.name()
+            );
+            return;
+        };
+        assert!(times.iter().all(|ms| *ms > 0.0 && *ms < 1e5), "{times:?}");
+        gpu.use_kernels(Kernels {
+            subgroups: true,
+            ..before
+        });
+        assert!(gpu.kernels().subgroups);
+        let device = Device::Gpu(gpu);
+        super::block_on(super::body::every_layer_agrees_with_the_cpu(&device));
+        super::block_on(super::body::every_layer_clips_like_the_cpu(&device));
+        super::block_on(super::body::a_language_model_learns_like_the_cpu(&device));
+        super::block_on(super::body::private_training_follows_the_cpu(&device));
+        super::block_on(super::body::same_seed_same_bits(&device));
+    }
+
+    #[test]
     fn direct() {
         with(Kernel::Direct);
     }

@@ -1,11 +1,14 @@
-// Which build of the engine this browser can run, and how many threads it gets.
+// Which build of the engine a page needs and this browser can run, and how many threads it gets.
+//
+// A page that trains on the CPU downloads no shader and nothing else of WebGPU.
 
 import init, { Trainer } from "unsaid-trainer-wasm";
+import initGpu, { Trainer as GpuTrainer } from "unsaid-trainer-gpu-wasm";
 
 import { messageOf } from "./errors.js";
 import { hasRelaxedSimd } from "./relaxed.js";
 import type { ThreadsAsked, WasmUrls } from "./trainer-messages.js";
-import type { ThreadsModule, TrainerModule } from "./trainer-wasm.js";
+import type { ThreadsScript, TrainerModule } from "./trainer-wasm.js";
 
 /** An engine that is ready. */
 export interface Engine {
@@ -36,37 +39,60 @@ export function threadsFor(
   return { threads: Math.min(can.cores, MOST_BY_ITSELF), reason: "the page is cross-origin isolated" };
 }
 
-/** Loads the engine. Threads that cannot be had are no error: the engine then runs on one, and says why. */
-export async function loadEngine(urls: WasmUrls | null, asked: ThreadsAsked): Promise<Engine> {
+/** Whether the engine may have to compute on a GPU: it was asked for, or there is one to choose. */
+export async function mayUseGpu(
+  backend: string,
+  gpu: { requestAdapter(): Promise<object | null> } | undefined,
+): Promise<boolean> {
+  if (backend !== "auto") return backend === "webgpu";
+  return (await gpu?.requestAdapter().catch(() => null)) != null;
+}
+
+/**
+ * Loads the engine for `backend`. Threads that cannot be had are no error: the engine then runs on one, and says why.
+ */
+export async function loadEngine(urls: WasmUrls | null, backend: string, asked: ThreadsAsked): Promise<Engine> {
+  const gpu = await mayUseGpu(backend, (navigator as { gpu?: Parameters<typeof mayUseGpu>[1] }).gpu);
   const relaxed = hasRelaxedSimd();
   const wanted = threadsFor(asked, { isolated: self.crossOriginIsolated, relaxed, cores: navigator.hardwareConcurrency });
   let { reason } = wanted;
   if (wanted.threads > 1) {
     try {
       const { threads } = wanted;
-      return { Trainer: await startThreads(urls, threads), variant: `${threads} threads`, threads, reason };
+      return { Trainer: await startThreads(urls, gpu, threads), variant: `${threads} threads`, threads, reason };
     } catch (cause) {
       reason = `no helper could be started: ${messageOf(cause)}`;
     }
   }
+  const variant = relaxed ? "relaxed" : "plain";
+  if (gpu) {
+    const beside = relaxed
+      ? new URL("./unsaid_trainer_gpu_relaxed_bg.wasm", import.meta.url)
+      : new URL("./unsaid_trainer_gpu_bg.wasm", import.meta.url);
+    await initGpu({ module_or_path: urls?.gpu?.[variant] ?? beside });
+    return { Trainer: GpuTrainer, variant, threads: 1, reason };
+  }
   const beside = relaxed
     ? new URL("./unsaid_trainer_relaxed_bg.wasm", import.meta.url)
     : new URL("./unsaid_trainer_bg.wasm", import.meta.url);
-  await init({ module_or_path: (relaxed ? urls?.relaxed : urls?.plain) ?? beside });
-  return { Trainer, variant: relaxed ? "relaxed" : "plain", threads: 1, reason };
+  await init({ module_or_path: urls?.[variant] ?? beside });
+  return { Trainer, variant, threads: 1, reason };
 }
 
-async function startThreads(urls: WasmUrls | null, threads: number): Promise<TrainerModule["Trainer"]> {
+async function startThreads(urls: WasmUrls | null, gpu: boolean, threads: number): Promise<TrainerModule["Trainer"]> {
   const script = urls?.threadsScript ?? new URL("./trainer-threads.js", import.meta.url).href;
-  const wasm = urls?.threads ?? new URL("./unsaid_trainer_threads_bg.wasm", import.meta.url).href;
-  const [glue, module] = await Promise.all([
+  const wasm = gpu
+    ? (urls?.gpu?.threads ?? new URL("./unsaid_trainer_gpu_threads_bg.wasm", import.meta.url).href)
+    : (urls?.threads ?? new URL("./unsaid_trainer_threads_bg.wasm", import.meta.url).href);
+  const [{ cpu, gpu: withGpu }, module] = await Promise.all([
     // A file of its own, which every bundler must leave as it is: helpers start from it.
-    import(/* webpackIgnore: true */ /* @vite-ignore */ script) as Promise<ThreadsModule>,
+    import(/* webpackIgnore: true */ /* @vite-ignore */ script) as Promise<ThreadsScript>,
     fetch(wasm).then((response) => {
       if (!response.ok) throw new Error(`${response.status} for ${wasm}`);
       return WebAssembly.compileStreaming(response);
     }),
   ]);
+  const glue = gpu ? withGpu : cpu;
   const { memory } = await glue.default({ module_or_path: module });
   const helpers: Worker[] = [];
   try {
@@ -84,7 +110,7 @@ async function startThreads(urls: WasmUrls | null, threads: number): Promise<Tra
           }
         };
         worker.onerror = (event) => reject(new Error(event.message || "a helper's script cannot be loaded"));
-        worker.postMessage({ module, memory });
+        worker.postMessage({ gpu, module, memory });
       }
     });
     // Each has said that it will help; now they do.

@@ -26,11 +26,16 @@ export interface ThreadsGot {
   readonly reason: string;
 }
 
-/** Where the wasm is: with relaxed SIMD, without, and with threads, which has a script of its own. */
-export interface WasmUrls {
+/** Where the wasm of one kind is: with relaxed SIMD, without, and with threads. */
+export interface BuildUrls {
   readonly relaxed: string;
   readonly plain: string;
   readonly threads?: string | undefined;
+}
+
+/** Where the wasm is, for the CPU alone and for WebGPU too; threads have a script of their own. */
+export interface WasmUrls extends BuildUrls {
+  readonly gpu?: BuildUrls | undefined;
   readonly threadsScript?: string | undefined;
 }
 

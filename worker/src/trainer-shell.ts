@@ -30,7 +30,7 @@ export interface TrainerScope {
 /** Runs the engine that `load` gives behind `scope` until the page terminates the worker. */
 export function serveTrainer(
   scope: TrainerScope,
-  load: (urls: WasmUrls | null, threads: ThreadsAsked) => Promise<Engine>,
+  load: (urls: WasmUrls | null, backend: string, threads: ThreadsAsked) => Promise<Engine>,
 ): void {
   let trainer: WasmTrainer | null = null;
   let dead = false;
@@ -60,7 +60,7 @@ export function serveTrainer(
     switch (message.kind) {
       case "create": {
         const { model, backend, weights, seed, threads: asked, wasm } = message.args;
-        const { Trainer, variant, threads, reason } = await load(wasm, asked).catch((cause: unknown) => {
+        const { Trainer, variant, threads, reason } = await load(wasm, backend, asked).catch((cause: unknown) => {
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         });

@@ -39,7 +39,13 @@ export interface TrainerModule {
   ) => WasmTrainer;
 }
 
-/** The same, of the build with threads. */
+/** The script with threads: the module for the CPU alone, and the one for WebGPU too. */
+export interface ThreadsScript {
+  readonly cpu: ThreadsModule;
+  readonly gpu: ThreadsModule;
+}
+
+/** The same, of a build with threads. */
 export interface ThreadsModule {
   default(input: { module_or_path: WebAssembly.Module; memory?: WebAssembly.Memory }): Promise<{ readonly memory: WebAssembly.Memory }>;
   readonly Trainer: TrainerModule["Trainer"];

@@ -1,4 +1,4 @@
-// `unsaid-trainer-threads-wasm` is the build with threads of what `unsaid-trainer-wasm` names.
+// These are the builds with threads of what `unsaid-trainer-wasm` and `unsaid-trainer-gpu-wasm` name.
 declare module "unsaid-trainer-threads-wasm" {
   type Module = import("./trainer-wasm.js").ThreadsModule;
   const init: Module["default"];
@@ -6,4 +6,8 @@ declare module "unsaid-trainer-threads-wasm" {
   export const Trainer: Module["Trainer"];
   export const help: Module["help"];
   export const threads: Module["threads"];
+}
+declare module "unsaid-trainer-gpu-threads-wasm" {
+  export * from "unsaid-trainer-threads-wasm";
+  export { default } from "unsaid-trainer-threads-wasm";
 }

@@ -70,6 +70,8 @@ pub(crate) fn page(place: &Place) -> Result<PathBuf> {
         pkg.join("dist/trainer-worker.js"),
         pkg.join("dist/unsaid_trainer_bg.wasm"),
         pkg.join("dist/unsaid_trainer_relaxed_bg.wasm"),
+        pkg.join("dist/unsaid_trainer_gpu_bg.wasm"),
+        pkg.join("dist/unsaid_trainer_gpu_relaxed_bg.wasm"),
         pkg.join("dist/unsaid_accountant_bg.wasm"),
         pkg.join("dist/model.schema.json"),
         pkg.join("dist/accountant-module.js"),

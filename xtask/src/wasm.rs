@@ -1,5 +1,5 @@
-//! The wasm modules that are shipped: the client, the trainer without and with relaxed SIMD, and with threads, and the
-//! accountant. Each is built again only when its inputs changed.
+//! The wasm modules that are shipped: the client, the accountant, and the trainer without and with relaxed SIMD, and with threads,
+//! each for the CPU alone and for WebGPU too. Each is built again only when its inputs changed.
 //!
 //! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
 //! that unstable, and `RUSTC_BOOTSTRAP` lets a released compiler do it.
@@ -55,6 +55,16 @@ struct Module {
     /// Where they go, below `pkg/dist`.
     folder: &'static str,
     instructions: Instructions,
+    devices: Devices,
+}
+
+/// Where a module can compute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Devices {
+    /// What its package does by default.
+    All,
+    /// The CPU: the package without its feature `gpu`.
+    Cpu,
 }
 
 /// What a module is compiled for. Browsers refuse to load what they do not have.
@@ -110,36 +120,36 @@ impl Instructions {
     }
 }
 
-const MODULES: [Module; 5] = [
+const fn trainer(folder: &'static str, instructions: Instructions, devices: Devices) -> Module {
+    Module {
+        package: "unsaid-trainer",
+        name: "unsaid_trainer",
+        folder,
+        instructions,
+        devices,
+    }
+}
+
+const MODULES: [Module; 8] = [
     Module {
         package: "unsaid",
         name: "unsaid",
         folder: "wasm",
         instructions: Instructions::Plain,
+        devices: Devices::All,
     },
-    Module {
-        package: "unsaid-trainer",
-        name: "unsaid_trainer",
-        folder: "trainer/plain",
-        instructions: Instructions::Plain,
-    },
-    Module {
-        package: "unsaid-trainer",
-        name: "unsaid_trainer",
-        folder: "trainer/relaxed",
-        instructions: Instructions::Relaxed,
-    },
-    Module {
-        package: "unsaid-trainer",
-        name: "unsaid_trainer",
-        folder: "trainer/threads",
-        instructions: Instructions::Threads,
-    },
+    trainer("trainer/plain", Instructions::Plain, Devices::Cpu),
+    trainer("trainer/relaxed", Instructions::Relaxed, Devices::Cpu),
+    trainer("trainer/threads", Instructions::Threads, Devices::Cpu),
+    trainer("trainer/gpu-plain", Instructions::Plain, Devices::All),
+    trainer("trainer/gpu-relaxed", Instructions::Relaxed, Devices::All),
+    trainer("trainer/gpu-threads", Instructions::Threads, Devices::All),
     Module {
         package: "unsaid-accountant",
         name: "unsaid_accountant",
         folder: "accountant",
         instructions: Instructions::Plain,
+        devices: Devices::All,
     },
 ];
 
@@ -166,8 +176,14 @@ impl Module {
             TARGET,
         ]);
         toolchain.set(place, cargo.args(["--profile", "wasm-release"]));
-        // The environment replaces what .cargo/config.toml says. A folder for each set of flags keeps all builds warm.
+        // The environment replaces what .cargo/config.toml says. A folder for each set of flags and features keeps all builds warm,
+        // and apart: a module's file has the same name with any features.
         let (name, mut flags) = self.instructions.flags();
+        let mut name = name.to_owned();
+        if self.devices == Devices::Cpu {
+            cargo.arg("--no-default-features");
+            name.push_str("-cpu");
+        }
         if toolchain.has_library_source() {
             flags = format!("{flags} {LEAN}");
             cargo.args(OWN_LIBRARY).env("RUSTC_BOOTSTRAP", "1");
@@ -256,15 +272,20 @@ pub(crate) fn outputs(place: &Place) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Both builds of the trainer without threads are loaded by one file of JavaScript, so theirs must be the same.
+/// The builds of the trainer with and without relaxed SIMD are loaded by one file of JavaScript, so theirs must be the same.
 fn same_glue(place: &Place) -> Result<()> {
-    let read = |module: &Module| {
-        let [glue, ..] = module.outputs(place);
+    let read = |folder: &str| {
+        let glue = place
+            .root
+            .join("pkg/dist/trainer")
+            .join(folder)
+            .join("unsaid_trainer.js");
         fs::read(&glue).with_context(|| format!("{} cannot be read", glue.display()))
     };
-    let [_, plain, relaxed, ..] = &MODULES;
-    if read(plain)? != read(relaxed)? {
-        bail!("the trainer's JavaScript differs between its builds with and without relaxed SIMD");
+    for [plain, relaxed] in [["plain", "relaxed"], ["gpu-plain", "gpu-relaxed"]] {
+        if read(plain)? != read(relaxed)? {
+            bail!("the trainer's JavaScript differs between {plain} and {relaxed}");
+        }
     }
     Ok(())
 }

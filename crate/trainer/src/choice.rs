@@ -1,14 +1,11 @@
 //! Where to train: what was asked for, or the faster of what there is, measured on a few steps of the very model.
 
+#[cfg(feature = "gpu")]
+mod trial;
+
 use js_sys::Promise;
-use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Model, TrainSpec, time_steps};
-use wasm_bindgen::{JsCast, prelude::wasm_bindgen};
-use wasm_bindgen_futures::JsFuture;
-
-use crate::turn::now_ms;
-
-/// Timed pieces for each candidate; the median is compared.
-const SAMPLES: usize = 3;
+use unsaid_engine::{Device, EngineError, Examples, Model, TrainSpec};
+use wasm_bindgen::prelude::wasm_bindgen;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +41,10 @@ extern "C" {
 }
 
 /// A trial's place in that memory.
+#[cfg_attr(
+    not(feature = "gpu"),
+    allow(dead_code, reason = "nothing is tried where there is one back end")
+)]
 pub(crate) struct Memory<'a> {
     pub trials: &'a Trials,
     /// The model and the training, as JSON.
@@ -61,21 +62,10 @@ impl Choice {
         }
     }
 
-    fn faster(on_gpu: Device, adapter: Option<String>, times: (f64, f64), cached: bool) -> Self {
-        let (cpu_ms, gpu_ms) = times;
-        Self {
-            device: if gpu_ms < cpu_ms { on_gpu } else { Device::Cpu },
-            reason: "the faster of the two on this model's own steps".into(),
-            adapter,
-            times: Some(times),
-            cached,
-        }
-    }
-
     pub const fn name(&self) -> &'static str {
         match self.device {
-            Device::Gpu(_) => "webgpu",
-            _ => "cpu",
+            Device::Cpu => "cpu",
+            _ => "webgpu",
         }
     }
 }
@@ -92,54 +82,19 @@ pub(crate) async fn choose(
     if asked == Asked::Cpu {
         return Ok(Choice::cpu("asked for"));
     }
-    let gpu = match GpuDevice::request().await {
-        Ok(gpu) => gpu,
-        Err(error) if asked == Asked::WebGpu => return Err(error),
-        Err(error) => return Ok(Choice::cpu(error.to_string())),
-    };
-    let adapter = Some(gpu.name().to_owned());
-    let software = gpu.is_software();
-    let on_gpu = Device::Gpu(gpu.clone());
-    if asked == Asked::WebGpu {
-        // A device that fails here fails in training, too, and it is told there.
-        let _ = gpu.choose_kernels(now_ms).await;
-        return Ok(Choice {
-            device: on_gpu,
-            reason: "asked for".into(),
-            adapter,
-            times: None,
-            cached: false,
-        });
-    }
-    if software {
-        let mut choice = Choice::cpu("the WebGPU adapter is emulated in software");
-        choice.adapter = adapter;
-        return Ok(choice);
-    }
-    let Memory { trials, what } = memory;
-    let name = adapter.as_deref().unwrap_or_default();
-    let known = JsFuture::from(trials.recall(what, name)).await.ok();
-    let known = known.and_then(|found| found.dyn_into::<js_sys::Float64Array>().ok());
-    if let Some(&[cpu_ms, gpu_ms]) = known.map(|found| found.to_vec()).as_deref() {
-        // Where the CPU is the faster one, nobody needs to know which kernels the GPU would have used.
-        if gpu_ms < cpu_ms {
-            let _ = gpu.choose_kernels(now_ms).await;
+    #[cfg(feature = "gpu")]
+    return trial::choose(asked, model, parameters, examples, spec, memory).await;
+    #[cfg(not(feature = "gpu"))]
+    {
+        // The worker loads this build for `auto` where there is nothing to choose from.
+        let _ = (model, parameters, examples, spec, memory);
+        if asked == Asked::WebGpu {
+            return Err(EngineError::NoGpu(
+                "this build of the trainer is for the CPU alone".into(),
+            ));
         }
-        return Ok(Choice::faster(on_gpu, adapter, (cpu_ms, gpu_ms), true));
+        Ok(Choice::cpu(
+            "WebGPU is not available: no navigator.gpu, or no adapter",
+        ))
     }
-    let _ = gpu.choose_kernels(now_ms).await;
-    let time =
-        async |device: &Device| time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await;
-    let cpu_ms = time(&Device::Cpu).await?;
-    Ok(match time(&on_gpu).await {
-        Err(error) => Choice {
-            adapter,
-            ..Choice::cpu(format!("WebGPU failed its trial: {error}"))
-        },
-        Ok(gpu_ms) => {
-            // Without it, it is measured again.
-            let _ = JsFuture::from(trials.remember(what, name, cpu_ms, gpu_ms)).await;
-            Choice::faster(on_gpu, adapter, (cpu_ms, gpu_ms), false)
-        }
-    })
 }

@@ -4,9 +4,11 @@ use std::{cell::RefCell, pin::Pin, rc::Rc};
 
 use js_sys::{Float32Array, Promise, Uint8Array, Uint32Array};
 use unsaid_engine::{
-    Control, Device, EngineError, Examples, Kernel, LossSpec, Model, ModelSpec, Observer, Progress,
-    TrainSpec, Training, Work,
+    Control, Device, EngineError, Examples, LossSpec, Model, ModelSpec, Observer, Progress, TrainSpec,
+    Training,
 };
+#[cfg(feature = "gpu")]
+use unsaid_engine::{Kernel, Work};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
 use crate::{
@@ -377,7 +379,13 @@ impl Observer for Reporter {
     }
 }
 
+#[cfg(not(feature = "gpu"))]
+fn kernels(_: &Device) -> js_sys::Array {
+    js_sys::Array::new()
+}
+
 /// The kernels of a GPU as rows for JavaScript: what was timed, or where nothing was, what is used.
+#[cfg(feature = "gpu")]
 fn kernels(device: &Device) -> js_sys::Array {
     let rows = js_sys::Array::new();
     let Device::Gpu(gpu) = device else { return rows };

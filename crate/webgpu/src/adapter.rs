@@ -1,8 +1,8 @@
 //! From the browser to a device.
 
-use std::ops::BitOr;
+use std::ops::{BitAnd, BitOr};
 
-use js_sys::{Object, global};
+use js_sys::{Array, Object, global};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
@@ -11,6 +11,9 @@ use crate::{
     object::{get, object, set, text},
     sys,
 };
+
+/// The name of [`Features::SUBGROUP`] among the browser's.
+const SUBGROUPS: &str = "subgroups";
 
 /// Back ends. The browser's is the only one here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +145,28 @@ pub struct AdapterInfo {
     pub device_type: DeviceType,
 }
 
+/// What not every device can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features(bool);
+
+impl Features {
+    /// Kernels with `enable subgroups`.
+    pub const SUBGROUP: Self = Self(true);
+
+    /// Whether all of `other` are among them.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 || !other.0
+    }
+}
+
+impl BitAnd for Features {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 && other.0)
+    }
+}
+
 /// The limits that matter to kernels.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Limits {
@@ -186,6 +211,8 @@ impl Limits {
 pub struct DeviceDescriptor<'a> {
     /// Its name in the browser's messages.
     pub label: Option<&'a str>,
+    /// What it must be able to do.
+    pub required_features: Features,
     /// The limits that it must reach.
     pub required_limits: Limits,
 }
@@ -207,6 +234,12 @@ impl Adapter {
         }
     }
 
+    /// What it can do of what others cannot.
+    pub fn features(&self) -> Features {
+        let features = get(&self.0, "features");
+        Features(features.is_object() && features.unchecked_into::<sys::GpuFeatures>().has(SUBGROUPS))
+    }
+
     /// What it can do at most.
     pub fn limits(&self) -> Limits {
         Limits::of(&get(&self.0, "limits"))
@@ -226,6 +259,13 @@ impl Adapter {
             set(&limits, name, &JsValue::from_f64(limit));
         }
         set(&wanted, "requiredLimits", &limits);
+        if descriptor.required_features.contains(Features::SUBGROUP) {
+            set(
+                &wanted,
+                "requiredFeatures",
+                &Array::of1(&JsValue::from_str(SUBGROUPS)),
+            );
+        }
         let adapter: &sys::GpuAdapter = self.0.unchecked_ref();
         let device = JsFuture::from(adapter.request_device(&wanted))
             .await

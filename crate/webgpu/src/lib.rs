@@ -16,8 +16,8 @@ mod pipeline;
 mod sys;
 
 pub use adapter::{
-    Adapter, AdapterInfo, Backends, DeviceDescriptor, DeviceType, Instance, InstanceDescriptor, Limits,
-    PowerPreference, RequestAdapterOptions, RequestError,
+    Adapter, AdapterInfo, Backends, DeviceDescriptor, DeviceType, Features, Instance, InstanceDescriptor,
+    Limits, PowerPreference, RequestAdapterOptions, RequestError,
 };
 pub use buffer::{
     Buffer, BufferAsyncError, BufferBinding, BufferDescriptor, BufferSize, BufferUsages, BufferView, MapMode,

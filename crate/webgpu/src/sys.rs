@@ -17,6 +17,11 @@ extern "C" {
     #[wasm_bindgen(method, js_name = requestDevice)]
     pub fn request_device(this: &GpuAdapter, descriptor: &Object) -> Promise;
 
+    #[wasm_bindgen(typescript_type = "any")]
+    pub type GpuFeatures;
+    #[wasm_bindgen(method)]
+    pub fn has(this: &GpuFeatures, name: &str) -> bool;
+
     #[derive(Debug, Clone)]
     #[wasm_bindgen(typescript_type = "any")]
     pub type GpuDevice;

@@ -1,5 +1,5 @@
 // Measures training in a dedicated worker of headless Chromium: `cargo xtask bench web [--wasm DIR] [--only mlp,cnn] [--backend cpu,webgpu]
-// [--build plain,relaxed] [--threads 1,2] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a
+// [--build plain,relaxed,gpu-relaxed] [--threads 1,2] [--optimizer sgd,adam] [--warm 5] [--timed 3] [--clip 1] [--json FILE]`. DIR (default: what was built) holds a
 // folder for each build with unsaid_trainer.js and unsaid_trainer_bg.wasm; more than one thread is a build of its own, "threads". Losses are checked
 // against tests/vectors/v1. Between the samples of the CPU a bare micro-kernel for products of matrices is timed (tests/bench/gemm/yardstick.mjs):
 // `share` is the fastest step's part of its best speed. `peak MB` is the renderer's largest resident set (VmHWM, Linux only), which is 110 to 130 before anything is
@@ -54,6 +54,9 @@ const server = createServer(async (request, response) => {
 });
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
 const origin = `http://127.0.0.1:${server.address().port}/`;
+
+/** The folder of a build that can compute on `backend`. */
+const folder = (build, backend) => (backend === "webgpu" && !build.startsWith("gpu-") ? `gpu-${build}` : build);
 
 const golden = JSON.parse(await readFile(join(here, "../../vectors/v1/losses.json"), "utf8")).losses;
 
@@ -139,7 +142,7 @@ for (const name of list(given.only)) {
         if (backend === "webgpu" && build !== builds[0].build) continue; // the same kernels
         const label = [name.padEnd(8), (threads > 1 ? `${threads} thr.` : build).padEnd(7), backend.padEnd(7), optimizer.padEnd(9)].join("  ");
         try {
-          const result = await measure({ name, build, threads, backend, optimizer, seconds, clip, micro: micro(build !== "plain") });
+          const result = await measure({ name, build: folder(build, backend), threads, backend, optimizer, seconds, clip, micro: micro(!build.endsWith("plain")) });
           const error = distance(result);
           results.push({ ...result, error });
           const number = (value, digits = 3) => value.toPrecision(digits).padStart(7);

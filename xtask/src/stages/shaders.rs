@@ -37,9 +37,13 @@ pub(super) fn validate(place: &Place) -> Result<Verdict> {
             let mut command = Command::new(&program);
             if program.ends_with("tint") {
                 // What it writes by default, SPIR-V, not every build of it can.
-                command.args(["--format", "wgsl"]);
+                command
+                    .args(["--format", "wgsl"])
+                    .arg(for_browsers(place, shader)?);
+            } else {
+                command.arg(shader);
             }
-            match process::capture(command.arg(shader)) {
+            match process::capture(&mut command) {
                 Ok(_) => tested.passed += 1,
                 Err(error) => {
                     return Ok(Verdict::Failed {
@@ -59,6 +63,17 @@ pub(super) fn validate(place: &Place) -> Result<Verdict> {
     } else {
         Verdict::Passed(Some(tested))
     })
+}
+
+/// The shader as a browser gets it: with the directive that naga 30 does not know, where it uses subgroups.
+fn for_browsers(place: &Place, shader: &Path) -> Result<PathBuf> {
+    let text = fs::read_to_string(shader).with_context(|| format!("{} cannot be read", shader.display()))?;
+    if !text.contains("subgroupAdd(") {
+        return Ok(shader.to_owned());
+    }
+    let copy = place.target.join("subgroups.wgsl");
+    fs::write(&copy, format!("enable subgroups;\n{text}")).context("a copy of a shader cannot be written")?;
+    Ok(copy)
 }
 
 fn collect(folder: &Path, out: &mut Vec<PathBuf>) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Where the windows of convolutions and pools lie in an image.
+//! Where the windows of convolutions and pools lie in an image: `⌊(n − k) / s⌋ + 1` of them along `n` pixels without padding, for windows
+//! of `k` and steps of `s` (Dumoulin, Visin 2016, relationship 5), and `⌈n / s⌉` with it (as in TensorFlow).
 
 use crate::{SpecError, model::Placement, spec::Padding};
 

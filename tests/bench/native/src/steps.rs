@@ -96,6 +96,12 @@ pub(crate) fn measure(
             gpu.use_kernels(Kernels::all(kernel));
             row(kernel.name().into(), &device)?;
         }
+        for (name, subgroups) in [("memory", false), ("subgroup", true)] {
+            if !gpu.is_software() && gpu.has_subgroups() {
+                gpu.use_kernels(Kernels { subgroups, ..chosen });
+                row(name.into(), &device)?;
+            }
+        }
         gpu.use_kernels(chosen);
     }
     Ok(found.into())

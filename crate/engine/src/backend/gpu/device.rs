@@ -18,6 +18,7 @@ pub struct GpuDevice {
     kernels: Arc<Mutex<(Kernels, Vec<KernelTime>)>>,
     name: String,
     software: bool,
+    subgroups: bool,
 }
 
 /// The value of an `override` constant.
@@ -28,6 +29,8 @@ pub(super) struct PipelineEntry {
     pub shader: &'static str,
     pub entry: &'static str,
     pub constants: Vec<Constant>,
+    /// Whether it sums by subgroups.
+    pub subgroups: bool,
     pub pipeline: Pipeline,
 }
 
@@ -89,7 +92,9 @@ impl GpuDevice {
             .await
             .map_err(|error| no_gpu(&error))?;
         let info = adapter.get_info();
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
         let descriptor = wgpu::DeviceDescriptor {
+            required_features: features,
             required_limits: adapter.limits(), // a data set may need larger buffers than the default
             ..Default::default()
         };
@@ -122,6 +127,7 @@ impl GpuDevice {
             kernels: Arc::new(Mutex::new((Kernels::untimed(software), Vec::new()))),
             name: name.trim().to_owned(),
             software,
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
         })
     }
 
@@ -135,7 +141,12 @@ impl GpuDevice {
         self.software
     }
 
-    /// Which kernels compute products of matrices.
+    /// Whether it has subgroups.
+    pub const fn has_subgroups(&self) -> bool {
+        self.subgroups
+    }
+
+    /// Which kernels compute products of matrices, and how sums are made.
     pub fn kernels(&self) -> Kernels {
         lock(&self.kernels).0
     }
@@ -149,9 +160,10 @@ impl GpuDevice {
         lock(&self.kernels).1 = times.to_vec();
     }
 
-    /// Uses these kernels from the next training on.
+    /// Uses these kernels from the next training on; subgroups only where there are any.
     pub fn use_kernels(&self, kernels: Kernels) {
-        lock(&self.kernels).0 = kernels;
+        let subgroups = kernels.subgroups && self.subgroups;
+        lock(&self.kernels).0 = Kernels { subgroups, ..kernels };
     }
 
     /// Gives the device up: work that is under way on it fails with [`EngineError::DeviceLost`]. Also the way for a test to

@@ -2,7 +2,7 @@
 //!
 //! Software adapters have no workgroup memory of their own, and run blocks in registers straight from storage several times
 //! faster; on a GPU it is the other way round. So the kinds are timed once for each device, on one product of each kind of
-//! [`Work`], and a pure function picks. (Tiles of 32 were tried, too: on an H100 they were never the fastest.) The same kinds give the same bits on the same device; another kind sums in another order.
+//! [`Work`], and a pure function picks; and so are the two ways to sum over a workgroup. (Tiles of 32 were tried, too: on an H100 they were never the fastest.) The same kinds give the same bits on the same device; another kind sums in another order.
 
 /// How products of matrices are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,15 +79,18 @@ pub struct Kernels {
     pub large: Kernel,
     /// For [`Work::Convolution`].
     pub convolution: Kernel,
+    /// Whether sums over a workgroup are made by subgroups, where the device has them.
+    pub subgroups: bool,
 }
 
 impl Kernels {
-    /// The same for all.
+    /// The same for all products; sums in workgroup memory.
     pub const fn all(kernel: Kernel) -> Self {
         Self {
             small: kernel,
             large: kernel,
             convolution: kernel,
+            subgroups: false,
         }
     }
 
@@ -126,6 +129,7 @@ impl Kernels {
             small: best(Work::Small),
             large: best(Work::Large),
             convolution: best(Work::Convolution),
+            ..self
         }
     }
 }
@@ -163,7 +167,7 @@ mod tests {
         let expected = Kernels {
             small: Kernel::Direct,
             large: Kernel::Tile128,
-            convolution: untimed.convolution,
+            ..untimed
         };
         assert_eq!(picked, expected);
     }

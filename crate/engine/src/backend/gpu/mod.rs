@@ -10,6 +10,7 @@ mod kernels;
 mod planner;
 mod run;
 mod snapshot;
+mod subgroups;
 mod timing;
 
 pub use device::GpuDevice;

@@ -1,8 +1,11 @@
 //! Planning: from a model's operations to dispatches with their bindings in place.
 
+use std::borrow::Cow;
+
 use super::{
     GpuDevice, Kernel, Kernels, Work,
     device::{Constant, Pipeline, PipelineEntry, lock},
+    subgroups,
 };
 use crate::{EngineError, ops::clip};
 
@@ -254,12 +257,21 @@ impl<'a> Planner<'a> {
         grid: Grid,
     ) -> Dispatch {
         let device = &self.gpu.device;
+        let subgroups = self.kernels.subgroups && subgroups::is_summing(name);
         let mut pipelines = lock(&self.gpu.pipelines);
         let known = pipelines
             .iter()
-            .find(|known| (known.shader, known.entry) == (name, entry) && known.constants == constants)
+            .find(|known| {
+                (known.shader, known.entry, known.subgroups) == (name, entry, subgroups)
+                    && known.constants == constants
+            })
             .map(|known| known.pipeline.clone());
         let Pipeline { pipeline, bindings } = known.unwrap_or_else(|| {
+            let source = if subgroups {
+                subgroups::with_subgroups(source).into()
+            } else {
+                source.into()
+            };
             let pipeline = compile(
                 device,
                 (name, source),
@@ -272,6 +284,7 @@ impl<'a> Planner<'a> {
                 shader: name,
                 entry,
                 constants: constants.to_vec(),
+                subgroups,
                 pipeline: pipeline.clone(),
             });
             pipeline
@@ -338,7 +351,7 @@ impl<'a> Planner<'a> {
 
 fn compile(
     device: &wgpu::Device,
-    (name, source): (&'static str, &'static str),
+    (name, source): (&'static str, Cow<'static, str>),
     (entry, constants): (&'static str, &[Constant]),
     access: &[Access],
     uniform: bool,
@@ -346,7 +359,7 @@ fn compile(
 ) -> Pipeline {
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(name),
-        source: wgpu::ShaderSource::Wgsl(source.into()),
+        source: wgpu::ShaderSource::Wgsl(source),
     });
     let storage = access.iter().map(|access| wgpu::BufferBindingType::Storage {
         read_only: *access == Access::Read,

@@ -19,11 +19,11 @@ pub struct OpTime {
 }
 
 /// Repetitions in one submission: enough to see more than the cost of submitting.
-const REPEATS: usize = 8;
+pub(super) const REPEATS: usize = 8;
 /// How often each kernel is timed.
-const ROUNDS: usize = 4;
+pub(super) const ROUNDS: usize = 4;
 /// Milliseconds, compiling included, after which each kernel of a work is timed only once.
-const BUDGET_MS: f64 = 150.0;
+pub(super) const BUDGET_MS: f64 = 150.0;
 /// Milliseconds of work before an operation is timed: a device that was idle takes as long to run at full speed.
 const WAKE_MS: f64 = 30.0;
 
@@ -44,7 +44,7 @@ fn trials() -> [(Work, Vec<usize>, LayerSpec, usize); 3] {
 }
 
 impl GpuDevice {
-    /// Times the kernels for products of matrices, once for the device, and uses the fastest from then on; the times, or none
+    /// Times the kernels for products of matrices, and both ways to sum, once for the device, and uses the fastest from then on; the times, or none
     /// for a software adapter, where it is known. `now_ms` is the caller's clock.
     ///
     /// What is timed is a step of training of one layer. It takes some tens of milliseconds beside the time to compile it.
@@ -59,8 +59,12 @@ impl GpuDevice {
         if !known.is_empty() {
             return Ok(known);
         }
-        let times = self.time_kernels(now_ms).await?;
-        self.use_kernels(self.kernels().fastest(&times));
+        let times = self.time_kernels(&now_ms).await?;
+        let sums = self.time_sums(&now_ms).await?;
+        self.use_kernels(Kernels {
+            subgroups: sums.is_some_and(|[memory, subgroups]| subgroups < memory),
+            ..self.kernels().fastest(&times)
+        });
         self.keep_times(&times);
         Ok(times)
     }
@@ -220,7 +224,7 @@ impl GpuDevice {
 /// Milliseconds for something once, from the shortest times of a submission with it and of one with [`REPEATS`] of it: by how
 /// much the longer one is longer. Clocks of browsers are coarse: a difference that is too small to be seen is less than one of
 /// their ticks.
-fn once([one, many]: [f64; 2]) -> f64 {
+pub(super) fn once([one, many]: [f64; 2]) -> f64 {
     (many - one).max(0.0) / (REPEATS - 1) as f64
 }
 

@@ -9,6 +9,7 @@ use super::{
     kernel::{TILE_COLUMNS, TILE_ROWS, Tile, compute},
     lane::Block,
     pack::{Panel, Panels, Rows, ranges},
+    row::row_times,
     with_workspace,
 };
 
@@ -31,6 +32,26 @@ pub(super) fn product<L: Block>(
     start: Start<'_>,
     relu: bool,
 ) {
+    if let (1, Operand::Matrix(row), Operand::Matrix(matrix)) = (out.rows, a, b) {
+        let done = row_times::<L>(&out, row, matrix, start, relu);
+        if done == out.columns {
+            return;
+        }
+        if done > 0 {
+            let rest = done..out.columns;
+            let start = match start {
+                Start::Row(row) => Start::Row(&row[done..]),
+                start => start,
+            };
+            let out = MatrixMut {
+                data: out.data.wrapping_add(done),
+                columns: rest.len(),
+                ..out
+            };
+            let matrix = matrix.transposed().some_rows(&rest).transposed();
+            return product::<L>(out, a, Operand::Matrix(matrix), start, relu);
+        }
+    }
     let (m, n, k) = (out.rows, out.columns, a.columns());
     // Blocks along the inner dimension are of like sizes.
     let depth = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(4).max(4);

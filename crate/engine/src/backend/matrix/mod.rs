@@ -11,6 +11,8 @@ pub(crate) mod lane;
 mod native;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod pack;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod row;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "wasm32")]

@@ -1,5 +1,9 @@
-//! Adding one gradient to another: where a value is read more than once, and over the batches of a step. On the CPU loops of the
-//! back end.
+//! Adding one gradient to another. On the CPU loops of the back end.
+//!
+//! - Where a value is read more than once, its gradient is the sum of those of its readers, `dx = Σ dxₖ`, each `[rows, len]`: the chain
+//!   rule of several variables (Goodfellow, Bengio, Courville 2016, section 6.5.2).
+//! - Over the batches of a step, whose mean gradient is that of one large batch, `g = Σₖ (nₖ / n)·gₖ` with `nₖ` of the step's `n` targets
+//!   in batch `k`, each `[len]`: the gradient of a mean is the mean of gradients (the same, section 5.9).
 
 use crate::backend::gpu::{Access, Dispatch, Grid, Planner};
 

@@ -1,8 +1,8 @@
 //! Smooth functions of single numbers: gelu, tanh, sigmoid. Shape: any; the output has the input's.
 //!
 //! - `gelu(x) = ½x·(1 + tanh(√(2/π)·(x + 0.044715x³)))` (Hendrycks, Gimpel 2016, section 2, the tanh form);
-//! - `tanh(x)`, with `dx = dy·(1 − y²)`;
-//! - `sigmoid(x) = 1 / (1 + e⁻ˣ)`, with `dx = dy·y·(1 − y)`.
+//! - `tanh(x)`, with `dx = dy·(1 − y²)` (LeCun et al. 1998, "Efficient BackProp", section 4.4);
+//! - `sigmoid(x) = 1 / (1 + e⁻ˣ)`, with `dx = dy·y·(1 − y)` (Rumelhart, Hinton, Williams 1986, equations 2 and 5).
 
 mod cpu;
 #[cfg(feature = "gpu")]

@@ -1,4 +1,5 @@
-//! The sum of two values of one shape, where a residual branch ends: `y = x + other`, `dx = dy`, `d_other = dy` (He et al. 2016).
+//! The sum of two values of one shape, where a residual branch ends: `y = x + other`, `dx = dy`, `d_other = dy` (He et al. 2016,
+//! section 3.2, equation 1). Shapes, row-major: all of them `[rows, len]`.
 
 #[cfg(feature = "gpu")]
 use crate::{

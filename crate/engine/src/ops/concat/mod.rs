@@ -1,5 +1,9 @@
-//! Two values side by side in their last dimension: `y[…] = [x[…] | other[…]]`; `[…, m]` and `[…, n]` give `[…, m + n]`. The gradient is cut
-//! where the values met.
+//! Two values side by side in their last dimension, as where a U-Net's way up meets its way down (Ronneberger, Fischer, Brox 2015,
+//! section 2) and in DenseNet (Huang et al. 2017, equation 2).
+//!
+//! `y[r, p] = [x[r, p] | other[r, p]]`; shapes, row-major: `x [rows, positions, m]`, `other [rows, positions, n]`,
+//! `y [rows, positions, m + n]`, where `positions` are all dimensions but the last. It is linear, so its gradient is cut where the values
+//! met: `dx[r, p] = dy[r, p, ..m]`, `d_other[r, p] = dy[r, p, m..]`.
 
 #[cfg(feature = "gpu")]
 use crate::{

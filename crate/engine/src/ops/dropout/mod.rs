@@ -1,4 +1,4 @@
-//! Dropout (Srivastava et al. 2014), in the inverted form: in training each number becomes 0 with probability `rate` and is otherwise
+//! Dropout (Srivastava et al. 2014, section 4, and 10 for the scale), in the inverted form: in training each number becomes 0 with probability `rate` and is otherwise
 //! divided by `1 − rate`; in evaluation nothing happens. Shape: any; the output has the input's.
 //!
 //! Which numbers are dropped follows from the step's key, the layer, and the number's place in the batch by an integer hash

@@ -1,7 +1,7 @@
 //! Two losses against numbers, averaged over all outputs: mean squared error, and cross-entropy of sigmoids.
 //!
 //! For outputs `z` and targets `t`, both `[rows, len]`:
-//! - mean squared error: `(z − t)²`, with `dz = 2(z − t)`;
+//! - mean squared error: `(z − t)²`, with `dz = 2(z − t)` (Bishop 2006, equation 1.2, there half of the sum);
 //! - sigmoid cross-entropy, targets from 0 to 1: `max(z, 0) − z·t + log(1 + e^−|z|)`, which never overflows, with
 //!   `dz = sigmoid(z) − t` (Goodfellow, Bengio, Courville 2016, section 6.2.2.2).
 

@@ -1,5 +1,11 @@
-//! Collecting a batch from the data set, in the epoch's order. On the CPU a copy; on the GPU, where the whole local data set
-//! and the order stay in device memory, `gather.wgsl`.
+//! Collecting a batch from the data set, in the epoch's order, which is what makes a gradient stochastic: of the examples drawn
+//! (Robbins, Monro 1951; Bottou 2012, section 2).
+//!
+//! `x[r] = data_x[order[first + r]]`, `y[r] = data_y[order[first + r]]`; shapes, row-major: `data_x [examples, features]`,
+//! `data_y [examples, targets]`, `order [examples]` of indices below `examples`, `x [rows, features]`, `y [rows, targets]`. Data have
+//! no gradient.
+//!
+//! On the CPU a copy; on the GPU, where the whole local data set and the order stay in device memory, `gather.wgsl`.
 
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -53,12 +53,13 @@ struct Batch {
 
 // Blocks of the invocations, [eighth][row of blocks][column of blocks][line].
 var<workgroup> blocks: array<vec4<f32>, 512>;
-var<workgroup> partial: array<vec2<f32>, 128>;
+const LANES = 128u;
+var<workgroup> partial: array<vec2<f32>, LANES>;
 
 // The sums of `own` over the workgroup, always in the same order.
 fn total(lane: u32, own: vec2<f32>) -> vec2<f32> {
     partial[lane] = own;
-    for (var reach = 64u; reach > 0u; reach /= 2u) {
+    for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
         workgroupBarrier();
         if (lane < reach) { partial[lane] += partial[lane + reach]; }
     }

@@ -2,7 +2,8 @@
 //!
 //! `out = A·B` with `A [lines, depth]` and `B [depth, columns]`; which buffers these are made of, and how, says [`Kind`]. A product
 //! with few results and a long depth, such as the gradient of a kernel, would keep few workgroups busy, so the depth is cut
-//! into parts ("split-K"), whose sums a second dispatch adds.
+//! into parts ("split-K"), whose sums a second dispatch adds. Tiles and blocks as in Volkov, Demmel 2008; a cut depth as the
+//! "2.5D" products of Solomonik, Demmel 2011 cut it between processors.
 
 use crate::{
     backend::gpu::{Access, Dispatch, Grid, Kernel, Planner},

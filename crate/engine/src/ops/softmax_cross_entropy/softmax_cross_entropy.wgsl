@@ -38,7 +38,8 @@ struct Batch {
 
 const PADDING: u32 = 0xffffffffu;
 
-var<workgroup> partial: array<f32, 64>;
+const LANES = 64u;
+var<workgroup> partial: array<vec2<f32>, LANES>;
 
 // How many labels of the batch count.
 fn count_all(lane: u32) -> f32 {
@@ -46,7 +47,7 @@ fn count_all(lane: u32) -> f32 {
     for (var at = lane; at < batch.rows * dims.positions; at += 64u) {
         counted += select(1.0, 0.0, labels[at] == PADDING);
     }
-    return total(lane, counted);
+    return total(lane, vec2<f32>(counted, 0.0)).x;
 }
 
 @compute @workgroup_size(64)
@@ -65,11 +66,11 @@ fn count_each(@builtin(global_invocation_id) id: vec3<u32>) {
     position_losses[dims.share_at + id.x] = 1.0 / max(counted, 1.0);
 }
 
-// The sum of `own` over the workgroup, always in the same order.
-fn total(lane: u32, own: f32) -> f32 {
+// The sums of `own` over the workgroup, always in the same order.
+fn total(lane: u32, own: vec2<f32>) -> vec2<f32> {
     workgroupBarrier();
     partial[lane] = own;
-    for (var reach = 32u; reach > 0u; reach /= 2u) {
+    for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
         workgroupBarrier();
         if (lane < reach) { partial[lane] += partial[lane + reach]; }
     }
@@ -119,7 +120,7 @@ fn small(@builtin(local_invocation_index) lane: u32) {
     for (var at = lane; at < batch.rows * dims.positions; at += 64u) {
         sum += of_position(at, share);
     }
-    let all = total(lane, sum);
+    let all = total(lane, vec2<f32>(sum, 0.0)).x;
     if (lane == 0u) { losses[batch.index] = all; }
 }
 
@@ -132,14 +133,14 @@ fn gradient_wide(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation
     for (var j = lane; j < dims.classes; j += 64u) {
         largest = max(largest, outputs[base + j]);
     }
-    partial[lane] = largest;
+    partial[lane].x = largest;
     workgroupBarrier();
-    for (var i = 0u; i < 64u; i++) { largest = max(largest, partial[i]); }
+    for (var i = 0u; i < LANES; i++) { largest = max(largest, partial[i].x); }
     var sum = 0.0;
     for (var j = lane; j < dims.classes; j += 64u) {
         sum += exp(outputs[base + j] - largest);
     }
-    let log_sum = largest + log(total(lane, sum));
+    let log_sum = largest + log(total(lane, vec2<f32>(sum, 0.0)).x);
     let share = select(share_of(id.y), 0.0, label == PADDING);
     for (var j = lane; j < dims.classes; j += 64u) {
         let hit = select(0.0, 1.0, j == label);
@@ -156,6 +157,6 @@ fn reduce(@builtin(local_invocation_index) lane: u32) {
     for (var at = lane; at < batch.rows * dims.positions; at += 64u) {
         sum += position_losses[at];
     }
-    let all = total(lane, sum);
+    let all = total(lane, vec2<f32>(sum, 0.0)).x;
     if (lane == 0u) { losses[batch.index] = all / select(1.0, f32(batch.rows), dims.per_example == 1u); }
 }

@@ -1,0 +1,177 @@
+//! Sums over a workgroup by subgroups: the invocations that a device runs in step add up their numbers without workgroup memory.
+//!
+//! A shader that sums over a workgroup has one function for that, `total`. Where the device has subgroups, and is faster with them, the
+//! one of `subgroups.wgsl` takes its place when the shader is compiled. Sums that are made in another order round differently, as
+//! those of other kernels do.
+
+use super::{
+    Access, GpuDevice, GpuRun, Grid, Kernels, Planner,
+    batches::{BatchUniform, Batches},
+    timing::{BUDGET_MS, REPEATS, ROUNDS, once},
+};
+use crate::{EngineError, Examples, LayerSpec, LossSpec, Model, ModelSpec, train::Settings};
+
+const SHADER: (&str, &str) = (
+    "subgroups",
+    include_str!(concat!(env!("OUT_DIR"), "/subgroups.wgsl")),
+);
+/// The shaders that sum over a workgroup, and the one that has the other way to do it.
+const SUMMING: [&str; 4] = ["softmax_cross_entropy", "normalize", "ghost", SHADER.0];
+/// How `total` begins, its last line, and how it ends, in the form that the build script gives it.
+const BEGIN: &str = "fn total(lane:u32,own:vec2<f32>)-> vec2<f32>{\n";
+const RETURN: &str = "\nreturn ";
+const END: &str = "\n}\n";
+/// What a browser must read before anything of subgroups; naga 30 knows no such directive, and asks for none.
+const ENABLE: &str = if cfg!(target_arch = "wasm32") {
+    "enable subgroups;\n"
+} else {
+    ""
+};
+
+/// Whether the shader of this name sums over a workgroup.
+pub(super) fn is_summing(name: &str) -> bool {
+    SUMMING.contains(&name)
+}
+
+/// The text of a shader that sums over a workgroup, with sums by subgroups.
+pub(super) fn with_subgroups(source: &str) -> String {
+    let (before, _, after) = around_total(source);
+    let (_, total, _) = around_total(SHADER.1);
+    [ENABLE, before, total, after].concat()
+}
+
+/// What is before `total`, the function itself, and what is behind it.
+fn around_total(source: &str) -> (&str, &str, &str) {
+    // Not `find`: its search is for long texts, and weighs 1 kB in a browser's download.
+    let place = |text: &str, part: &str| {
+        let mut windows = text.as_bytes().windows(part.len());
+        windows
+            .position(|window| window == part.as_bytes())
+            .unwrap_or(text.len())
+    };
+    let (before, from) = source.split_at(place(source, BEGIN));
+    let last_line = place(from, RETURN);
+    let end = (last_line + place(&from[last_line..], END) + END.len()).min(from.len());
+    let (total, after) = from.split_at(end);
+    (before, total, after)
+}
+
+impl GpuDevice {
+    /// Milliseconds for a step of layer normalisation with sums in workgroup memory, and by subgroups; none where the device has no
+    /// subgroups that sum as they should. `now_ms` is the caller's clock.
+    ///
+    /// # Errors
+    /// As [`GpuDevice::choose_kernels`].
+    pub async fn time_sums(&self, now_ms: impl Fn() -> f64) -> Result<Option<[f64; 2]>, EngineError> {
+        if !self.subgroups_sum().await? {
+            return Ok(None);
+        }
+        let (rows, len) = (256, 512);
+        let model = Model::new(&ModelSpec {
+            input: vec![len],
+            layers: vec![LayerSpec::LayerNorm { epsilon: 1e-5 }],
+            loss: LossSpec::MeanSquaredError,
+        })?;
+        let zeros = vec![0.0; rows * len];
+        let examples = Examples::with_values(zeros.clone(), &zeros, len, len)?;
+        let settings = Settings::gradient_only(&model, None);
+        let parameters = vec![0.0; model.parameter_count()];
+        let chosen = self.kernels();
+        let mut runs = Vec::with_capacity(2);
+        for subgroups in [false, true] {
+            self.use_kernels(Kernels { subgroups, ..chosen });
+            let run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[]);
+            self.use_kernels(chosen);
+            let mut run = run?;
+            run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
+            self.compiled().await;
+            run.repeat(1).await?; // what is left of compiling
+            runs.push((run, [f64::INFINITY; 2]));
+        }
+        let start = now_ms();
+        for _ in 0..ROUNDS {
+            for (run, best) in &mut runs {
+                for (best, count) in best.iter_mut().zip([1, REPEATS]) {
+                    let start = now_ms();
+                    run.repeat(count).await?;
+                    *best = best.min(now_ms() - start);
+                }
+            }
+            if now_ms() - start > BUDGET_MS {
+                break;
+            }
+        }
+        let times: Vec<f64> = runs.iter().map(|(_, best)| once(*best)).collect();
+        Ok(<[f64; 2]>::try_from(times).ok())
+    }
+
+    /// Whether the device has subgroups, and lays them out so that `total` may be made of them.
+    async fn subgroups_sum(&self) -> Result<bool, EngineError> {
+        if !self.has_subgroups() {
+            return Ok(false);
+        }
+        self.begin_plan()?;
+        let batches = Batches::new(self, 1)?;
+        batches.write(self, std::iter::once(BatchUniform::default()));
+        let sums = self.upload("sums", &[0f32; 4])?;
+        let mut planner = Planner::new(self, &batches.layout, 1, sums.clone(), sums.clone());
+        planner.kernels.subgroups = true;
+        let check = planner.dispatch(SHADER, "check", &[Access::Write], &[&sums], None, Grid::one());
+        self.compiled().await;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            batches.record(&mut pass, 0, 1, &[check]);
+        }
+        let pending = self.submit(encoder).done(self);
+        self.wait(pending).await?;
+        Ok(self.read(&[(&sums, 2)]).await? == [2016.0, 64.0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// The shaders of the build, by name.
+    fn shaders() -> Vec<(String, String)> {
+        let files = fs::read_dir(Path::new(env!("OUT_DIR"))).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        let shaders = paths.filter(|path| path.extension().is_some_and(|end| end == "wgsl"));
+        shaders
+            .map(|path| {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                (name, fs::read_to_string(path).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_sum_over_a_workgroup_can_be_one_by_subgroups() {
+        let mut exchanged = Vec::new();
+        for (name, source) in shaders() {
+            assert_eq!(
+                source.matches(BEGIN).count(),
+                usize::from(is_summing(&name)),
+                "{name}"
+            );
+            if !is_summing(&name) {
+                continue;
+            }
+            let text = with_subgroups(&source);
+            assert_eq!(text.matches("subgroupAdd").count(), 2, "{name}");
+            let module = naga::front::wgsl::parse_str(&text)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&text)));
+            let flags = naga::valid::ValidationFlags::all();
+            naga::valid::Validator::new(flags, naga::valid::Capabilities::SUBGROUP)
+                .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+                .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+                .validate(&module)
+                .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            exchanged.push(name);
+        }
+        assert_eq!(exchanged.len(), SUMMING.len(), "{exchanged:?}");
+    }
+}

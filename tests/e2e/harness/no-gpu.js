@@ -1,0 +1,2 @@
+// A browser without WebGPU.
+Object.defineProperty(navigator, "gpu", { value: undefined });
