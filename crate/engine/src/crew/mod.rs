@@ -31,10 +31,16 @@ pub const fn size() -> usize {
     1
 }
 
-/// What a task should at least cost, in multiply-adds: below, it is not worth the fork, which takes some 4 µs (measured natively), in
-/// which one thread does this much in wasm, and twice as much natively.
+/// What a task should at least cost, in multiply-adds: below, it is not worth the fork. To fork and join takes 0.3 µs where helpers are
+/// looking for work (measured natively, on two idle cores), and then what a task reads may lie in the other core's cache. This is 2 to 3 µs
+/// of one thread, natively and in wasm. (With 2¹⁷ in wasm two threads were slower by 1.2 times on a perceptron and by 1.6 on a logistic
+/// regression.)
 #[cfg(any(not(target_arch = "wasm32"), target_feature = "atomics"))]
-const WORTH: usize = 1 << 17;
+const WORTH: usize = if cfg!(target_arch = "wasm32") {
+    1 << 15
+} else {
+    1 << 17
+};
 
 /// Cuts `0..count` into parts, each a multiple of `unit` but the last, and works on all of them; `cost` is that of one of
 /// `count`.

@@ -10,7 +10,7 @@ use crate::now_ms;
 /// Timed pieces of training, of which the median is told.
 const SAMPLES: usize = 15;
 /// Milliseconds after the start from which on no more steps are timed.
-const STEPS_UNTIL_MS: f64 = 80e3;
+const STEPS_UNTIL_MS: f64 = 120e3;
 /// Steps of the golden losses.
 const STEPS: usize = 20;
 

@@ -6,11 +6,8 @@
 
 use super::{Matrix, MatrixMut, Start, lane::Block};
 
-/// Rows of `b` that are added up at a time.
-const AT_ONCE: usize = 4;
-
 /// Computes the first columns of `out = start + a·b`, but at least 0 if `relu`, where `out` has one row: how many were computed, a
-/// multiple of four. None where the numbers of `b` lie neither by row nor by column.
+/// multiple of four. None where the numbers of `a` do not lie side by side, or those of `b` neither by row nor by column.
 pub(super) fn row_times<L: Block>(
     out: &MatrixMut<'_>,
     a: Matrix<'_>,
@@ -18,92 +15,143 @@ pub(super) fn row_times<L: Block>(
     start: Start<'_>,
     relu: bool,
 ) -> usize {
-    let columns = out.columns / 4 * 4;
-    let depth = b.rows;
-    if columns == 0 || depth == 0 || (b.column_stride != 1 && b.row_stride != 1) {
+    let (columns, depth) = (out.columns / 4 * 4, b.rows);
+    let by_row = b.column_stride == 1;
+    if columns == 0 || depth == 0 || a.column_stride != 1 || !(by_row || b.row_stride == 1) {
         return 0;
     }
     debug_assert!(
         out.rows == 1 && a.rows == 1 && a.columns == depth && b.columns == out.columns,
         "sizes"
     );
-    let sums = |at: usize| out.data.wrapping_add(at);
-    for at in (0..columns).step_by(4) {
-        // SAFETY: `at + 4` is within the columns of the output, of which `row` has as many.
-        unsafe {
-            match start {
-                Start::Zero => L::splat(0.0).store(sums(at)),
-                Start::Row(row) => L::load(row[at..at + 4].as_ptr()).store(sums(at)),
-                Start::Output => {}
-            }
-        }
+    match start {
+        Start::Output => {}
+        // SAFETY: the output has that many columns, and so has the row.
+        Start::Row(row) => unsafe {
+            out.data
+                .copy_from_nonoverlapping(row[..columns].as_ptr(), columns)
+        },
+        // SAFETY: as above.
+        Start::Zero => unsafe { out.data.write_bytes(0, columns) },
     }
-    let factor = |p: usize| L::splat(a.data[p * a.column_stride]);
-    if b.column_stride == 1 {
-        let row = |p: usize| b.data[p * b.row_stride..].as_ptr();
-        let mut p = 0;
-        while p + AT_ONCE <= depth {
-            let factors = [factor(p), factor(p + 1), factor(p + 2), factor(p + 3)];
-            let rows = [row(p), row(p + 1), row(p + 2), row(p + 3)];
-            add_rows(sums(0), columns, factors, rows);
-            p += AT_ONCE;
+    let (from, a, sums) = (b.data.as_ptr(), a.data.as_ptr(), out.data);
+    // SAFETY: `a` has `depth` numbers, `b` as many rows of `columns` at least, and the output that many columns.
+    unsafe {
+        if by_row {
+            by_rows::<L>(sums, columns, a, depth, from, b.row_stride);
+        } else {
+            by_columns::<L>(sums, columns, a, depth, from, b.column_stride);
         }
-        while p < depth {
-            add_rows(sums(0), columns, [factor(p)], [row(p)]);
-            p += 1;
-        }
-    } else {
-        for at in (0..columns).step_by(4) {
-            // Of four columns of `b`, which are contiguous, four numbers each; turned round, they are four rows of four columns.
-            let column = |j: usize| b.data[(at + j) * b.column_stride..].as_ptr();
-            let from = [column(0), column(1), column(2), column(3)];
-            // SAFETY: each of these columns has `depth` numbers, and the output four at `at`.
-            unsafe {
-                let mut sum = L::load(sums(at));
-                let mut p = 0;
-                while p + 4 <= depth {
-                    let rows = L::transpose(from.map(|column| L::load(column.add(p))));
-                    for (i, row) in rows.into_iter().enumerate() {
-                        sum = sum.add_product(factor(p + i), row);
-                    }
-                    p += 4;
-                }
-                while p < depth {
-                    let numbers = from.map(|column| column.add(p).read());
-                    sum = sum.add_product(factor(p), L::load(numbers.as_ptr()));
-                    p += 1;
-                }
-                sum.store(sums(at));
+        if relu {
+            let mut at = 0;
+            while at < columns {
+                L::load(sums.add(at)).at_least(L::splat(0.0)).store(sums.add(at));
+                at += 4;
             }
-        }
-    }
-    if relu {
-        for at in (0..columns).step_by(4) {
-            // SAFETY: as above.
-            unsafe { L::load(sums(at)).at_least(L::splat(0.0)).store(sums(at)) };
         }
     }
     columns
 }
 
-/// Adds `factors·rows`, one after the other, to the `columns` sums.
-#[inline(always)]
-fn add_rows<L: Block, const N: usize>(
+/// Adds four rows of `b` at a time, each times its number of `a`, to all sums.
+///
+/// # Safety
+/// `a` has `depth` numbers, `b` as many rows, `stride` apart, of `columns`, a multiple of four, and so many are the sums.
+#[inline(never)]
+unsafe fn by_rows<L: Block>(
     sums: *mut f32,
     columns: usize,
-    factors: [L; N],
-    rows: [*const f32; N],
+    mut a: *const f32,
+    mut depth: usize,
+    mut b: *const f32,
+    stride: usize,
 ) {
-    let mut at = 0;
-    while at < columns {
-        // SAFETY: the caller's output and rows have that many columns, a multiple of four.
-        unsafe {
+    // SAFETY: the caller's promise; pointers end behind the last row by `wrapping_add`.
+    unsafe {
+        while depth >= 4 {
+            let (a0, a1) = (L::load_splat(a), L::load_splat(a.add(1)));
+            let (a2, a3) = (L::load_splat(a.add(2)), L::load_splat(a.add(3)));
+            let (mut b0, mut b1) = (b, b.wrapping_add(stride));
+            let (mut b2, mut b3) = (b1.wrapping_add(stride), b1.wrapping_add(2 * stride));
+            let (mut to, end) = (sums, sums.add(columns));
+            while to < end {
+                L::load(to)
+                    .add_product(a0, L::load(b0))
+                    .add_product(a1, L::load(b1))
+                    .add_product(a2, L::load(b2))
+                    .add_product(a3, L::load(b3))
+                    .store(to);
+                (b0, b1) = (b0.wrapping_add(4), b1.wrapping_add(4));
+                (b2, b3) = (b2.wrapping_add(4), b3.wrapping_add(4));
+                to = to.wrapping_add(4);
+            }
+            (a, b) = (a.wrapping_add(4), b.wrapping_add(4 * stride));
+            depth -= 4;
+        }
+        while depth > 0 {
+            let a0 = L::load_splat(a);
+            let mut at = 0;
+            while at < columns {
+                let to = sums.add(at);
+                L::load(to).add_product(a0, L::load(b.add(at))).store(to);
+                at += 4;
+            }
+            (a, b) = (a.wrapping_add(1), b.wrapping_add(stride));
+            depth -= 1;
+        }
+    }
+}
+
+/// Takes four columns of `b` at a time, which lie one behind the other: of each four numbers, which turned round are four rows of four
+/// columns.
+///
+/// # Safety
+/// `a` has `depth` numbers, `b` `columns` columns, a multiple of four, `stride` apart, of as many, and so many are the sums.
+#[inline(never)]
+unsafe fn by_columns<L: Block>(
+    sums: *mut f32,
+    columns: usize,
+    a: *const f32,
+    depth: usize,
+    mut b: *const f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise; pointers end behind the last column by `wrapping_add`.
+    unsafe {
+        let mut at = 0;
+        while at < columns {
+            let (b0, b1) = (b, b.wrapping_add(stride));
+            let (b2, b3) = (b1.wrapping_add(stride), b1.wrapping_add(2 * stride));
             let mut sum = L::load(sums.add(at));
-            for (factor, row) in factors.into_iter().zip(rows) {
-                sum = sum.add_product(factor, L::load(row.add(at)));
+            let mut p = 0;
+            while p + 4 <= depth {
+                let [r0, r1, r2, r3] = L::transpose([
+                    L::load(b0.add(p)),
+                    L::load(b1.add(p)),
+                    L::load(b2.add(p)),
+                    L::load(b3.add(p)),
+                ]);
+                let a = a.add(p);
+                sum = sum
+                    .add_product(L::load_splat(a), r0)
+                    .add_product(L::load_splat(a.add(1)), r1)
+                    .add_product(L::load_splat(a.add(2)), r2)
+                    .add_product(L::load_splat(a.add(3)), r3);
+                p += 4;
+            }
+            while p < depth {
+                let numbers = [
+                    b0.add(p).read(),
+                    b1.add(p).read(),
+                    b2.add(p).read(),
+                    b3.add(p).read(),
+                ];
+                sum = sum.add_product(L::load_splat(a.add(p)), L::load(numbers.as_ptr()));
+                p += 1;
             }
             sum.store(sums.add(at));
+            b = b.wrapping_add(4 * stride);
+            at += 4;
         }
-        at += 4;
     }
 }
