@@ -73,14 +73,6 @@ pub(crate) fn measure(gpu: &GpuDevice) -> Result<Value> {
     for time in &times {
         println!("  {:?} {}: {:.4} ms", time.work, time.kernel.name(), time.ms);
     }
-    match pollster::block_on(gpu.time_sums(now_ms))? {
-        None => println!("  no subgroups"),
-        Some([memory, subgroups]) => {
-            println!(
-                "  sums of layer normalisation, 256 × 512: workgroup memory {memory:.4} ms, subgroups {subgroups:.4} ms"
-            );
-        }
-    }
     println!("chosen: {:?}", gpu.kernels());
     println!("\nGFLOP/s: forward, gradient of the input, of the kernel");
     let mut found = Vec::new();

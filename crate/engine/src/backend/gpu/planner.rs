@@ -227,6 +227,11 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Whether the device is emulated.
+    pub const fn is_software(&self) -> bool {
+        self.gpu.is_software()
+    }
+
     /// The kernel for products of this kind.
     pub const fn kernel(&self, work: Work) -> Kernel {
         self.kernels.of(work)

@@ -1,15 +1,15 @@
 //! Sums over a workgroup by subgroups: the invocations that a device runs in step add up their numbers without workgroup memory.
 //!
-//! A shader that sums over a workgroup has one function for that, `total`. Where the device has subgroups, and is faster with them, the
+//! A shader that sums over a workgroup has one function for that, `total`. Where a GPU has subgroups in the order that this needs, the
 //! one of `subgroups.wgsl` takes its place when the shader is compiled. Sums that are made in another order round differently, as
-//! those of other kernels do.
+//! those of other kernels do. It is not timed: on the one GPU that both ways were measured on neither was ahead by more than the
+//! noise of the measurement, but for steps with clipped gradients of small models (BENCHMARKS.md).
 
 use super::{
-    Access, GpuDevice, GpuRun, Grid, Kernels, Planner,
+    Access, GpuDevice, Grid, Planner,
     batches::{BatchUniform, Batches},
-    timing::{BUDGET_MS, REPEATS, ROUNDS, once},
 };
-use crate::{EngineError, Examples, LayerSpec, LossSpec, Model, ModelSpec, train::Settings};
+use crate::EngineError;
 
 const SHADER: (&str, &str) = (
     "subgroups",
@@ -57,56 +57,11 @@ fn around_total(source: &str) -> (&str, &str, &str) {
 }
 
 impl GpuDevice {
-    /// Milliseconds for a step of layer normalisation with sums in workgroup memory, and by subgroups; none where the device has no
-    /// subgroups that sum as they should. `now_ms` is the caller's clock.
+    /// Whether the device has subgroups, and lays them out so that `total` may be made of them: it is asked to add up numbers, once.
     ///
     /// # Errors
     /// As [`GpuDevice::choose_kernels`].
-    pub async fn time_sums(&self, now_ms: impl Fn() -> f64) -> Result<Option<[f64; 2]>, EngineError> {
-        if !self.subgroups_sum().await? {
-            return Ok(None);
-        }
-        let (rows, len) = (256, 512);
-        let model = Model::new(&ModelSpec {
-            input: vec![len],
-            layers: vec![LayerSpec::LayerNorm { epsilon: 1e-5 }],
-            loss: LossSpec::MeanSquaredError,
-        })?;
-        let zeros = vec![0.0; rows * len];
-        let examples = Examples::with_values(zeros.clone(), &zeros, len, len)?;
-        let settings = Settings::gradient_only(&model, None);
-        let parameters = vec![0.0; model.parameter_count()];
-        let chosen = self.kernels();
-        let mut runs = Vec::with_capacity(2);
-        for subgroups in [false, true] {
-            self.use_kernels(Kernels { subgroups, ..chosen });
-            let run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[]);
-            self.use_kernels(chosen);
-            let mut run = run?;
-            run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
-            self.compiled().await;
-            run.repeat(1).await?; // what is left of compiling
-            runs.push((run, [f64::INFINITY; 2]));
-        }
-        let start = now_ms();
-        for _ in 0..ROUNDS {
-            for (run, best) in &mut runs {
-                for (best, count) in best.iter_mut().zip([1, REPEATS]) {
-                    let start = now_ms();
-                    run.repeat(count).await?;
-                    *best = best.min(now_ms() - start);
-                }
-            }
-            if now_ms() - start > BUDGET_MS {
-                break;
-            }
-        }
-        let times: Vec<f64> = runs.iter().map(|(_, best)| once(*best)).collect();
-        Ok(<[f64; 2]>::try_from(times).ok())
-    }
-
-    /// Whether the device has subgroups, and lays them out so that `total` may be made of them.
-    async fn subgroups_sum(&self) -> Result<bool, EngineError> {
+    pub async fn sums_by_subgroups(&self) -> Result<bool, EngineError> {
         if !self.has_subgroups() {
             return Ok(false);
         }

@@ -193,7 +193,7 @@ impl Dense {
     }
 
     /// `y = x·W` (`entry` "forward") or `dx = dy·Wᵀ` ("input_gradient"), without a bias, on lines that lie apart. `None` where the
-    /// wide kernels cannot do it, or another kind is better at it.
+    /// wide kernels cannot do it, or the device is a GPU, which is faster with what takes fewer dispatches.
     pub(in crate::ops) fn apart_gpu(
         &self,
         planner: &mut Planner<'_>,
@@ -209,7 +209,7 @@ impl Dense {
         };
         let places = [read.from, read.stride, write.from, write.stride];
         let can = self.is_wide(None) && places.iter().all(|at| at.is_multiple_of(LANES));
-        if !can || planner.kernel(Work::Small) != Kernel::Direct {
+        if !can || planner.kernel(Work::Small) != Kernel::Direct || !planner.is_software() {
             return None;
         }
         let dims = planner.uniform(&self.wide_dims(None, [read, write], add));
