@@ -21,7 +21,10 @@ fn from_hex(text: &str) -> Vec<u8> {
 #[test]
 fn what_is_signed_has_the_bytes_of_the_vector() {
     let v = vector();
-    let (relay, key) = (text(&v, "/relay").parse().unwrap(), text(&v, "/public_key").parse().unwrap());
+    let (relay, key) = (
+        text(&v, "/relay").parse().unwrap(),
+        text(&v, "/public_key").parse().unwrap(),
+    );
     let invitation: Invitation = text(&v, "/invitation").parse().unwrap();
     assert_eq!(IdentityId::of(&key).to_string(), text(&v, "/identity"));
     assert_eq!(invitation.hash().to_string(), text(&v, "/invitation_hash"));
@@ -41,12 +44,21 @@ fn what_is_signed_has_the_bytes_of_the_vector() {
 #[test]
 fn a_credential_has_one_way_to_be_written() {
     let v = vector();
-    for (path, time) in [("/check_in", v["check_in"]["time_ms"].as_u64()), ("/update", None)] {
+    for (path, time) in [
+        ("/check_in", v["check_in"]["time_ms"].as_u64()),
+        ("/update", None),
+    ] {
         let header = text(&v, &format!("{path}/header"));
         let credential: Credential = header.parse().unwrap();
         assert_eq!(credential.key.to_string(), text(&v, "/public_key"));
-        assert_eq!(credential.signature.to_string(), text(&v, &format!("{path}/signature")));
-        assert_eq!((credential.time_ms, credential.to_string().as_str()), (time, header));
+        assert_eq!(
+            credential.signature.to_string(),
+            text(&v, &format!("{path}/signature"))
+        );
+        assert_eq!(
+            (credential.time_ms, credential.to_string().as_str()),
+            (time, header)
+        );
     }
     let bad = v["bad"]["header"].as_object().unwrap();
     assert_eq!(bad.len(), 9);
@@ -81,7 +93,10 @@ fn an_invitation_is_never_printed() {
         signature: Signature::from_bytes([2; 64]),
     };
     assert!(!format!("{enrol:?}").contains("abab"));
-    assert_eq!(serde_json::from_str::<Enrol>(&serde_json::to_string(&enrol).unwrap()).unwrap(), enrol);
+    assert_eq!(
+        serde_json::from_str::<Enrol>(&serde_json::to_string(&enrol).unwrap()).unwrap(),
+        enrol
+    );
 }
 
 proptest! {
