@@ -28,18 +28,14 @@ pub struct Rules {
     pub per_day: Option<u32>,
     /// What one update costs its sender; nothing in a task without noise.
     pub cost: Cost,
-    /// The most that all updates of one identity may cost, as ε and the δ at which it is read; none for any cost.
-    pub budget: Option<Budget>,
-}
-
-/// The most that updates of one identity may cost in a task.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Budget {
-    /// ε.
-    pub epsilon: f64,
-    /// δ.
+    /// The most ε that all updates of one identity may cost; none for any.
+    pub max_epsilon: Option<f64>,
+    /// The δ at which ε is read.
     pub delta: f64,
 }
+
+/// The δ at which ε is told where a task says none.
+pub const USUAL_DELTA: f64 = 1e-5;
 
 /// What one update costs its sender, as the sender's own ledger counts it: in mode `central` too, where the relay's noise is all there
 /// is. `epochs` are those of the local training.
@@ -154,6 +150,12 @@ impl Standings {
 }
 
 impl Rules {
+    /// ε of a cost.
+    pub fn epsilon(&self, cost: Cost) -> f64 {
+        // δ was checked when the file was read; were it not, nothing would be within any budget.
+        cost.epsilon(self.delta).unwrap_or(f64::INFINITY)
+    }
+
     /// Whether `more` updates may come on top of an account.
     fn allow(&self, account: &Account, more: u32, now_ms: u64) -> Result<(), Refusal> {
         if let Some(most) = self.per_day
@@ -161,13 +163,11 @@ impl Rules {
         {
             return Err(Refusal::DayQuota { most });
         }
-        if let Some(Budget { epsilon, delta }) = self.budget {
-            let would_be = account.cost + self.cost.times(more.into());
-            // δ was checked when the file was read; were it not, nothing would be within any budget.
-            let would_be = would_be.epsilon(delta).unwrap_or(f64::INFINITY);
-            if would_be > epsilon {
+        if let Some(limit) = self.max_epsilon {
+            let would_be = self.epsilon(account.cost + self.cost.times(more.into()));
+            if would_be > limit {
                 return Err(Refusal::RelayBudget {
-                    limit: epsilon.to_string(),
+                    limit: limit.to_string(),
                     would_be: would_be.to_string(),
                 });
             }

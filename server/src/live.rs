@@ -29,12 +29,19 @@ pub struct Live {
     private: Option<central::State>,
     /// How the identities of the present turn stand.
     standings: Standings,
+    /// The most that an identity's updates cost, as ε, of those that were counted since the task was read.
+    dearest: Option<f64>,
 }
 
 impl Live {
     /// The newest parameters, `[d]`.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
+    }
+
+    /// The most that an identity's updates cost, as ε, of those that were counted since the task was read; none before the first.
+    pub const fn dearest(&self) -> Option<f64> {
+        self.dearest
     }
 
     /// Lets time pass.
@@ -191,6 +198,8 @@ impl Live {
         changes.counted.push(entry);
         if let (Some(rules), Some(who)) = (&config.identity, claim.identity) {
             let account = self.standings.count(rules, &who, now_ms);
+            let epsilon = rules.epsilon(account.cost);
+            self.dearest = Some(self.dearest.map_or(epsilon, |dearest| dearest.max(epsilon)));
             changes.accounts.retain(|(other, _)| *other != who);
             changes.accounts.push((who, account));
         }

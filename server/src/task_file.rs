@@ -359,9 +359,14 @@ impl TaskFile {
         };
         let epochs = training.epochs.get();
         let identity = match &self.identity {
-            Some(section) => section
-                .get_ref()
-                .read(section.span(), || cost_of_update(&privacy, &encoding, epochs))?,
+            Some(section) => {
+                let usual_delta = match privacy {
+                    Privacy::Central(terms) => Some(terms.delta),
+                    _ => None,
+                };
+                let cost = || cost_of_update(&privacy, &encoding, epochs);
+                section.get_ref().read(section.span(), usual_delta, cost)?
+            }
             None => None,
         };
         let manifest = Manifest {

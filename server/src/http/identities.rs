@@ -24,7 +24,7 @@ use super::{
 use crate::{
     relay::{Relay, TaskHandle},
     round::Claim,
-    store::{Admission, Application, Registry, StoreError},
+    store::{Admission, Application, Census, Registry, StoreError},
 };
 
 pub mod operator;
@@ -105,6 +105,12 @@ impl Relay {
     fn now_ms_of(&self, task: &TaskHandle) -> u64 {
         let ahead_ms = task.outlook.snapshot.borrow().ahead_ms;
         self.clock.now_ms().saturating_add_signed(ahead_ms)
+    }
+
+    /// How many identities there are; none in a relay without a key, or where the store fails.
+    pub(super) async fn census(&self) -> Option<Census> {
+        self.options.key.as_ref()?;
+        self.with_registry(|registry| registry.census()).await.ok()
     }
 
     /// Does something with the store's identities, away from the threads that answer.

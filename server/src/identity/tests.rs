@@ -34,7 +34,8 @@ fn rules() -> Rules {
         per_round: 3,
         per_day: Some(2),
         cost: Cost::NOTHING,
-        budget: None,
+        max_epsilon: None,
+        delta: 1e-5,
     }
 }
 
@@ -76,13 +77,9 @@ fn what_is_under_way_counts_before_it_is_counted() {
 fn a_budget_holds_for_the_update_too() {
     let cost = Cost::from(Rho::new(0.1).unwrap());
     let (one, two) = (cost.epsilon(1e-5).unwrap(), cost.times(2).epsilon(1e-5).unwrap());
-    let budget = Some(Budget {
-        epsilon: f64::midpoint(one, two),
-        delta: 1e-5,
-    });
     let rules = Rules {
         cost,
-        budget,
+        max_epsilon: Some(f64::midpoint(one, two)),
         ..rules()
     };
     let mut standings = standings(Account::default());

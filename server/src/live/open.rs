@@ -177,6 +177,7 @@ impl Live {
             parameters,
             private: config.central.as_ref().map(Central::first),
             standings: Standings::default(),
+            dearest: None,
         };
         Ok((live, changes))
     }
@@ -230,6 +231,7 @@ impl Live {
         Ok(Self {
             private: private(config, turn)?,
             standings: Standings::default(),
+            dearest: None,
             updates,
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,

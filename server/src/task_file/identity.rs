@@ -9,7 +9,7 @@ use super::{
     document::Fault,
     number::{Count, Delta, MaxEpsilon},
 };
-use crate::identity::{Budget, Rules};
+use crate::identity::{Rules, USUAL_DELTA};
 
 /// The section as it is written. With `required = "none"` the rest may stay in the file.
 #[derive(Debug, Deserialize)]
@@ -35,10 +35,11 @@ enum Required {
 }
 
 impl IdentitySection {
-    /// The rules, in a task whose updates have this cost; none where it asks for no identity.
+    /// The rules, in a task whose updates have this cost, and which tells ε at `usual_delta`; none where it asks for no identity.
     pub(super) fn read(
         &self,
         span: std::ops::Range<usize>,
+        usual_delta: Option<f64>,
         cost: impl FnOnce() -> Result<Cost, PrivacyError>,
     ) -> Result<Option<Rules>, Fault> {
         let required = match self.required {
@@ -47,8 +48,9 @@ impl IdentitySection {
             Required::Invitation => Enrolment::Invitation,
         };
         let cost = cost().map_err(|error| Fault::at(span.clone(), error))?;
-        let budget = match (&self.max_epsilon, self.delta) {
-            (None, _) => None,
+        let usual = usual_delta.unwrap_or(USUAL_DELTA);
+        let (max_epsilon, delta) = match (&self.max_epsilon, self.delta) {
+            (None, delta) => (None, delta.map_or(usual, Delta::get)),
             (Some(max), _) if cost == Cost::NOTHING => {
                 let message =
                     "must be left out with privacy mode \"none\": updates without noise have no epsilon";
@@ -63,7 +65,7 @@ impl IdentitySection {
                         format!("{epsilon} is below {one}, which one update costs: nobody could take part");
                     return Err(Fault::at(max.span(), message));
                 }
-                Some(Budget { epsilon, delta })
+                (Some(epsilon), delta)
             }
         };
         Ok(Some(Rules {
@@ -71,7 +73,8 @@ impl IdentitySection {
             per_round: self.updates_per_round.map_or(1, Count::get),
             per_day: self.updates_per_day.map(Count::get),
             cost,
-            budget,
+            max_epsilon,
+            delta,
         }))
     }
 }

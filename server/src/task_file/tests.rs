@@ -763,7 +763,10 @@ fn the_section_on_identities_is_read_bound_by_the_manifest_and_says_where_it_is_
     }
     let task = parse(&with("required = \"open\""), &[]).unwrap();
     let rules = task.identity.unwrap();
-    assert_eq!((rules.per_round, rules.per_day, rules.budget), (1, None, None));
+    assert_eq!(
+        (rules.per_round, rules.per_day, rules.max_epsilon),
+        (1, None, None)
+    );
     assert_eq!(task.manifest.identity, Some(unsaid_protocol::Enrolment::Open));
     assert_ne!(task.manifest.to_json(), plain.manifest.to_json());
     let all = "required = \"invitation\"\nupdates_per_round = 2\nupdates_per_day = 24\nmax_epsilon = 50\ndelta = 1e-6";
@@ -773,7 +776,7 @@ fn the_section_on_identities_is_read_bound_by_the_manifest_and_says_where_it_is_
         .identity
         .unwrap();
     assert_eq!((rules.per_round, rules.per_day), (2, Some(24)));
-    assert_eq!(rules.budget.map(|it| (it.epsilon, it.delta)), Some((50.0, 1e-6)));
+    assert_eq!((rules.max_epsilon, rules.delta), (Some(50.0), 1e-6));
     let local: &[&str] = &["privacy.mode=local"];
     for (lines, overrides, field, message) in [
         (

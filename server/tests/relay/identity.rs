@@ -568,6 +568,17 @@ async fn the_relay_counts_what_updates_cost_and_takes_no_more_than_its_budget() 
     let other = Person::of(2, &relay.api).await;
     other.enrol(&relay.api, None).await.unwrap();
     other.take_part(&relay.api, 1).await;
+    let figures = relay.api.http.get(relay.api.url("/metrics")).bearer_auth(TOKEN);
+    let figures = figures.send().await.unwrap().text().await.unwrap();
+    for line in [
+        "unsaid_identities_enrolled 2".to_owned(),
+        "unsaid_identities_revoked 0".to_owned(),
+        "unsaid_invitations_unused 0".to_owned(),
+        format!("unsaid_task_identity_epsilon_max{{task=\"tiny\"}} {}", epsilon(1)),
+    ] {
+        assert!(figures.lines().any(|found| found == line), "{line} in {figures}");
+    }
+    assert!(!figures.contains(&person.id().to_string()));
 }
 
 #[tokio::test]
@@ -725,7 +736,8 @@ async fn relays_of_one_database_know_the_same_identities() {
     );
     let all = listed(&there.api).await;
     assert_eq!((all.len(), &all), (2, &listed(&here.api).await));
-    let census = database.connect().await.query_one(
+    let client = database.connect().await;
+    let census = client.query_one(
         "SELECT enrolled, revoked, uninvited, invitations FROM unsaid.census",
         &[],
     );

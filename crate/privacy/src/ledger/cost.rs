@@ -79,7 +79,7 @@ impl Cost {
     /// # Errors
     /// [`AccountingError::Rho`] where a part of the curve is NaN or negative.
     pub fn from_parts(rho: Rho, curve: [f64; Self::ORDERS.len()]) -> Result<Self, AccountingError> {
-        match curve.into_iter().find(|cost| !(*cost >= 0.0)) {
+        match curve.into_iter().find(|cost| cost.is_nan() || *cost < 0.0) {
             Some(wrong) => Err(AccountingError::Rho(wrong)),
             None => Ok(Self {
                 rho,

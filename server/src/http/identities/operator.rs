@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use unsaid_document::{Document, Fields, Value};
 use unsaid_privacy::Cost;
-use unsaid_protocol::{Enrolment, IdentityId, Invitation, Privacy, ProblemKind, TaskId};
+use unsaid_protocol::{Enrolment, IdentityId, Invitation, ProblemKind, TaskId};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -21,16 +21,13 @@ use super::super::{
     openapi::{OfInvitations, OfListing, OfRevocation, Refusals},
     problem::Refused,
 };
-use crate::{relay::Relay, store::Listed};
+use crate::{identity::USUAL_DELTA, relay::Relay, store::Listed};
 
 /// The most invitations that are made at once.
 const MOST_INVITATIONS: u64 = 1_000;
 
 /// Identities on one page of the list.
 const PAGE: u32 = 500;
-
-/// The δ at which ε is told in a task that says none.
-const USUAL_DELTA: f64 = 1e-5;
 
 /// The routes, without the check of the operator's token.
 pub(in crate::http) fn routes() -> OpenApiRouter<Arc<Relay>> {
@@ -163,14 +160,8 @@ fn entry(
     }: Listed,
 ) -> Entry {
     let part = |(task, account): (TaskId, crate::store::Account)| {
-        let delta = relay.handle(&task).map_or(USUAL_DELTA, |task| {
-            let budget = task.config.identity.and_then(|rules| rules.budget);
-            match (budget, task.config.manifest.privacy) {
-                (Some(budget), _) => budget.delta,
-                (None, Privacy::Central(terms)) => terms.delta,
-                _ => USUAL_DELTA,
-            }
-        });
+        let rules = relay.handle(&task).and_then(|task| task.config.identity);
+        let delta = rules.map_or(USUAL_DELTA, |rules| rules.delta);
         let counted = account.cost != Cost::NOTHING;
         let epsilon = account.cost.epsilon(delta).ok();
         Part {
