@@ -76,7 +76,6 @@ test("a browser enrols with an invitation, takes part, is revoked, and is told s
     relay.admin("revoke", identity);
     const revoked = await one.run({ rounds: 1 });
     assert.deepEqual([revoked.code, revoked.problem?.type], ["refused", "urn:unsaid:error:identity-revoked"]);
-    await relay.restart();
     t.diagnostic(`${identity}: ${tasks[0].updates} updates, ε = ${tasks[0].epsilon}`);
 
     // Whoever erases is another afterwards.
