@@ -1,4 +1,4 @@
-//! A task in memory: its rounds, its sum and its newest parameters. [`open`] reads it from the store, [`publish`] closes its rounds.
+//! A task in memory: its rounds, its sum and its newest parameters. `live/open.rs` reads it from the store, `live/publish.rs` closes its rounds.
 
 use unsaid_protocol::{CheckIn, CheckInReply, IdentityId, UpdateReply};
 
