@@ -8,8 +8,8 @@ use unsaid_document::Document;
 use unsaid_engine::{Device, Examples, Model, ModelSpec, TrainSpec, Training, Unobserved};
 use unsaid_privacy::Ledger;
 use unsaid_protocol::{
-    CheckIn, CheckInReply, Event, Manifest, Problem, RoundMetrics, RoundState, Shard, UpdateFrame,
-    UpdateReply,
+    CheckIn, CheckInReply, Credential, Enrol, Enrolled, Event, Manifest, Problem, RelayIdentity,
+    RoundMetrics, RoundState, Shard, UpdateFrame, UpdateReply,
 };
 use unsaid_relay::{data::idx, task_file::Task};
 
@@ -102,6 +102,16 @@ pub fn messages(bytes: &[u8]) -> bool {
         b's' => survives::<RoundState>(text, |it| serde_json::to_value(it)),
         b'm' => survives::<RoundMetrics>(text, |it| serde_json::to_value(it)),
         b'p' => survives::<Problem>(text, |it| serde_json::to_value(it)),
+        b'e' => survives::<Enrol>(text, |it| serde_json::to_value(it)),
+        b'E' => survives::<Enrolled>(text, |it| serde_json::to_value(it)),
+        b'R' => survives::<RelayIdentity>(text, |it| serde_json::to_value(it)),
+        b'C' => {
+            let Ok(credential) = text.parse::<Credential>() else {
+                return false;
+            };
+            assert_eq!(credential.to_string(), text, "there is one way to write it");
+            true
+        }
         _ => {
             let (name, data) = text.split_once('\n').unwrap_or((text, ""));
             let Ok(Some(event)) = Event::read(name, data) else {

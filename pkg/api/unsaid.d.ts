@@ -91,6 +91,11 @@ export interface CallOptions {
 export interface JoinOptions extends CallOptions {
     /** Leave after contributing to this many rounds. Default: stay until the task is finished. */
     readonly rounds?: number | undefined;
+    /**
+     * The operator's invitation, for a task that asks for one ({@link ManifestView.identity}): 32 hexadecimal digits. It is good for
+     * one browser, which needs it once: afterwards the relay knows its key.
+     */
+    readonly invitation?: string | undefined;
 }
 /** The local data of this browser. It is stored here and sent nowhere. */
 export interface LocalData {
@@ -118,7 +123,7 @@ export interface PrivacyBudget {
     /** The ledger, byte for byte as it is stored (JSON): each update paid for, with its task, time, hash and cost. */
     export(options?: CallOptions): Promise<string>;
     /**
-     * Forgets the ledger, for all tasks of this origin, and with it every id by which a relay could tell that this browser came back.
+     * Forgets the ledger, for all tasks of this origin, and with it every id and key by which a relay could tell that this browser came back.
      * Nothing counts any more what was spent, and what was sent stays sent: it is the person's to decide, so ask first. Local data
      * stays. A run of another tab that is under way keeps its id until it ends.
      *
@@ -137,7 +142,10 @@ export interface Client {
      *
      * An abort while it runs is no error: the promise resolves with the reason `aborted`.
      *
-     * @throws UnsaidError `no-data`, `budget-exhausted`, `relay-unreachable`, `manifest-below-floor`, `crashed` and others.
+     * Where the task asks for an identity, this browser makes a key that cannot leave it, enrols it, and signs what it sends.
+     *
+     * @throws UnsaidError `no-data`, `budget-exhausted`, `relay-unreachable`, `manifest-below-floor`, `identity-unavailable`, `refused`
+     *   (with the relay's reason: not invited, revoked, more than its share), `crashed` and others.
      */
     join(options?: JoinOptions): Promise<RunSummary>;
     /** Probabilities `[n, classes]`, row-major, of inputs `[n, features]` under the newest shared model. */
@@ -239,6 +247,11 @@ export interface ManifestView {
         /** Milliseconds from a round's first check-in to its close. */
         readonly deadlineMs: number;
     };
+    /**
+     * Whom the task lets take part: anyone; whoever enrols a key of this browser's; or whoever enrols one with an invitation of the
+     * operator's. With a key the relay can tell that the same browser took part in several rounds.
+     */
+    readonly identity: "none" | "open" | "invitation";
     /** The manifest's JSON, byte for byte. */
     readonly json: string;
 }
@@ -479,10 +492,11 @@ export type ClientEventOf<T extends ClientEventType> = T extends "*" ? ClientEve
 /**
  * Every way in which a call can fail. A code never changes its meaning.
  *
- * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
+ * All but the last four come from the worker's Rust side: `identity-unavailable` (this browser cannot sign), `crashed`, `load-failed`
+ * and `closed` are told by this package.
  * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
  */
-export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "daily-limit", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "crashed", "load-failed", "closed"];
+export declare const errorCodes: readonly ["bad-options", "relay-unreachable", "bad-manifest", "manifest-below-floor", "manifest-changed", "bad-model", "no-data", "bad-data", "budget-exhausted", "daily-limit", "non-finite", "webgpu-unavailable", "storage", "no-entropy", "aborted", "refused", "busy", "internal", "identity-unavailable", "crashed", "load-failed", "closed"];
 /** One of {@link errorCodes}. */
 export type ErrorCode = (typeof errorCodes)[number];
 /** A relay's refusal: a problem document (RFC 9457) with a stable `type`. */

@@ -104,9 +104,16 @@ export function checkInputs(x: ArrayLike<number>, shape: { readonly features: nu
   return new Float32Array(x);
 }
 
-/** How many rounds to take part in. */
-export function checkRounds(rounds: number | undefined): { rounds?: number } {
-  if (rounds === undefined) return {};
-  if (!(Number.isInteger(rounds) && rounds > 0)) throw bad(`rounds is ${rounds}, but must be a whole number of at least 1`);
-  return { rounds };
+/** How to take part: in how many rounds, and with which invitation. */
+export function checkRun(
+  rounds: number | undefined,
+  invitation: string | undefined,
+): { rounds?: number; invitation?: string } {
+  if (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0)) {
+    throw bad(`rounds is ${rounds}, but must be a whole number of at least 1`);
+  }
+  if (invitation !== undefined && !(typeof invitation === "string" && /^[0-9a-f]{32}$/.test(invitation))) {
+    throw bad("invitation must be 32 lower-case hexadecimal digits, as the relay’s operator gives them");
+  }
+  return { ...(rounds !== undefined && { rounds }), ...(invitation !== undefined && { invitation }) };
 }

@@ -1,4 +1,4 @@
-import { checkBudget, checkExamples, checkInputs, checkOpenOptions, checkRounds } from "./arguments.js";
+import { checkBudget, checkExamples, checkInputs, checkOpenOptions, checkRun } from "./arguments.js";
 import { Emitter } from "./emitter.js";
 import { abortable, Link, throwIfAborted } from "./link.js";
 import type {
@@ -51,6 +51,11 @@ export interface CallOptions {
 export interface JoinOptions extends CallOptions {
   /** Leave after contributing to this many rounds. Default: stay until the task is finished. */
   readonly rounds?: number | undefined;
+  /**
+   * The operator's invitation, for a task that asks for one ({@link ManifestView.identity}): 32 hexadecimal digits. It is good for
+   * one browser, which needs it once: afterwards the relay knows its key.
+   */
+  readonly invitation?: string | undefined;
 }
 
 /** The local data of this browser. It is stored here and sent nowhere. */
@@ -80,7 +85,7 @@ export interface PrivacyBudget {
   /** The ledger, byte for byte as it is stored (JSON): each update paid for, with its task, time, hash and cost. */
   export(options?: CallOptions): Promise<string>;
   /**
-   * Forgets the ledger, for all tasks of this origin, and with it every id by which a relay could tell that this browser came back.
+   * Forgets the ledger, for all tasks of this origin, and with it every id and key by which a relay could tell that this browser came back.
    * Nothing counts any more what was spent, and what was sent stays sent: it is the person's to decide, so ask first. Local data
    * stays. A run of another tab that is under way keeps its id until it ends.
    *
@@ -100,7 +105,10 @@ export interface Client {
    *
    * An abort while it runs is no error: the promise resolves with the reason `aborted`.
    *
-   * @throws UnsaidError `no-data`, `budget-exhausted`, `relay-unreachable`, `manifest-below-floor`, `crashed` and others.
+   * Where the task asks for an identity, this browser makes a key that cannot leave it, enrols it, and signs what it sends.
+   *
+   * @throws UnsaidError `no-data`, `budget-exhausted`, `relay-unreachable`, `manifest-below-floor`, `identity-unavailable`, `refused`
+   *   (with the relay's reason: not invited, revoked, more than its share), `crashed` and others.
    */
   join(options?: JoinOptions): Promise<RunSummary>;
   /** Probabilities `[n, classes]`, row-major, of inputs `[n, features]` under the newest shared model. */
@@ -204,10 +212,10 @@ class WorkerClient implements Client {
     return this.#manifest;
   }
 
-  async join({ rounds, signal }: JoinOptions = {}): Promise<RunSummary> {
+  async join({ rounds, invitation, signal }: JoinOptions = {}): Promise<RunSummary> {
     // What was spent must be remembered: asks the browser not to evict it. Only advice, and not available in workers.
     void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    return this.#link.call("run", checkRounds(rounds), { signal, onAbort: "finish" });
+    return this.#link.call("run", checkRun(rounds, invitation), { signal, onAbort: "finish" });
   }
 
   async predict(x: ArrayLike<number>, { signal }: CallOptions = {}): Promise<Float32Array> {

@@ -1,7 +1,8 @@
 /**
  * Every way in which a call can fail. A code never changes its meaning.
  *
- * All but the last three come from the worker's Rust side: `crashed`, `load-failed` and `closed` are told by this package.
+ * All but the last four come from the worker's Rust side: `identity-unavailable` (this browser cannot sign), `crashed`, `load-failed`
+ * and `closed` are told by this package.
  * Where the relay refuses (`refused`), {@link UnsaidError.problem} says which of its reasons it was.
  */
 export const errorCodes = [
@@ -23,6 +24,7 @@ export const errorCodes = [
   "refused",
   "busy",
   "internal",
+  "identity-unavailable",
   "crashed",
   "load-failed",
   "closed",

@@ -86,6 +86,11 @@ export interface ManifestView {
     /** Milliseconds from a round's first check-in to its close. */
     readonly deadlineMs: number;
   };
+  /**
+   * Whom the task lets take part: anyone; whoever enrols a key of this browser's; or whoever enrols one with an invitation of the
+   * operator's. With a key the relay can tell that the same browser took part in several rounds.
+   */
+  readonly identity: "none" | "open" | "invitation";
   /** The manifest's JSON, byte for byte. */
   readonly json: string;
 }

@@ -1,5 +1,6 @@
 // A worker in this thread: the real message loop over a real message channel, around a session that tests control.
 
+import type { KeptKey, Keys } from "../../worker/src/keys.js";
 import type { ToWorker } from "../../worker/src/messages.js";
 import { serve } from "../../worker/src/shell.js";
 import type { WasmModule, WasmSession } from "../../worker/src/wasm.js";
@@ -15,6 +16,25 @@ export type SessionOverrides = Partial<WasmSession> & {
 export const summary = { examples: 0, perClass: [0, 0], bytes: 0 };
 export const budget: BudgetView = { epsilon: 8, delta: 1e-5, spent: 0, left: 8, rounds: 0, unit: "update", ifOneMore: null };
 
+/** Keys in memory. */
+export class MemoryKeys implements Keys {
+  readonly kept = new Map<string, KeptKey>();
+
+  async load(relay: string): Promise<KeptKey | undefined> {
+    return this.kept.get(relay);
+  }
+
+  async keep(relay: string, key: KeptKey): Promise<KeptKey> {
+    const kept = this.kept.get(relay) ?? key;
+    this.kept.set(relay, kept);
+    return kept;
+  }
+
+  async forget(): Promise<void> {
+    this.kept.clear();
+  }
+}
+
 export class WorkerDouble extends EventTarget implements WorkerLike {
   readonly #channel = new MessageChannel();
   readonly opened: OpenOptions[] = [];
@@ -24,6 +44,8 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
   readonly carried = new Map<string, number | null>();
   /** Stands for an uncaught error in the worker's scope. */
   fault: (thrown: unknown) => void = () => {};
+  readonly keys = new MemoryKeys();
+  fetch: (url: string, init: RequestInit) => Promise<Response> = async () => Promise.reject(new TypeError("no network"));
   emit: (event: SessionEvent) => void = () => {};
 
   constructor(overrides: SessionOverrides = {}) {
@@ -72,6 +94,13 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
         modelBytes: (hash) => this.carried.get(hash) ?? null,
         panicText: () => this.panicText,
         trials: { recall: async () => new Float64Array(), remember: async () => {} },
+        world: {
+          keys: this.keys,
+          fetch: async (url, init) => this.fetch(url, init),
+          sleep: async () => {},
+          unixMs: () => Date.now(),
+          steadyMs: () => performance.now(),
+        },
       },
       wasm,
       "unused.wasm",

@@ -7,7 +7,7 @@ import { errorCodes } from "../src/index.js";
 import { coded } from "./double.js";
 
 /** Told by this package and not by the Rust side. */
-const ours = ["crashed", "load-failed", "closed"];
+const ours = ["identity-unavailable", "crashed", "load-failed", "closed"];
 
 /** What `ClientError::code` can return. Tests run in this folder. */
 function rustCodes(): string[] {
@@ -19,7 +19,7 @@ function rustCodes(): string[] {
   return codes;
 }
 
-test("the codes are those of crate/src/error.rs, and three more", () => {
+test("the codes are those of crate/src/error.rs, and four more", () => {
   assert.deepEqual([...errorCodes].sort(), [...rustCodes(), ...ours].sort());
 });
 

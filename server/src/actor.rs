@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::sync::{broadcast, oneshot, watch};
-use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, RoundMetrics, UpdateReply};
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, IdentityId, RoundMetrics, UpdateReply};
 
 use crate::{
     clock::Clock,
@@ -87,8 +87,8 @@ pub struct RolledBack {
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub enum Command {
-    /// A client asks to take part.
-    CheckIn(CheckIn, Reply<CheckInReply>),
+    /// A client asks to take part, and the identity that signed for it, where the task asks for one.
+    CheckIn(CheckIn, Option<IdentityId>, Reply<CheckInReply>),
     /// A client reports.
     Update(Submission, Reply<UpdateReply>),
     /// The operator lets no more clients in, or lets them in again.
@@ -101,6 +101,17 @@ pub enum Command {
     Look(u64),
     /// End the thread.
     Stop,
+}
+
+impl Command {
+    /// The identity that signed for it.
+    pub fn identity(&self) -> Option<IdentityId> {
+        match self {
+            Self::CheckIn(_, who, _) => *who,
+            Self::Update(submission, _) => submission.claim.identity,
+            _ => None,
+        }
+    }
 }
 
 /// What readers of a task see.
@@ -279,7 +290,7 @@ impl Actor {
         }
         self.looked_ms = self.now_ms();
         self.untold |= self.live.is_none();
-        let (mut live, turn, theirs) = match self.begin(&config, &*store) {
+        let (mut live, turn, theirs) = match self.begin(&config, &*store, &batch) {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(%task, %error, "the store cannot be read; trying again");
@@ -322,12 +333,18 @@ impl Actor {
         answers.into_iter().for_each(|answer| answer.send(committed));
     }
 
-    /// Begins a turn, with the task as it stands in the store, and the rounds that other relays published since the last one.
-    fn begin<'a>(&mut self, config: &'a TaskConfig, store: &'a dyn Store) -> Result<Begun<'a>, OpenError> {
+    /// Begins a turn, with the task and those who ask in it as they stand in the store, and the rounds that other relays published
+    /// since the last one.
+    fn begin<'a>(
+        &mut self,
+        config: &'a TaskConfig,
+        store: &'a dyn Store,
+        batch: &[Command],
+    ) -> Result<Begun<'a>, OpenError> {
         let known = self.live.take();
         let mut turn = store.turn(&config.manifest.task)?;
         let mut theirs = Vec::new();
-        let live = match known {
+        let mut live = match known {
             Some(live) if turn.stage() == self.stage => live,
             Some(mut live) => {
                 let (stage, round) = (self.stage, live.rounds.round());
@@ -349,6 +366,7 @@ impl Actor {
             }
             None => Live::reopen(config, &mut *turn)?,
         };
+        live.meet(&mut *turn, batch)?;
         Ok((live, turn, theirs))
     }
 
@@ -450,7 +468,7 @@ pub(crate) enum Answer {
 impl Answer {
     fn failed(command: Command) -> Self {
         match command {
-            Command::CheckIn(_, reply) => Self::CheckIn(reply, Err(Failure::Store)),
+            Command::CheckIn(_, _, reply) => Self::CheckIn(reply, Err(Failure::Store)),
             Command::Update(_, reply) => Self::Update(reply, Err(Failure::Store)),
             Command::Pause(_, reply) => Self::Paused(reply, Err(Failure::Store)),
             Command::RollBack(_, reply) => Self::RolledBack(reply, Err(Failure::Store)),

@@ -19,6 +19,7 @@ use unsaid_relay::{
     clock::{Clock, SystemClock},
     http::{
         admin::{AdminToken, MIN_TOKEN_CHARS},
+        identities::EnrolmentLimits,
         limits::RateLimit,
     },
     key::RelayKey,
@@ -52,7 +53,7 @@ enum Command {
     /// Work with task files.
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Pause, resume or roll back a task of a running relay.
+    /// Pause, resume or roll back a task of a running relay; invite and revoke identities.
     Admin(admin::Admin),
     /// Watch a running relay: a table of its tasks.
     Status(status::Status),
@@ -124,9 +125,17 @@ struct Serve {
     /// The file of the operator's token, at least 16 characters: with it, tasks can be paused, resumed and rolled back.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// The file of the relay's key (`unsaid-relay key new`): manifests are signed with it.
+    /// The file of the relay's key (`unsaid-relay key new`): manifests are signed with it, and identities sign for it. All relays of a
+    /// database have the same one.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Identities that one address may enrol on a day (UTC) without an invitation; 0 for any number. Behind a proxy, say 0 and limit
+    /// there.
+    #[arg(long, value_name = "IDENTITIES", default_value = "20")]
+    enrolments_per_address: u32,
+    /// Identities that may be enrolled without an invitation, in all.
+    #[arg(long, value_name = "IDENTITIES", default_value = "1000000")]
+    max_identities: u64,
     /// The certificate chain (PEM) for HTTPS.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -265,6 +274,11 @@ fn serve(options: Serve) -> CommandResult {
         tasks: options.folder.clone(),
         overrides: options.overrides.clone(),
         key: options.key.as_deref().map(RelayKey::read).transpose()?,
+        enrolment: EnrolmentLimits {
+            per_address_and_day: (options.enrolments_per_address > 0)
+                .then_some(options.enrolments_per_address),
+            most: options.max_identities,
+        },
         origins: origins(&options.cors_origins)?,
         admin_token: options.admin_token_file.as_deref().map(admin_token).transpose()?,
         tls,

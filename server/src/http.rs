@@ -8,6 +8,7 @@ use axum::{
     middleware,
 };
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use unsaid_protocol::identity::IDENTITY_HEADER;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::relay::Relay;
@@ -17,6 +18,7 @@ pub mod body;
 pub mod claims;
 pub mod events;
 pub mod files;
+pub mod identities;
 pub mod limits;
 pub mod metrics;
 pub mod models;
@@ -64,6 +66,8 @@ fn v1() -> OpenApiRouter<Arc<Relay>> {
         .routes(routes!(tasks::check_in))
         .routes(routes!(models::model))
         .routes(routes!(updates::update))
+        .routes(routes!(identities::identity))
+        .routes(routes!(identities::enrol))
         .routes(routes!(events::events))
 }
 
@@ -89,7 +93,11 @@ fn cors(origins: &Option<Vec<HeaderValue>>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static(IDENTITY_HEADER),
+        ])
         .expose_headers([header::ETAG, header::RETRY_AFTER, CONTENT_HASH, SIGNATURE])
         .max_age(std::time::Duration::from_secs(86_400))
 }

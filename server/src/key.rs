@@ -8,7 +8,7 @@ use std::{
 };
 
 use ed25519_dalek::{Signer, SigningKey};
-use unsaid_protocol::ContentHash;
+use unsaid_protocol::{ContentHash, PublicKey};
 
 /// What is signed is this, then the manifest's bytes (PROTOCOL.md, section 3.1): a signature of a manifest can be none of anything
 /// else that a later version signs.
@@ -90,9 +90,14 @@ impl RelayKey {
         Ok(Self(SigningKey::from_bytes(seed.as_bytes())))
     }
 
+    /// The public half.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::from_bytes(self.0.verifying_key().to_bytes())
+    }
+
     /// The public half, as clients pin it: 64 lower-case hexadecimal digits.
     pub fn public(&self) -> String {
-        ContentHash::from_bytes(self.0.verifying_key().to_bytes()).to_string()
+        self.public_key().to_string()
     }
 
     /// The signature of a manifest, 128 lower-case hexadecimal digits.

@@ -9,6 +9,7 @@
 //! - [`actor`] is one thread per task, the only one that changes it; it commits before it answers;
 //! - [`round`] is the state machine, without a clock or a disk; [`gather`] keeps a round's updates, as an exact sum
 //!   ([`aggregate`]) where that is enough, and [`strategy`] makes the next model of them;
+//! - [`identity`] says who may take part where a task asks for identities, and what each has spent;
 //! - [`simulate`] runs a task here, by the same code, without HTTP;
 //! - [`store`] is what survives: a port, with an embedded implementation and one that several relays share.
 
@@ -22,6 +23,7 @@ pub mod data;
 pub mod evaluate;
 pub mod gather;
 pub mod http;
+pub mod identity;
 pub mod key;
 pub mod live;
 pub mod randomness;

@@ -20,6 +20,7 @@ use crate::{
     http::{
         admin::AdminToken,
         claims::Claims,
+        identities::{EnrolmentLimits, Enrolments},
         limits::{Limits, RateLimit},
         metrics::Requests,
         models::ModelCache,
@@ -64,8 +65,10 @@ pub struct RelayOptions {
     pub tasks: Option<PathBuf>,
     /// What replaces values of every task file, written as in TOML (`rounds.target_clients=4`): of added ones, too.
     pub overrides: Vec<String>,
-    /// The key that manifests are signed with; none for a relay that signs nothing.
+    /// The key that manifests are signed with, and that signatures of identities name; none for a relay that signs nothing.
     pub key: Option<RelayKey>,
+    /// How many identities may be enrolled without an invitation.
+    pub enrolment: EnrolmentLimits,
     /// Certificate and key; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -87,6 +90,7 @@ impl Default for RelayOptions {
             tasks: None,
             overrides: Vec::new(),
             key: None,
+            enrolment: EnrolmentLimits::default(),
             tls: None,
         }
     }
@@ -115,6 +119,11 @@ pub enum StartError {
         /// Why.
         source: HeldOutError,
     },
+    /// A task asks for identities, and the relay has no key for them to name.
+    #[error(
+        "task {0} asks for identities, and for that the relay needs a key: make one (unsaid-relay key new FILE), and give it with --key FILE"
+    )]
+    NoKey(TaskId),
     /// The operating system starts no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -140,12 +149,13 @@ pub struct Relay {
     /// Held while a task starts, and while all are told to stop: two of one id cannot both start, and none starts after the last
     /// was told. Readers of `tasks` do not wait for it.
     starting: Mutex<()>,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RelayOptions,
     pub(crate) uploads: Uploads,
     pub(crate) claims: Claims,
     pub(crate) limits: Option<Limits>,
+    pub(crate) enrolments: Enrolments,
     pub(crate) requests: Requests,
     pub(crate) started_ms: u64,
     /// The API's description, once somebody has asked for it.
@@ -182,6 +192,7 @@ impl Relay {
             uploads: Uploads::new(options.max_uploads, options.uploads_per_address),
             claims: Claims::new(options.data.as_deref()),
             limits: options.rate_limit.map(Limits::new),
+            enrolments: Enrolments::default(),
             requests: Requests::default(),
             started_ms: clock.now_ms(),
             description: OnceLock::new(),
@@ -265,6 +276,9 @@ fn start(
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<TaskHandle, StartError> {
     let id = task.manifest.task.clone();
+    if task.identity.is_some() && options.key.is_none() {
+        return Err(StartError::NoKey(id));
+    }
     let held_out = match (&task.evaluation, &options.data) {
         (None, _) => Ok(None),
         (Some(shard), None) => Err(HeldOutError::NoFolder(shard.clone())),

@@ -296,6 +296,18 @@ impl Rounds {
         self.reported.contains(client)
     }
 
+    /// Whether this client has checked in to the open round.
+    pub fn is_in(&self, client: &ClientId) -> bool {
+        self.checked_in.contains(client)
+    }
+
+    /// How many clients have checked in to the open round, and how many have reported, among those with ids from `least` to `greatest`.
+    pub fn between(&self, least: [u8; 16], greatest: [u8; 16]) -> (u32, u32) {
+        let ids = ClientId::from_bytes(least)..=ClientId::from_bytes(greatest);
+        let reported = self.reported.range(ids.clone()).count();
+        (self.checked_in.range(ids).count() as u32, reported as u32) // at most MAX_CHECK_INS
+    }
+
     /// How often the open round has forgotten the check-ins of those that had not reported.
     pub const fn forgot(&self) -> u32 {
         self.forgot
@@ -404,7 +416,11 @@ impl Rounds {
         })
     }
 
-    fn check_manifest(&self, manifest: ContentHash) -> Result<(), Refusal> {
+    /// Whether `manifest` is the one in force.
+    ///
+    /// # Errors
+    /// [`Refusal::Manifest`] where it is not.
+    pub fn check_manifest(&self, manifest: ContentHash) -> Result<(), Refusal> {
         let in_force = self.rules.manifest;
         if manifest == in_force {
             Ok(())

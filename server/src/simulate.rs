@@ -221,6 +221,7 @@ impl Simulation {
             config: TaskConfig {
                 // Of this seed, and so it protects nobody.
                 randomness: Seed::new(settings.seed).aggregation(),
+                identity: None, // its clients are the relay's own
                 ..TaskConfig::new(task)
             },
             spec,

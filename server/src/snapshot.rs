@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub evaluated: Option<RoundMetrics>,
     /// How far the clock that the round goes by is ahead of this machine's, in milliseconds.
     pub ahead_ms: i64,
+    /// The most that an identity's updates cost, as ε, of those that this relay has counted.
+    pub dearest: Option<f64>,
     task: TaskId,
     manifest: ContentHash,
     round: u64,
@@ -56,6 +58,7 @@ impl Snapshot {
             newest,
             evaluated,
             ahead_ms: 0,
+            dearest: None,
             task: config.manifest.task.clone(),
             manifest: config.manifest_hash,
             round: 0,
@@ -72,6 +75,7 @@ impl Snapshot {
     /// The state after a commit that made `news`.
     pub fn after(&self, live: &Live, news: &[Event]) -> Self {
         let mut next = self.clone();
+        next.dearest = live.dearest().or(self.dearest);
         for event in news {
             match event {
                 Event::Published(metrics) => next.newest = metrics.clone(),

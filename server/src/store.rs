@@ -11,19 +11,21 @@
 //! With privacy mode `none` the store's reader must be trusted; with local noise, an update that is found this way is as noisy
 //! as it was when its client sent it.
 
-use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
+use unsaid_protocol::{ClientId, ContentHash, IdentityId, RoundMetrics, TaskId, UpdateId};
 
 use crate::{
     round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
 };
 
+mod identities;
 mod postgres;
 mod redb;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    identities::{Account, Admission, Application, Census, Identity, Listed, Registry, Standing},
     postgres::{DatabaseError, PostgresStore},
     redb::RedbStore,
 };
@@ -54,6 +56,8 @@ pub struct Changes {
     pub models: Vec<(ContentHash, Vec<u8>)>,
     /// New or changed figures of published rounds.
     pub rounds: Vec<RoundMetrics>,
+    /// Accounts of identities of which an update was counted, whole: absolute, so that writing one again changes nothing.
+    pub accounts: Vec<(IdentityId, Account)>,
 }
 
 impl Changes {
@@ -131,6 +135,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(Box::new(Alone { store: self, task }))
     }
 
+    /// Where identities are kept; none where this store keeps none.
+    fn registry(&self) -> Option<&dyn Registry> {
+        None
+    }
+
     /// Has `told` called after every commit to a task by anyone, with the version that it made; with the greatest one where
     /// commits may have been missed. Never called by a store that one relay has for itself.
     fn watch(&self, _task: &TaskId, _told: Told) {}
@@ -184,6 +193,13 @@ pub trait Turn {
     /// # Errors
     /// [`StoreError`]
     fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError>;
+
+    /// As [`Registry::standings`], of the turn's task: what is read here changes in no other turn before this one ends, but that the
+    /// operator may revoke an identity meanwhile, as if it were afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`], also where the store keeps no identities.
+    fn standings(&mut self, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError>;
 
     /// As [`Store::load`].
     ///
@@ -241,6 +257,12 @@ impl<S: Store + ?Sized> Turn for Alone<'_, S> {
 
     fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
         self.store.rounds(self.task)
+    }
+
+    fn standings(&mut self, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError> {
+        let registry = self.store.registry();
+        let registry = registry.ok_or_else(|| StoreError("it keeps no identities".into()))?;
+        registry.standings(self.task, ids)
     }
 
     fn load(&mut self) -> Result<Option<Saved>, StoreError> {

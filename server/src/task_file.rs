@@ -13,10 +13,12 @@ use unsaid_protocol::{
 
 use crate::{
     central::Central,
+    identity::{Rules, cost_of_update},
     strategy::{Strategy, StrategyError, compose},
 };
 
 mod document;
+mod identity;
 mod number;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ mod tests;
 pub use self::document::TaskFileError;
 use self::{
     document::{Document, Fault, Source},
+    identity::IdentitySection,
     number::{
         ClipGradientL2, ClipL2, Count, DeadlineMs, Delta, GridStep, NoiseMultiplier, Quantile, SamplingRate,
     },
@@ -58,6 +61,8 @@ pub struct Task {
     pub round_limit: Option<u64>,
     /// The held-out examples, a `.shard` file below the data folder.
     pub evaluation: Option<PathBuf>,
+    /// Whom it lets take part, where it asks for identities.
+    pub identity: Option<Rules>,
 }
 
 impl Task {
@@ -100,6 +105,7 @@ struct TaskFile {
     rounds: RoundsSection,
     strategy: Option<Spanned<Strategy>>,
     evaluation: Option<EvaluationSection>,
+    identity: Option<Spanned<IdentitySection>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -351,6 +357,18 @@ impl TaskFile {
             }
             evaluation => evaluation.map(|section| section.shard.into_inner()),
         };
+        let epochs = training.epochs.get();
+        let identity = match &self.identity {
+            Some(section) => {
+                let usual_delta = match privacy {
+                    Privacy::Central(terms) => Some(terms.delta),
+                    _ => None,
+                };
+                let cost = || cost_of_update(&privacy, &encoding, epochs);
+                section.get_ref().read(section.span(), usual_delta, cost)?
+            }
+            None => None,
+        };
         let manifest = Manifest {
             protocol: VERSION,
             task: self.task,
@@ -374,6 +392,7 @@ impl TaskFile {
                 deadline_ms: self.rounds.deadline_ms.get(),
             },
             strategy: (!strategy.is_default()).then(|| document(&strategy)),
+            identity: identity.map(|rules| rules.required),
         };
         manifest.check().map_err(|error| Fault::at(model_span, error))?;
         Ok(Task {
@@ -385,6 +404,7 @@ impl TaskFile {
             seed: self.seed,
             round_limit: self.rounds.limit.map(|limit| limit.get().into()),
             evaluation,
+            identity,
         })
     }
 }

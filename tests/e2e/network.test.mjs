@@ -20,13 +20,20 @@ const allowed = [
   ["POST", /^\/v1\/tasks\/mnist\/check-in$/],
   ["POST", /^\/v1\/tasks\/mnist\/updates$/],
 ];
+/** And of a task that asks for identities. */
+const ofIdentities = [
+  ["GET", /^\/v1\/identities$/],
+  ["POST", /^\/v1\/identities$/],
+];
 const assets = /^\/(|harness\.js|unsaid\/(index\.js|worker\.js|unsaid_bg\.wasm|[\w-]+\.js))$/;
 
 const floats = (pixels) => Buffer.from(Float32Array.from(pixels, (pixel) => pixel / 255).buffer);
 
-for (const mode of ["none", "local"]) {
-  test(`only the protocol's messages leave a training tab, and no raw data (noise: ${mode})`, async (t) => {
-    await scene({ set: { "privacy.mode": mode } }, async ({ relay, profile }) => {
+for (const [mode, identity] of [["none", "none"], ["local", "none"], ["none", "open"]]) {
+  test(`only the protocol's messages leave a training tab, and no raw data (noise: ${mode}, identity: ${identity})`, async (t) => {
+    const set = { "privacy.mode": mode, "identity.required": identity };
+    const asked = identity === "none" ? allowed : [...allowed, ...ofIdentities];
+    await scene({ set, signs: identity !== "none" }, async ({ relay, profile }) => {
       const watcher = await Proxy.start(relay.origin);
       try {
         // "<-loopback>": Chromium leaves its proxy out for 127.0.0.1 unless told otherwise.
@@ -44,10 +51,12 @@ for (const mode of ["none", "local"]) {
         assert.ok(watcher.to("/unsaid/worker.js").length > 0, "the recorder sees what the page loads");
         for (const request of watcher.requests) {
           if (request.method === "GET" && assets.test(request.path)) continue;
-          const rule = allowed.find(([method, path]) => method === request.method && path.test(request.path));
+          const rule = asked.find(([method, path]) => method === request.method && path.test(request.path));
           assert.ok(rule, `${request.method} ${request.path} is no message of the protocol`);
           if (request.method === "GET") assert.equal(request.body.length, 0);
           assert.equal(request.headers.cookie, undefined);
+          const signs = identity !== "none" && /\/(check-in|updates)$/.test(request.path);
+          assert.equal(request.headers["unsaid-identity"] !== undefined, signs, `${request.path} says who asks`);
         }
         for (const { body } of watcher.to("/v1/tasks/mnist/check-in", "POST")) {
           const message = JSON.parse(body);

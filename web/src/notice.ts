@@ -29,13 +29,14 @@ const words: Readonly<Record<ErrorCode, Words>> = {
   refused: { title: "The relay refused.", text: "Nothing was counted. Join again, or reload the page if it happens again." },
   busy: { title: "This tab takes part already.", text: "Leave first, then join again." },
   internal: { title: "This page made a mistake.", text: "Your data and your ledger are kept. Reload the page and join again; if it comes back, please report it." },
+  "identity-unavailable": { title: "This browser cannot sign.", text: "The task asks its participants to. Open the page over https, in a newer browser." },
   crashed: { title: "The training worker crashed and was restarted.", text: "Your data and your ledger are safe. Join again to go on." },
   "load-failed": { title: "The training worker cannot be loaded.", text: "Reload the page. A blocker or a very old browser may be in the way." },
   closed: { title: "The session is closed.", text: "Reload the page to start again." },
 };
 
 /** Codes whose message tells a person more than the sentence above. */
-const telling: readonly ErrorCode[] = ["bad-options", "bad-manifest", "manifest-below-floor", "bad-data", "refused", "internal"];
+const telling: readonly ErrorCode[] = ["bad-options", "bad-manifest", "manifest-below-floor", "bad-data", "refused", "identity-unavailable", "internal"];
 /** Codes after which only a new page helps. */
 const final: readonly ErrorCode[] = ["manifest-changed", "storage", "internal", "load-failed", "closed"];
 const reload: Action = { label: "Reload the page", run: () => location.reload() };

@@ -4,6 +4,7 @@
 import init, { panic_for_test, Session } from "unsaid-wasm";
 
 import type { FromWorker, ToWorker } from "./messages.js";
+import { storedKeys } from "./keys.js";
 import { serve } from "./shell.js";
 import { ModelTraffic } from "./traffic.js";
 import { storedTrials } from "./trials.js";
@@ -31,6 +32,17 @@ serve(
     },
     panicText: () => (typeof self.__unsaidPanic === "string" ? self.__unsaidPanic : null),
     trials: storedTrials("client"),
+    world: {
+      keys: storedKeys(),
+      fetch: (url, init) => fetch(url, init),
+      sleep: (ms, signal) =>
+        new Promise((done) => {
+          const timer = setTimeout(done, ms);
+          signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+        }),
+      unixMs: () => Date.now(),
+      steadyMs: () => performance.now(),
+    },
   },
   { default: init, Session, panic_for_test },
   new URL("./unsaid_bg.wasm", import.meta.url),

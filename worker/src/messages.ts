@@ -19,7 +19,7 @@ export interface Calls {
   "import-shard": { args: { bytes: Uint8Array }; result: DataSummary };
   "data-summary": { args: null; result: DataSummary };
   "clear-data": { args: null; result: DataSummary };
-  run: { args: { rounds?: number }; result: RunSummary };
+  run: { args: { rounds?: number; invitation?: string }; result: RunSummary };
   predict: { args: { x: Float32Array }; result: Float32Array };
   budget: { args: null; result: BudgetView };
   "set-budget": { args: Budget; result: BudgetView };

@@ -9,6 +9,12 @@ export interface Seal {
   check(manifest: Uint8Array, signature: string | undefined): Promise<void>;
 }
 
+/** What the wasm asks about signatures: the relay's, and this browser's own. */
+export interface Signatures extends Seal {
+  /** The header that says who signed a request with this body; nothing where nobody need have. */
+  sign(body: Uint8Array): Promise<string | undefined>;
+}
+
 /** The seal of a relay's public key, 64 hexadecimal digits; without a key, every manifest passes. */
 export function sealOf(key: string | undefined): Seal {
   return {

@@ -3,6 +3,7 @@
 import { messageOf, toWireError } from "./errors.js";
 import type { CallKind, CallMessage, Calls, FromWorker, ToWorker } from "./messages.js";
 import type { SessionEvent } from "../../pkg/src/types.js";
+import { Identity, requiredBy, type World } from "./identity.js";
 import { sealOf } from "./seal.js";
 import type { Trials } from "./trials.js";
 import type { WasmModule, WasmSession } from "./wasm.js";
@@ -20,11 +21,14 @@ export interface Scope {
   panicText(): string | null;
   /** What `auto` measured before. */
   readonly trials: Trials;
+  /** What identities need. */
+  readonly world: World;
 }
 
 /** Runs the wasm module behind `scope` until the page terminates the worker. */
 export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): void {
   let session: WasmSession | null = null;
+  let identity: Identity | null = null;
   let dead = false;
   const running = new Map<number, { readonly controller: AbortController; readonly ended: Promise<void> }>();
 
@@ -62,11 +66,22 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
           const text = `the WebAssembly module cannot be loaded: ${messageOf(cause)}`;
           throw Object.assign(new Error(text, { cause }), { code: "load-failed" });
         }
-        session = await wasm.Session.open(options, hear, scope.trials, sealOf(relayKey));
+        const own = new Identity(options.relay, relayKey, scope.world, hear);
+        const { check } = sealOf(relayKey);
+        session = await wasm.Session.open(options, hear, scope.trials, {
+          async check(manifest, signature) {
+            own.heed(manifest);
+            await check(manifest, signature);
+          },
+          sign: (body) => own.sign(body),
+        });
+        identity = own;
         return null;
       }
-      case "manifest":
-        return opened().manifest();
+      case "manifest": {
+        const view = await opened().manifest();
+        return { ...view, identity: requiredBy(view.json) };
+      }
       case "add-examples":
         return opened().addExamples(message.args.x, message.args.y);
       case "import-shard":
@@ -75,8 +90,17 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
         return opened().dataSummary();
       case "clear-data":
         return opened().clearData();
-      case "run":
-        return opened().run(message.args, signal);
+      case "run": {
+        const { invitation, ...options } = message.args;
+        const running = opened();
+        try {
+          await identity?.enrol(invitation, signal);
+        } catch (thrown) {
+          if (signal.aborted) return { rounds: 0, reason: "aborted", backend: "none" };
+          throw thrown;
+        }
+        return running.run(options, signal);
+      }
       case "predict":
         return opened().predict(message.args.x);
       case "budget":
@@ -85,8 +109,12 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
         return opened().setBudget(message.args.epsilon, message.args.delta);
       case "export-ledger":
         return opened().exportLedger();
-      case "erase-ledger":
-        return opened().eraseLedger();
+      case "erase-ledger": {
+        const view = await opened().eraseLedger();
+        // A run that is under way keeps its key in memory, and refuses above. Were this to fail, it can be asked for again.
+        await scope.world.keys.forget();
+        return view;
+      }
       case "close": {
         const closing = session;
         session = null;

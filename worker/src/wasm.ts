@@ -8,12 +8,12 @@ import type {
   RunSummary,
   SessionEvent,
 } from "../../pkg/src/types.js";
-import type { Seal } from "./seal.js";
+import type { Signatures } from "./seal.js";
 import type { Trials } from "./trials.js";
 
 /** One client session, in Rust. Methods reject with an `Error` that has a string `code`. */
 export interface WasmSession {
-  manifest(): Promise<ManifestView>;
+  manifest(): Promise<Omit<ManifestView, "identity">>;
   addExamples(x: Float32Array, y: Uint32Array): Promise<DataSummary>;
   importShard(bytes: Uint8Array): Promise<DataSummary>;
   dataSummary(): Promise<DataSummary>;
@@ -35,7 +35,7 @@ export interface WasmModule {
       options: Omit<OpenOptions, "relayKey">,
       onEvent: (event: SessionEvent) => void,
       trials: Trials,
-      seal: Seal,
+      signatures: Signatures,
     ): Promise<WasmSession>;
   };
   panic_for_test(): void;

@@ -24,9 +24,12 @@ pub enum IdError {
     /// A task id that is empty, too long, or has a character outside `a-z 0-9 -`.
     #[error("a task id has 1 to 64 characters, each one of a-z, 0-9 or '-'")]
     Task,
+    /// What says who signed a request has another form.
+    #[error("expected a public key, a signature and perhaps a time, with points between them")]
+    Credential,
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -56,8 +59,24 @@ fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
     Ok(out)
 }
 
+/// A whole number in decimal digits, the only way to write it.
+pub(crate) fn from_digits(text: &str) -> Result<u64, IdError> {
+    let number = text.parse::<u64>().ok();
+    let found = number.filter(|number| number.to_string() == text);
+    found.ok_or(IdError::Credential)
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        hex_id!(unseen $(#[$doc])* $name, $bytes);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), to_hex(&self.0))
+            }
+        }
+    };
+    (unseen $(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -81,12 +100,6 @@ macro_rules! hex_id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&to_hex(&self.0))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), to_hex(&self.0))
             }
         }
 
@@ -143,6 +156,27 @@ hex_id!(
 hex_id!(
     /// Names one participant, chosen at random in the browser. It says nothing about the person behind it.
     ClientId,
+    16
+);
+
+hex_id!(
+    /// Names the owner of a key that a relay knows: a digest of its public half.
+    IdentityId,
+    32
+);
+hex_id!(
+    /// The public half of an Ed25519 key (RFC 8032): a relay's, or that of a client's identity.
+    PublicKey,
+    32
+);
+hex_id!(
+    /// An Ed25519 signature.
+    Signature,
+    64
+);
+hex_id!(unseen
+    /// Lets whoever has it enrol one identity. Random, and good for one use.
+    Invitation,
     16
 );
 

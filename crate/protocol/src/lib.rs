@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod identity;
 pub mod ids;
 pub mod manifest;
 pub mod messages;
@@ -18,7 +19,10 @@ pub mod shard;
 pub mod update;
 
 pub use codec::{DecodeError, Reader};
-pub use ids::{ClientId, ContentHash, IdError, TaskId, UpdateId};
+pub use identity::{Credential, Enrol, Enrolled, Enrolment, RelayIdentity, SignedUpdate};
+pub use ids::{
+    ClientId, ContentHash, IdError, IdentityId, Invitation, PublicKey, Signature, TaskId, UpdateId,
+};
 pub use manifest::{
     AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, ManifestError, Privacy,
     RoundPolicy, UpdateEncoding,

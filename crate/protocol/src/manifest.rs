@@ -3,7 +3,7 @@
 use serde::Serialize;
 use unsaid_document::{Decimal, Document, Fields, Value, deserialize_by_read};
 
-use crate::{ContentHash, TaskId};
+use crate::{ContentHash, Enrolment, TaskId};
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +44,9 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub strategy: Option<Value>,
+    /// Which identity a client must have to take part; none where it needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Enrolment>,
 }
 
 impl Document for Manifest {
@@ -63,6 +66,7 @@ impl Document for Manifest {
             privacy: f.nested("privacy")?,
             rounds: f.nested("rounds")?,
             strategy: f.document("strategy").ok(),
+            identity: f.optional("identity"),
         };
         if manifest
             .strategy

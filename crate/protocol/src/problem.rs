@@ -41,6 +41,24 @@ pub enum ProblemKind {
     NotPaused,
     /// 409: the relay has a task of this id.
     TaskExists,
+    /// 401: this task asks for an identity, and the request carries none: enrol a key, and sign with it.
+    IdentityRequired,
+    /// 403: the relay does not know the key that signed the request: enrol it.
+    IdentityUnknown,
+    /// 403: the operator has revoked the identity.
+    IdentityRevoked,
+    /// 403: the signature is not that of the request, or was made too long ago.
+    BadSignature,
+    /// 403: the invitation is none of this relay's, or was used.
+    BadInvitation,
+    /// 403: nobody is enrolled here without an invitation.
+    EnrolmentClosed,
+    /// 429: as many were enrolled as may be, for this day and address or in all.
+    EnrolmentLimited,
+    /// 403: this identity takes part as often as it may, in this round or on this day.
+    QuotaSpent,
+    /// 403: one more update of this identity would cost more than the relay takes from anyone.
+    RelayBudgetSpent,
     /// 429: too many requests.
     TooManyRequests,
     /// 503: the relay cannot store anything now. Nothing was counted; send the same bytes again after `Retry-After`.
@@ -51,7 +69,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 29] = [
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Malformed,
@@ -69,58 +87,52 @@ impl ProblemKind {
         Self::Unauthorized,
         Self::NotPaused,
         Self::TaskExists,
+        Self::IdentityRequired,
+        Self::IdentityUnknown,
+        Self::IdentityRevoked,
+        Self::BadSignature,
+        Self::BadInvitation,
+        Self::EnrolmentClosed,
+        Self::EnrolmentLimited,
+        Self::QuotaSpent,
+        Self::RelayBudgetSpent,
         Self::TooManyRequests,
         Self::Unavailable,
         Self::Internal,
     ];
 
-    /// The stable type, HTTP status and title.
-    const fn row(self) -> (&'static str, u16, &'static str) {
+    /// The stable type, and the HTTP status.
+    const fn row(self) -> (&'static str, u16) {
         match self {
-            Self::NotFound => ("urn:unsaid:error:not-found", 404, "not found"),
-            Self::MethodNotAllowed => ("urn:unsaid:error:method-not-allowed", 405, "method not allowed"),
-            Self::Malformed => ("urn:unsaid:error:malformed", 400, "the request cannot be read"),
-            Self::Version => ("urn:unsaid:error:version", 400, "another protocol version"),
-            Self::TooLarge => ("urn:unsaid:error:too-large", 413, "the body is too large"),
-            Self::ContentType => ("urn:unsaid:error:content-type", 415, "another content type"),
-            Self::WrongManifest => (
-                "urn:unsaid:error:wrong-manifest",
-                409,
-                "made under another manifest",
-            ),
-            Self::WrongModel => ("urn:unsaid:error:wrong-model", 409, "made from another model"),
-            Self::WrongRound => ("urn:unsaid:error:wrong-round", 409, "no such open round"),
-            Self::RoundClosed => ("urn:unsaid:error:round-closed", 410, "the round has closed"),
-            Self::UpdateConflict => (
-                "urn:unsaid:error:update-conflict",
-                409,
-                "this update id has other bytes",
-            ),
-            Self::AlreadyReported => (
-                "urn:unsaid:error:already-reported",
-                409,
-                "this client has reported to this round",
-            ),
-            Self::NotCheckedIn => (
-                "urn:unsaid:error:not-checked-in",
-                403,
-                "this client did not check in",
-            ),
-            Self::Unacceptable => (
-                "urn:unsaid:error:unacceptable",
-                422,
-                "the update does not fit the task",
-            ),
-            Self::Unauthorized => (
-                "urn:unsaid:error:unauthorized",
-                401,
-                "the operator's token is needed",
-            ),
-            Self::NotPaused => ("urn:unsaid:error:not-paused", 409, "the task is not paused"),
-            Self::TaskExists => ("urn:unsaid:error:task-exists", 409, "there is a task of this id"),
-            Self::TooManyRequests => ("urn:unsaid:error:too-many-requests", 429, "too many requests"),
-            Self::Unavailable => ("urn:unsaid:error:unavailable", 503, "try again later"),
-            Self::Internal => ("urn:unsaid:error:internal", 500, "a fault of the relay"),
+            Self::NotFound => ("urn:unsaid:error:not-found", 404),
+            Self::MethodNotAllowed => ("urn:unsaid:error:method-not-allowed", 405),
+            Self::Malformed => ("urn:unsaid:error:malformed", 400),
+            Self::Version => ("urn:unsaid:error:version", 400),
+            Self::TooLarge => ("urn:unsaid:error:too-large", 413),
+            Self::ContentType => ("urn:unsaid:error:content-type", 415),
+            Self::WrongManifest => ("urn:unsaid:error:wrong-manifest", 409),
+            Self::WrongModel => ("urn:unsaid:error:wrong-model", 409),
+            Self::WrongRound => ("urn:unsaid:error:wrong-round", 409),
+            Self::RoundClosed => ("urn:unsaid:error:round-closed", 410),
+            Self::UpdateConflict => ("urn:unsaid:error:update-conflict", 409),
+            Self::AlreadyReported => ("urn:unsaid:error:already-reported", 409),
+            Self::NotCheckedIn => ("urn:unsaid:error:not-checked-in", 403),
+            Self::Unacceptable => ("urn:unsaid:error:unacceptable", 422),
+            Self::Unauthorized => ("urn:unsaid:error:unauthorized", 401),
+            Self::NotPaused => ("urn:unsaid:error:not-paused", 409),
+            Self::TaskExists => ("urn:unsaid:error:task-exists", 409),
+            Self::IdentityRequired => ("urn:unsaid:error:identity-required", 401),
+            Self::IdentityUnknown => ("urn:unsaid:error:identity-unknown", 403),
+            Self::IdentityRevoked => ("urn:unsaid:error:identity-revoked", 403),
+            Self::BadSignature => ("urn:unsaid:error:bad-signature", 403),
+            Self::BadInvitation => ("urn:unsaid:error:bad-invitation", 403),
+            Self::EnrolmentClosed => ("urn:unsaid:error:enrolment-closed", 403),
+            Self::EnrolmentLimited => ("urn:unsaid:error:enrolment-limited", 429),
+            Self::QuotaSpent => ("urn:unsaid:error:quota-spent", 403),
+            Self::RelayBudgetSpent => ("urn:unsaid:error:relay-budget-spent", 403),
+            Self::TooManyRequests => ("urn:unsaid:error:too-many-requests", 429),
+            Self::Unavailable => ("urn:unsaid:error:unavailable", 503),
+            Self::Internal => ("urn:unsaid:error:internal", 500),
         }
     }
 
@@ -134,9 +146,39 @@ impl ProblemKind {
         self.row().1
     }
 
-    /// The title, the same for every problem of the kind.
+    /// The title, the same for every problem of the kind. Apart from the rest: a client has no use for it.
     pub const fn title(self) -> &'static str {
-        self.row().2
+        match self {
+            Self::NotFound => "not found",
+            Self::MethodNotAllowed => "method not allowed",
+            Self::Malformed => "the request cannot be read",
+            Self::Version => "another protocol version",
+            Self::TooLarge => "the body is too large",
+            Self::ContentType => "another content type",
+            Self::WrongManifest => "made under another manifest",
+            Self::WrongModel => "made from another model",
+            Self::WrongRound => "no such open round",
+            Self::RoundClosed => "the round has closed",
+            Self::UpdateConflict => "this update id has other bytes",
+            Self::AlreadyReported => "this client has reported to this round",
+            Self::NotCheckedIn => "this client did not check in",
+            Self::Unacceptable => "the update does not fit the task",
+            Self::Unauthorized => "the operator's token is needed",
+            Self::NotPaused => "the task is not paused",
+            Self::TaskExists => "there is a task of this id",
+            Self::IdentityRequired => "an identity is needed",
+            Self::IdentityUnknown => "this identity is not enrolled",
+            Self::IdentityRevoked => "this identity was revoked",
+            Self::BadSignature => "the signature does not hold",
+            Self::BadInvitation => "the invitation is not good",
+            Self::EnrolmentClosed => "an invitation is needed",
+            Self::EnrolmentLimited => "too many were enrolled",
+            Self::QuotaSpent => "this identity has had its share",
+            Self::RelayBudgetSpent => "the relay's privacy budget is spent",
+            Self::TooManyRequests => "too many requests",
+            Self::Unavailable => "try again later",
+            Self::Internal => "a fault of the relay",
+        }
     }
 
     /// The kind that a type names; none for one that this version does not know.

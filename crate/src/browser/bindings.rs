@@ -308,7 +308,7 @@ async fn open(
     let owner = format!("{}/{task}", given.relay.trim_end_matches('/'));
     let place = locks::take_place(&owner, given.participants, waiting, &closing).await?;
     let store = IndexedDb::open(&owner, place.number, budget).await?;
-    let relay = HttpRelay::new(&given.relay, task);
+    let relay = HttpRelay::new(&given.relay, task, seal);
     let events_url = relay.url("events");
     let ports = BrowserPorts {
         relay,
@@ -322,7 +322,7 @@ async fn open(
     })
     .await;
     let task = match fetched {
-        Ok(offered) => seal::check(&seal, &offered)
+        Ok(offered) => seal::check(&ports.relay.seal, &offered)
             .await
             .and_then(|()| Task::new(&offered.bytes, offered.hash, &given.floors)),
         Err(error) => Err(error),

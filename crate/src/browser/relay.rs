@@ -10,14 +10,19 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, ReadableStreamDefaultReader};
 
-use super::describe;
+use super::{
+    describe,
+    seal::{Seal, sign},
+};
 use crate::ports::{Offered, Relay, RelayFault};
 
 /// The relay at an address, for one task.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct HttpRelay {
     origin: String,
     task: TaskId,
+    /// Checks the relay's signature, and makes this browser's.
+    pub(super) seal: Seal,
 }
 
 /// Aborts its request when it is dropped, so that a session that is stopped leaves nothing running.
@@ -119,10 +124,11 @@ fn json<T: Document>(body: &[u8]) -> Result<T, RelayFault> {
 
 impl HttpRelay {
     /// The relay at `origin` (`https://relay.example`, without a slash at the end).
-    pub fn new(origin: &str, task: TaskId) -> Self {
+    pub fn new(origin: &str, task: TaskId, seal: Seal) -> Self {
         Self {
             origin: origin.trim_end_matches('/').to_owned(),
             task,
+            seal,
         }
     }
 
@@ -163,6 +169,7 @@ impl Relay for HttpRelay {
         let body =
             serde_json::to_string(message).map_err(|error| RelayFault::Unreachable(error.to_string()))?;
         let request = Request::post(&self.url("check-in")).header("content-type", "application/json");
+        let request = sign(&self.seal, request, body.as_bytes()).await?;
         json(
             &exchange(request, |request| request.body(body), MAX_MESSAGE)
                 .await?
@@ -177,6 +184,7 @@ impl Relay for HttpRelay {
     async fn send(&self, frame: &[u8]) -> Result<UpdateReply, RelayFault> {
         let request = Request::post(&format!("{}{}", self.origin, UpdateFrame::path(&self.task)))
             .header("content-type", "application/vnd.unsaid.update");
+        let request = sign(&self.seal, request, frame).await?;
         let frame = Uint8Array::from(frame);
         json(
             &exchange(request, |request| request.body(frame), MAX_MESSAGE)

@@ -43,7 +43,7 @@ fn what_is_answered_is_what_readers_see_already() {
         let waker = Waker::from(reader.clone());
         let waiting = Pin::new(&mut answer).poll(&mut Context::from_waker(&waker));
         assert!(waiting.is_pending());
-        actor.turn(vec![Command::CheckIn(ask, reply)]);
+        actor.turn(vec![Command::CheckIn(ask, None, reply)]);
         assert!(matches!(
             answer.try_recv(),
             Ok(Ok(CheckInReply::Train { round: 1, .. }))

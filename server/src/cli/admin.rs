@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use hyper::{Method, header};
+use serde_json::Value;
 
 use super::{
     CommandResult,
@@ -46,10 +47,43 @@ enum Call {
         #[arg(long)]
         round: u64,
     },
+    /// Make invitations, each of which lets one person enrol an identity: one a line. They are told once.
+    Invite {
+        /// How many, up to 1,000.
+        #[arg(long, default_value = "1", value_parser = clap::value_parser!(u64).range(1..=1000))]
+        count: u64,
+    },
+    /// List identities: one JSON object a line, with what each task counted of it and the ε of that.
+    Identities,
+    /// Revoke an identity, for good: nothing more of it is counted. What was counted stays.
+    Revoke {
+        /// The identity's id.
+        identity: String,
+    },
 }
 
 pub(super) fn run(options: &Admin) -> CommandResult {
+    let remote = Remote::new(&options.operator)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (path, kind, body) = match &options.call {
+        Call::Identities => return runtime.block_on(list(&remote)),
+        Call::Invite { count } => {
+            let body = serde_json::json!({ "count": count }).to_string();
+            let answer = runtime.block_on(ask(&remote, Method::POST, "/v1/admin/invitations", JSON, body))?;
+            let answer: Value = serde_json::from_str(&answer)?;
+            for invitation in answer["invitations"].as_array().into_iter().flatten() {
+                println!("{}", invitation.as_str().unwrap_or_default());
+            }
+            return Ok(());
+        }
+        Call::Revoke { identity } => {
+            let path = format!("/v1/admin/identities/{identity}/revoke");
+            let answer = runtime.block_on(ask(&remote, Method::POST, &path, JSON, String::new()))?;
+            println!("{answer}");
+            return Ok(());
+        }
         Call::Add { file } => {
             let text =
                 std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -62,16 +96,42 @@ pub(super) fn run(options: &Admin) -> CommandResult {
             (format!("/{task}/rollback"), JSON, body)
         }
     };
-    let remote = Remote::new(&options.operator)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let path = format!("/v1/admin/tasks{path}");
-    let headers = [(header::CONTENT_TYPE, kind)];
-    let (status, answer) = runtime.block_on(remote.ask(Method::POST, &path, &headers, body))?;
-    if status != 200 {
-        return Err(format!("the relay answered {status}: {answer}").into());
-    }
-    println!("{answer}");
+    println!(
+        "{}",
+        runtime.block_on(ask(&remote, Method::POST, &path, kind, body))?
+    );
     Ok(())
+}
+
+/// Every page of the list of identities.
+async fn list(remote: &Remote) -> CommandResult {
+    let mut path = "/v1/admin/identities".to_owned();
+    loop {
+        let page: Value = serde_json::from_str(&ask(remote, Method::GET, &path, JSON, String::new()).await?)?;
+        for identity in page["identities"].as_array().into_iter().flatten() {
+            println!("{identity}");
+        }
+        match page["after"].as_str() {
+            Some(after) => path = format!("/v1/admin/identities?after={after}"),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The relay's answer; an error where it is no success.
+async fn ask(
+    remote: &Remote,
+    method: Method,
+    path: &str,
+    kind: &'static str,
+    body: String,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let headers = [(header::CONTENT_TYPE, kind)];
+    let (status, answer) = remote.ask(method, path, &headers, body).await?;
+    if status == 200 {
+        Ok(answer)
+    } else {
+        Err(format!("the relay answered {status}: {answer}").into())
+    }
 }

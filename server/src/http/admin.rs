@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    body,
+    body, identities,
     openapi::{OfAdding, OfPause, OfRollback, Refusals},
     problem::Refused,
     status,
@@ -78,6 +78,7 @@ pub fn routes(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
         .routes(routes!(resume))
         .routes(routes!(rollback))
         .routes(routes!(status::status))
+        .merge(identities::operator::routes())
         .route_layer(with_token)
 }
 
@@ -146,7 +147,7 @@ impl Document for Rollback {
 }
 
 /// A whole number, as `3` or as `3.0`: to a JSON schema they are the same, and some languages write all numbers the second way.
-struct Whole(u64);
+pub(super) struct Whole(pub(super) u64);
 
 impl Field for Whole {
     const EXPECTED: &'static str = "a whole number";

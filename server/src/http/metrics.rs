@@ -19,7 +19,7 @@ use super::{
     openapi::{OfMetrics, Refusals},
     problem::Refused,
 };
-use crate::relay::Relay;
+use crate::{relay::Relay, store::Census};
 
 /// Upper ends of the buckets of a request's time, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
@@ -83,7 +83,9 @@ pub async fn metrics(
         ));
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((kind, page(&relay)))
+    // A store that fails takes these figures, and no others.
+    let census = relay.census().await;
+    Ok((kind, page(&relay, census)))
 }
 
 /// A figure of each task: its name, kind and explanation, and how to get it.
@@ -94,7 +96,7 @@ type TaskFigure = (
     fn(&crate::relay::TaskHandle) -> f64,
 );
 
-const TASK_FIGURES: [TaskFigure; 10] = [
+const TASK_FIGURES: [TaskFigure; 11] = [
     ("unsaid_round", "gauge", "The open round.", |task| {
         state(task, |it| it.round as f64)
     }),
@@ -158,6 +160,15 @@ const TASK_FIGURES: [TaskFigure; 10] = [
                 .map_or(f64::NAN, |privacy| privacy.epsilon)
         },
     ),
+    (
+        "unsaid_task_identity_epsilon_max",
+        "gauge",
+        "The most epsilon that the updates of one identity cost, of those that this relay has counted since it started.",
+        |task| {
+            let dearest = task.outlook.snapshot.borrow().dearest;
+            dearest.unwrap_or(f64::NAN)
+        },
+    ),
 ];
 
 fn state(task: &crate::relay::TaskHandle, of: impl Fn(unsaid_protocol::RoundState) -> f64) -> f64 {
@@ -172,7 +183,7 @@ fn evaluated(
     snapshot.evaluated.as_ref().and_then(of).unwrap_or(f64::NAN)
 }
 
-fn page(relay: &Relay) -> String {
+fn page(relay: &Relay, census: Option<Census>) -> String {
     let mut page = String::new();
     // Writing to a string cannot fail.
     let head = |page: &mut String, name: &str, kind: &str, help: &str| {
@@ -192,6 +203,28 @@ fn page(relay: &Relay) -> String {
         "Updates that could be received now beside those that are.",
     );
     let _ = writeln!(page, "{name} {}", relay.uploads.free());
+    if let Some(census) = census {
+        for (name, help, value) in [
+            (
+                "unsaid_identities_enrolled",
+                "Identities that were enrolled, with those that were revoked.",
+                census.enrolled,
+            ),
+            (
+                "unsaid_identities_revoked",
+                "Identities that were revoked.",
+                census.revoked,
+            ),
+            (
+                "unsaid_invitations_unused",
+                "Invitations that nobody has used.",
+                census.invitations,
+            ),
+        ] {
+            head(&mut page, name, "gauge", help);
+            let _ = writeln!(page, "{name} {value}");
+        }
+    }
     for (name, kind, help, of) in TASK_FIGURES {
         head(&mut page, name, kind, help);
         for task in relay.handles() {

@@ -108,12 +108,29 @@ kinds! {
     /// Something is read from the store.
     OfStore: [NotFound, Malformed, Unavailable];
     /// A check-in.
-    OfCheckIn: [NotFound, Malformed, TooLarge, ContentType, WrongManifest, Unavailable];
+    OfCheckIn: [
+        NotFound, Malformed, TooLarge, ContentType, WrongManifest, IdentityRequired, IdentityUnknown, IdentityRevoked, BadSignature,
+        EnrolmentClosed, QuotaSpent, RelayBudgetSpent, Unavailable
+    ];
     /// An update.
     OfUpdate: [
         NotFound, Malformed, Version, TooLarge, ContentType, WrongManifest, WrongModel, WrongRound, RoundClosed, UpdateConflict,
-        AlreadyReported, NotCheckedIn, Unacceptable, Unavailable
+        AlreadyReported, NotCheckedIn, Unacceptable, IdentityRequired, IdentityUnknown, IdentityRevoked, BadSignature,
+        EnrolmentClosed, QuotaSpent, RelayBudgetSpent, Unavailable
     ];
+    /// What a client must know before it signs.
+    OfIdentities: [NotFound];
+    /// A key asks to be known.
+    OfEnrolment: [
+        NotFound, Malformed, TooLarge, ContentType, IdentityRevoked, BadSignature, BadInvitation, EnrolmentClosed, EnrolmentLimited,
+        Unavailable
+    ];
+    /// The operator invites.
+    OfInvitations: [Unauthorized, NotFound, Malformed, TooLarge, ContentType, Unavailable];
+    /// The operator looks who is enrolled.
+    OfListing: [Unauthorized, NotFound, Malformed, Unavailable];
+    /// The operator revokes.
+    OfRevocation: [Unauthorized, NotFound, Malformed, Unavailable];
     /// The relay's figures.
     OfMetrics: [Unauthorized];
     /// Readiness.

@@ -57,6 +57,12 @@ impl From<Refusal> for Refused {
             Refusal::Coordinates { .. } | Refusal::Norm { .. } | Refusal::Weight { .. } => {
                 ProblemKind::Unacceptable
             }
+            Refusal::IdentityRequired => ProblemKind::IdentityRequired,
+            Refusal::IdentityUnknown { .. } => ProblemKind::IdentityUnknown,
+            Refusal::IdentityRevoked { .. } => ProblemKind::IdentityRevoked,
+            Refusal::Uninvited { .. } => ProblemKind::EnrolmentClosed,
+            Refusal::RoundQuota { .. } | Refusal::DayQuota { .. } => ProblemKind::QuotaSpent,
+            Refusal::RelayBudget { .. } => ProblemKind::RelayBudgetSpent,
             Refusal::NotPaused => ProblemKind::NotPaused,
             Refusal::Full { .. } => ProblemKind::TooManyRequests,
         };

@@ -17,7 +17,7 @@ use unsaid_protocol::{
 use utoipa::ToSchema;
 
 use super::{
-    CONTENT_HASH, SIGNATURE, body,
+    CONTENT_HASH, SIGNATURE, body, identities,
     openapi::{Nothing, OfCheckIn, OfReadiness, OfStore, OfTask, Refusals},
     problem::Refused,
 };
@@ -157,7 +157,8 @@ pub async fn rounds(
 }
 
 /// `POST /v1/tasks/{task}/check-in`: a client asks to take part.
-#[utoipa::path(post, path = "/tasks/{task}/check-in", tag = "client", params(("task" = TaskId, Path, description = "The task's id")),
+#[utoipa::path(post, path = "/tasks/{task}/check-in", tag = "client",
+    params(("task" = TaskId, Path, description = "The task's id"), ("unsaid-identity" = Option<String>, Header, description = "Who signed it (section 12)")),
     request_body(content = CheckIn, description = "At most 4,096 bytes, within 10 s"),
     responses((status = 200, description = "What to do", body = CheckInReply), Refusals<OfCheckIn>),
     extensions(("x-max-bytes" = json!(body::MAX_JSON_BYTES))),
@@ -169,8 +170,11 @@ pub async fn check_in(
     body: Body,
 ) -> Result<Json<CheckInReply>, Refused> {
     let task = relay.task(&task)?;
-    let ask: CheckIn = body::read_json(&headers, body).await?;
-    let answer = task.ask(|reply| Command::CheckIn(ask, reply)).await;
+    let mut ask: CheckIn = body::read_json(&headers, body).await?;
+    let answer = match identities::sign_in(&relay, &task, &headers, &mut ask) {
+        Ok(who) => task.ask(|reply| Command::CheckIn(ask, who, reply)).await,
+        Err(refused) => Err(refused),
+    };
     task.tally.check_in(&answer);
     answer.map(Json)
 }

@@ -8,10 +8,11 @@ use axum::{
     extract::{Path, State},
     http::HeaderMap,
 };
-use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateReply};
+use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateId, UpdateReply};
 
 use super::{
     body,
+    identities::Signer,
     limits::Peer,
     openapi::{Binary, OfUpdate, Refusals},
     problem::Refused,
@@ -26,7 +27,8 @@ use crate::{
 pub const UPDATE_CONTENT_TYPE: &str = "application/vnd.unsaid.update";
 
 /// Takes one update. The answer comes after it is on disk.
-#[utoipa::path(post, path = "/tasks/{task}/updates", tag = "client", params(("task" = TaskId, Path, description = "The task's id")),
+#[utoipa::path(post, path = "/tasks/{task}/updates", tag = "client",
+    params(("task" = TaskId, Path, description = "The task's id"), ("unsaid-identity" = Option<String>, Header, description = "Who signed it (section 12)")),
     request_body(content = Binary, content_type = "application/vnd.unsaid.update",
         description = "One update frame, at most 116 + 4 × parameters bytes (4 more with weights), within 60 s"),
     responses((status = 200, description = "It is on disk, and counted once", body = UpdateReply), Refusals<OfUpdate>),
@@ -69,17 +71,29 @@ async fn receive(
 
     let bytes = body::read(body, max_bytes, timeout).await?;
     let config = task.config.clone();
-    let examined = tokio::task::spawn_blocking(move || examine(&config, &bytes));
-    let submission = examined.await.map_err(|_| Refused::internal())??;
-    task.ask(|reply| Command::Update(submission, reply)).await
+    let signer = Signer::of(relay, task, headers)?;
+    let examined = tokio::task::spawn_blocking(move || examine(&config, &bytes, signer));
+    let (submission, update) = examined.await.map_err(|_| Refused::internal())??;
+    let reply = task.ask(|reply| Command::Update(submission, reply)).await?;
+    Ok(UpdateReply { update, ..reply })
 }
 
-fn examine(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, Refused> {
-    config.examine(bytes).map_err(|error| {
+/// What can be said of an update, whoever signed it, and its id as its sender knows it.
+fn examine(
+    config: &TaskConfig,
+    bytes: &[u8],
+    signer: Option<Signer>,
+) -> Result<(Submission, UpdateId), Refused> {
+    let mut submission = config.examine(bytes).map_err(|error| {
         let kind = match error {
             DecodeError::Version { .. } => ProblemKind::Version,
             _ => ProblemKind::Malformed,
         };
         Refused::new(kind, error.to_string())
-    })
+    })?;
+    let update = submission.claim.update;
+    if let Some(signer) = signer {
+        submission.claim = signer.claim(submission.claim)?;
+    }
+    Ok((submission, update))
 }

@@ -1,6 +1,6 @@
 //! What an update claims, what is kept of one that was counted, and why one is refused.
 
-use unsaid_protocol::{ClientId, ContentHash, UpdateFrame, UpdateId};
+use unsaid_protocol::{ClientId, ContentHash, IdentityId, UpdateFrame, UpdateId};
 
 /// What is kept of an accepted update. Its coordinates are in the sum, and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Claim {
     pub digest: ContentHash,
     /// Length of the frame.
     pub bytes: u64,
+    /// The identity that signed it; none in a task that asks for none.
+    pub identity: Option<IdentityId>,
 }
 
 impl Claim {
@@ -45,6 +47,18 @@ impl Claim {
             round: frame.round,
             digest: ContentHash::of(bytes),
             bytes: bytes.len() as u64,
+            identity: None,
+        }
+    }
+
+    /// The same, signed by `identity`: client and update are named as the identity's own.
+    #[must_use]
+    pub fn under(self, identity: IdentityId) -> Self {
+        Self {
+            update: UpdateId::from_bytes(identity.own(self.update.as_bytes())),
+            client: ClientId::from_bytes(identity.own(self.client.as_bytes())),
+            identity: Some(identity),
+            ..self
         }
     }
 }
@@ -137,6 +151,57 @@ pub enum Refusal {
         found: i32,
         /// The most that one client weighs.
         most: u32,
+    },
+    /// Nobody signed the request.
+    #[error("this task asks for an identity: enrol a key at /v1/identities, and sign with it")]
+    IdentityRequired,
+    /// The signer is not enrolled.
+    #[error("the identity {identity} is not enrolled at this relay: enrol its key at /v1/identities")]
+    IdentityUnknown {
+        /// The signer.
+        identity: IdentityId,
+    },
+    /// The signer was revoked.
+    #[error(
+        "the operator has revoked the identity {identity}: what was counted before stays counted, and nothing more will be"
+    )]
+    IdentityRevoked {
+        /// The signer.
+        identity: IdentityId,
+    },
+    /// The signer was enrolled without an invitation, and the task takes none such.
+    #[error(
+        "the identity {identity} was enrolled without an invitation, which this task asks for: enrol its key again with one"
+    )]
+    Uninvited {
+        /// The signer.
+        identity: IdentityId,
+    },
+    /// The signer has as many clients in the round, or as many updates, as it may.
+    #[error(
+        "this identity has its {most} of round {round}: wait for the next round, or close another of its tabs"
+    )]
+    RoundQuota {
+        /// The open round.
+        round: u64,
+        /// The most updates of one identity in a round.
+        most: u32,
+    },
+    /// The signer has as many updates of this day as it may, with those under way.
+    #[error("this identity has its {most} of this day: come again after midnight UTC")]
+    DayQuota {
+        /// The most updates of one identity on a day.
+        most: u32,
+    },
+    /// One more update would cost the signer more than the relay takes from anyone.
+    #[error(
+        "one more update would bring this identity to epsilon {would_be}, and the relay takes no more than {limit} from anyone"
+    )]
+    RelayBudget {
+        /// ε after it.
+        would_be: String,
+        /// The most.
+        limit: String,
     },
     /// What can only be done while the task is paused.
     #[error("the task is not paused: pause it first")]

@@ -47,6 +47,7 @@ fn claim(rounds: &Rounds, id: u8) -> Claim {
         round: rounds.round(),
         digest: ContentHash::of(&update),
         bytes: 100,
+        identity: None,
     }
 }
 
@@ -309,6 +310,7 @@ fn stale_claim(id: u8, base: u64, number: u8) -> Claim {
         round: base,
         digest: ContentHash::of(&update),
         bytes: 100,
+        identity: None,
     }
 }
 

@@ -11,14 +11,16 @@ use redb::{
 };
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
-use super::{Changes, KEEP_MODELS, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
+use super::{Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
 use crate::{
     round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
 };
 
+mod identities;
+
 /// The layout of the tables below. A store of a later layout is refused; one of an earlier is brought to this.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
@@ -141,6 +143,7 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         write.open_table(COUNTED)?;
         write.open_table(MODELS)?;
         write.open_table(ROUNDS)?;
+        identities::make_tables(&write)?;
     }
     Ok(write.commit()?)
 }
@@ -165,6 +168,10 @@ impl Store for RedbStore {
             let found = models.get((task.as_str(), model.as_bytes()))?;
             Ok(found.map(|bytes| bytes.value().to_vec()))
         })
+    }
+
+    fn registry(&self) -> Option<&dyn Registry> {
+        Some(self)
     }
 
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
@@ -246,6 +253,7 @@ fn apply(
         let key = (task, entry.round, entry.update.as_bytes());
         counted.insert(key, (entry.client.as_bytes(), entry.digest.as_bytes()))?;
     }
+    identities::write_accounts(write, task, &changes.accounts)?;
     let mut check_ins = write.open_table(CHECK_INS)?;
     if let Some(round) = changes.forgotten {
         let of_round = (task, round, &LEAST_ID)..(task, round.saturating_add(1), &LEAST_ID);

@@ -87,6 +87,10 @@ number!(
     Delta(f64), |found| positive(found, 1.0).filter(|&delta| delta < 1.0), "a number above 0 and below 1"
 );
 number!(
+    /// The most that the updates of one identity may cost.
+    MaxEpsilon(f64), |found| positive(found, 1e6), "a number above 0 and at most 1e6"
+);
+number!(
     /// A share of updates.
     Quantile(f64), |found| positive(found, 1.0).filter(|&share| share < 1.0), "a number above 0 and below 1"
 );

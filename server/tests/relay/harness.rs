@@ -18,7 +18,7 @@ use unsaid_protocol::{
 use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
-    store::{Changes, RedbStore, Saved, Store, StoreError},
+    store::{Changes, RedbStore, Registry, Saved, Store, StoreError},
     task_file::Task,
 };
 
@@ -418,6 +418,10 @@ impl Store for FaultyStore {
 
     fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.reading(|| self.inner.model(task, model))
+    }
+
+    fn registry(&self) -> Option<&dyn Registry> {
+        self.inner.registry()
     }
 
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {

@@ -10,6 +10,7 @@ mod database;
 mod events;
 mod faults;
 mod harness;
+mod identity;
 mod kill;
 mod load;
 #[cfg(target_os = "linux")]

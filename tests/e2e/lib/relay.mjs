@@ -84,6 +84,12 @@ export class Relay {
     return this.#log.slice(-30).join("\n");
   }
 
+  /** What the operator's command prints. */
+  admin(...words) {
+    const options = ["--relay", this.origin, "--token-file", join(this.#folder, "token")];
+    return execFileSync(relayProgram(), ["admin", ...words, ...options], { encoding: "utf8" }).trim();
+  }
+
   async get(path) {
     const response = await fetch(this.origin + path);
     if (!response.ok) throw new Error(`GET ${path}: ${response.status} ${await response.text()}`);

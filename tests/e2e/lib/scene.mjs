@@ -23,7 +23,7 @@ async function sharedBrowser(options = {}) {
 /** Runs `body` with `{ relay, proxy, browser, profile, tab }` and clears everything away. `set` lays values over the task file;
  * without more said, one tab makes a round, and there is no noise. `browser` has the options of `launch`; with `own`, nobody else
  * uses it. */
-export async function scene({ set = {}, page, signs = false, browser: { own = false, ...options } = {} }, body) {
+export async function scene({ set = {}, page, signs = false, token, browser: { own = false, ...options } = {} }, body) {
   const undo = [];
   try {
     const settings = {
@@ -33,7 +33,7 @@ export async function scene({ set = {}, page, signs = false, browser: { own = fa
       "rounds.deadline_ms": 60_000,
       ...set,
     };
-    const relay = await Relay.start({ page: page ?? (await harnessFolder()), set: settings, signs });
+    const relay = await Relay.start({ page: page ?? (await harnessFolder()), set: settings, signs, token });
     undo.push(() => relay.close());
     const proxy = await Proxy.start(relay.origin);
     undo.push(() => proxy.close());

@@ -34,7 +34,10 @@ pub(super) fn stages(runner: &mut Runner) {
         fs::create_dir_all(&folder).context("the relay has no folder")?;
         let token = "a token of the tests";
         fs::write(folder.join("token"), token).context("the token cannot be written")?;
-        let mut relay = Command::new(place.target.join("debug/unsaid-relay"));
+        let program = place.target.join("debug/unsaid-relay");
+        let key = folder.join("relay.key");
+        process::run(Command::new(&program).args(["key", "new"]).arg(&key))?;
+        let mut relay = Command::new(&program);
         relay
             .args([
                 "serve",
@@ -53,6 +56,8 @@ pub(super) fn stages(runner: &mut Runner) {
             .arg(folder.join("relay.redb"))
             .arg("--admin-token-file")
             .arg(folder.join("token"))
+            .arg("--key")
+            .arg(&key)
             .stderr(fs::File::create(folder.join("relay.log")).context("the relay's log cannot be made")?);
         let (_relay, origin) = demo::start_relay(&mut relay, 0)?;
         let mut run = Command::new(schemathesis);

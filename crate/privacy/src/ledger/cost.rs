@@ -74,6 +74,20 @@ impl Cost {
         }
     }
 
+    /// The cost of these parts, as [`Self::rho`] and [`Self::curve`] give them.
+    ///
+    /// # Errors
+    /// [`AccountingError::Rho`] where a part of the curve is NaN or negative.
+    pub fn from_parts(rho: Rho, curve: [f64; Self::ORDERS.len()]) -> Result<Self, AccountingError> {
+        match curve.into_iter().find(|cost| cost.is_nan() || *cost < 0.0) {
+            Some(wrong) => Err(AccountingError::Rho(wrong)),
+            None => Ok(Self {
+                rho,
+                curve: Curve(curve),
+            }),
+        }
+    }
+
     /// The cost of doing the same `count` times.
     #[must_use]
     pub fn times(self, count: u64) -> Self {

@@ -14,6 +14,7 @@ pub(crate) fn manifest() -> Manifest {
             classes: 2,
         },
         strategy: None,
+        identity: None,
         update: UpdateEncoding {
             max_weight: None,
             clip_l2: 1.0,

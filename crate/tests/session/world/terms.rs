@@ -33,6 +33,7 @@ pub fn manifest() -> Manifest {
             classes: 3,
         },
         strategy: None,
+        identity: None,
         update: UpdateEncoding {
             max_weight: None,
             clip_l2: 1.0,

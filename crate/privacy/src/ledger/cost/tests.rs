@@ -34,6 +34,17 @@ fn the_shares_of_delta_add_up_to_all_of_it() {
 }
 
 #[test]
+fn a_cost_is_made_again_of_its_parts_and_of_nothing_else() {
+    let cost = cost(1.1, 0.01) + Rho::new(0.2).unwrap().into();
+    assert_eq!(Cost::from_parts(cost.rho(), *cost.curve()), Ok(cost));
+    for wrong in [f64::NAN, -1e-9, f64::NEG_INFINITY] {
+        let mut curve = *cost.curve();
+        curve[3] = wrong;
+        assert!(Cost::from_parts(cost.rho(), curve).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn noise_on_whole_updates_is_decided_by_the_best_order_at_its_share() {
     for multiplier in [0.5, 2.0, 8.0, 64.0] {
         let rho = Rho::local_round(multiplier, Adjacency::ReplaceOne).unwrap();

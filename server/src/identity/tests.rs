@@ -1,0 +1,116 @@
+use unsaid_privacy::Encoding;
+use unsaid_protocol::{CheckIn, ClientId, ContentHash, PublicKey, RoundPolicy};
+
+use super::*;
+use crate::{round, store::Identity};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn who() -> IdentityId {
+    IdentityId::from_bytes([7; 32])
+}
+
+fn client(number: u8) -> ClientId {
+    ClientId::from_bytes(who().own(&[number; 16]))
+}
+
+fn rounds() -> Rounds {
+    let rules = round::Rules {
+        policy: RoundPolicy {
+            min_clients: 2,
+            target_clients: 9,
+            deadline_ms: 60_000,
+        },
+        limit: None,
+        manifest: ContentHash::of(b"manifest"),
+        max_staleness: 0,
+    };
+    Rounds::first(rules, ContentHash::of(b"model"))
+}
+
+fn rules() -> Rules {
+    Rules {
+        required: Enrolment::Open,
+        per_round: 3,
+        per_day: Some(2),
+        cost: Cost::NOTHING,
+        max_epsilon: None,
+        delta: 1e-5,
+    }
+}
+
+fn standings(account: Account) -> Standings {
+    let identity = Some(Identity {
+        key: PublicKey::from_bytes([1; 32]),
+        invited: false,
+        enrolled_ms: 0,
+        revoked_ms: None,
+    });
+    Standings([(who(), Standing { identity, account })].into())
+}
+
+fn check_in(rounds: &mut Rounds, client: ClientId) {
+    let manifest = ContentHash::of(b"manifest");
+    rounds.check_in(&CheckIn { client, manifest }, NOW_MS).unwrap();
+}
+
+#[test]
+fn what_is_under_way_counts_before_it_is_counted() {
+    let (rules, mut rounds) = (rules(), rounds());
+    let standings = standings(Account::default());
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    for number in 1..=2 {
+        assert_eq!(may(&rounds, number), Ok(()));
+        check_in(&mut rounds, client(number));
+    }
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(may(&rounds, 2), Ok(()), "one that is in may ask again");
+    // Others' check-ins are nothing to it.
+    let mut others = self::rounds();
+    for number in 0..50 {
+        check_in(&mut others, ClientId::from_bytes([number; 16]));
+    }
+    assert_eq!(may(&others, 1), Ok(()));
+}
+
+#[test]
+fn a_budget_holds_for_the_update_too() {
+    let cost = Cost::from(Rho::new(0.1).unwrap());
+    let (one, two) = (cost.epsilon(1e-5).unwrap(), cost.times(2).epsilon(1e-5).unwrap());
+    let rules = Rules {
+        cost,
+        max_epsilon: Some(f64::midpoint(one, two)),
+        ..rules()
+    };
+    let mut standings = standings(Account::default());
+    let rounds = rounds();
+    assert_eq!(standings.update(&rules, &rounds, &who(), NOW_MS), Ok(()));
+    let account = standings.count(&rules, &who(), NOW_MS);
+    assert_eq!((account.updates, account.cost), (1, cost));
+    let refused = standings.update(&rules, &rounds, &who(), NOW_MS);
+    assert!(matches!(refused, Err(Refusal::RelayBudget { .. })), "{refused:?}");
+    let unknown = standings.update(&rules, &rounds, &IdentityId::from_bytes([8; 32]), NOW_MS);
+    assert!(matches!(unknown, Err(Refusal::IdentityUnknown { .. })));
+}
+
+#[test]
+fn every_mode_with_noise_has_a_cost_and_none_has_none() {
+    let encoding = Encoding::new(1.0, 1.0 / 1024.0, 8).unwrap();
+    let cost = |privacy| cost_of_update(&privacy, &encoding, 3).unwrap();
+    assert_eq!(cost(Privacy::None), Cost::NOTHING);
+    let local = cost(Privacy::Local {
+        noise_multiplier: 4.0,
+    });
+    // 2/z², and no more than the noise's own grid takes off it.
+    assert!(
+        local.is_of_updates() && (0.124..=0.125).contains(&local.rho().get()),
+        "{local:?}"
+    );
+    let example = cost(Privacy::Example {
+        clip_l2: 1.0,
+        noise_multiplier: 1.0,
+        sampling_rate: 0.1,
+    });
+    let noise = ExampleNoise::new(1.0, 0.1, 8).unwrap();
+    assert_eq!(example, Cost::of_examples(|order| noise.cost(order, 30)));
+}

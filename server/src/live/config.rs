@@ -1,0 +1,168 @@
+//! What does not change while a task runs.
+
+use std::sync::Arc;
+
+use unsaid_engine::Model;
+use unsaid_protocol::{ContentHash, DecodeError, Manifest, UpdateFrame};
+
+use super::OpenError;
+use crate::{
+    actor::Submission,
+    aggregate::PartialSum,
+    central::Central,
+    gather::{self, Gathered},
+    identity,
+    randomness::Randomness,
+    round::{Claim, Refusal, Rules},
+    strategy::Strategy,
+    task_file::Task,
+};
+
+/// What does not change while a task runs.
+#[derive(Debug)]
+pub struct TaskConfig {
+    /// What clients agree to.
+    pub manifest: Manifest,
+    /// The manifest's bytes as they are served.
+    pub manifest_json: Vec<u8>,
+    /// The manifest's name.
+    pub manifest_hash: ContentHash,
+    /// The model.
+    pub model: Arc<Model>,
+    /// Seed of the first model.
+    pub seed: u64,
+    /// The last round, if the task has one.
+    pub round_limit: Option<u64>,
+    /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
+    pub norm_bound: Option<u64>,
+    /// What noise the relay adds, where it does.
+    pub central: Option<Central>,
+    /// Where that noise comes from.
+    pub randomness: Randomness,
+    /// How the next model is made.
+    pub strategy: Strategy,
+    /// Whom it lets take part, where it asks for identities.
+    pub identity: Option<identity::Rules>,
+}
+
+impl TaskConfig {
+    /// The part of a task that the rounds need.
+    pub fn new(task: Task) -> Self {
+        let manifest_json = task.manifest.to_json();
+        // With noise on the gradients alone an update is clipped and rounded last, as without any.
+        let is_bounded = !matches!(task.manifest.privacy, unsaid_protocol::Privacy::Local { .. });
+        Self {
+            manifest_hash: ContentHash::of(&manifest_json),
+            manifest_json,
+            norm_bound: is_bounded.then(|| task.encoding.bound_squared()),
+            central: task.central,
+            randomness: Randomness::default(),
+            manifest: task.manifest,
+            model: Arc::new(task.model),
+            seed: task.seed,
+            round_limit: task.round_limit,
+            strategy: task.strategy,
+            identity: task.identity,
+        }
+    }
+
+    /// Coordinates of an update: one for each parameter, and the client's weight where clients weigh differently.
+    pub fn coordinates(&self) -> usize {
+        gather::width(&self.strategy.aggregation, self.manifest.parameters as usize)
+    }
+
+    /// Entries of a round's sum: those of an update, and what the relay counts beside them.
+    pub(super) fn sum_width(&self) -> usize {
+        let rule = &self.strategy.aggregation;
+        let summed = gather::sum_width(rule, self.manifest.parameters as usize);
+        summed + self.central.as_ref().map_or(0, Central::extra)
+    }
+
+    pub(super) fn nothing_gathered(&self) -> Gathered {
+        match Gathered::none(&self.strategy.aggregation, self.manifest.parameters as usize) {
+            Gathered::Sum { count, .. } => {
+                let sum = PartialSum::zero(self.sum_width());
+                Gathered::Sum { sum, count }
+            }
+            kept => kept,
+        }
+    }
+
+    /// All that can be said of an update's bytes without the task's state. Coordinates that do not fit are only said after the
+    /// state was asked: a client that repeats an accepted update, or comes late, should learn that first.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are no frame.
+    pub fn examine(&self, bytes: &[u8]) -> Result<Submission, DecodeError> {
+        let frame = UpdateFrame::decode(bytes)?;
+        let claim = Claim::of(&frame, bytes);
+        let coordinates = self.fit(frame.coordinates);
+        Ok(Submission { claim, coordinates })
+    }
+
+    fn fit(&self, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
+        let (found, expected) = (coordinates.len(), self.coordinates());
+        if found != expected {
+            return Err(Refusal::Coordinates { found, expected });
+        }
+        let (change, weight) = coordinates.split_at(self.manifest.parameters as usize);
+        if let (Some(&found), Some(most)) = (weight.first(), self.strategy.aggregation.max_weight())
+            && !u32::try_from(found).is_ok_and(|weight| (1..=most).contains(&weight))
+        {
+            return Err(Refusal::Weight { found, most });
+        }
+        if let Some(bound) = self.norm_bound {
+            let square = |&coordinate: &i32| u128::from(coordinate.unsigned_abs()).pow(2);
+            let found = change.iter().map(square).sum::<u128>();
+            if found > u128::from(bound) {
+                return Err(Refusal::Norm { found, bound });
+            }
+        }
+        Ok(coordinates)
+    }
+
+    /// Whether the task is still under this relay's manifest.
+    pub(super) fn check_manifest(&self, in_force: &str) -> Result<(), OpenError> {
+        if in_force.as_bytes() == self.manifest_json {
+            Ok(())
+        } else {
+            Err(OpenError::OtherManifest(ContentHash::of(in_force.as_bytes())))
+        }
+    }
+
+    /// Whether a store that takes values of at most `most` bytes takes all that the task will have.
+    pub(super) fn check_sizes(&self, most: Option<u64>) -> Result<(), OpenError> {
+        const MODEL_HEADER: u64 = 1 << 20; // far more than the names and shapes of the largest model take
+        let Some(most) = most else { return Ok(()) };
+        let parameters = self.manifest.parameters as usize;
+        let rule = &self.strategy.aggregation;
+        let (sum, update) = if rule.needs_updates() {
+            (0, self.coordinates())
+        } else {
+            (gather::sum_width(rule, parameters), 0)
+        };
+        for (what, bytes) in [
+            ("the sum of a round", 8 * sum as u64),
+            ("an update", 4 * update as u64),
+            ("a model", 4 * parameters as u64 + MODEL_HEADER),
+            (
+                "what the strategy remembers",
+                4 * self.strategy.fresh(parameters).values.len() as u64,
+            ),
+        ] {
+            if bytes > most {
+                return Err(OpenError::TooLarge { what, bytes, most });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) const fn rules(&self) -> Rules {
+        Rules {
+            policy: self.manifest.rounds,
+            limit: self.round_limit,
+            manifest: self.manifest_hash,
+            max_staleness: self.strategy.aggregation.max_staleness(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! How a task is read from the store, and how it begins.
+
+use unsaid_protocol::{ContentHash, Manifest, RoundMetrics};
+
+use super::{Live, TaskConfig};
+use crate::{
+    aggregate::PartialSum,
+    central::{self, Central},
+    gather::Gathered,
+    identity::Standings,
+    round::Rounds,
+    store::{Changes, Saved, StoreError, Turn},
+    strategy::Strategy,
+};
+
+/// Why a task cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has the task with another model.
+    #[error(
+        "the store has this task with another model: give the changed task another id, or use another store"
+    )]
+    OtherModel,
+    /// The grid changed while the open round held updates on the old one.
+    #[error(
+        "the open round holds {received} updates on a grid of {old}, and the task file now says {new}: \
+         let the round close under the old task file first"
+    )]
+    OtherGrid {
+        /// Updates that the round holds.
+        received: u32,
+        /// Their grid step.
+        old: f64,
+        /// The new one.
+        new: f64,
+    },
+    /// The rule changed while the open round held updates that were gathered for the old one.
+    #[error(
+        "the open round holds {received} updates that were gathered for another aggregation rule: \
+         let the round close under the old task file first"
+    )]
+    OtherRule {
+        /// Updates that the round holds.
+        received: u32,
+    },
+    /// The store takes no value as large as one of the task's.
+    #[error(
+        "{what} of this task takes {bytes} bytes, and the store takes {most} at most: use a file, or a smaller model"
+    )]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// The most.
+        most: u64,
+    },
+    /// Another relay that shares the store runs the task under another manifest.
+    #[error(
+        "another relay has brought this task under the manifest {0}: start this one again with the same task file"
+    )]
+    OtherManifest(ContentHash),
+    /// The bound of an update or the noise changed while the open round held updates under the old terms.
+    #[error(
+        "the open round holds {received} updates that were promised other bounds or other noise: \
+         let the round close under the old task file first"
+    )]
+    OtherPrivacy {
+        /// Updates that the round holds.
+        received: u32,
+    },
+    /// What the store holds does not belong together.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Live {
+    /// Reads a task in its turn, or begins it. What is to be stored of that is put into `changes`.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(
+        config: &TaskConfig,
+        turn: &mut dyn Turn,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<Self, OpenError> {
+        config.check_sizes(turn.most_bytes())?;
+        match turn.load()? {
+            Some(saved) => Self::resume(config, turn, &saved, changes),
+            None => {
+                let (live, first) = Self::first(config, now_ms)?;
+                *changes = first;
+                Ok(live)
+            }
+        }
+    }
+
+    /// Reads a task again that this relay has opened before.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn reopen(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Self, OpenError> {
+        if let Some(manifest) = turn.manifest()? {
+            config.check_manifest(&manifest)?; // before all that would be read for nothing
+        }
+        let saved = turn.load()?.ok_or_else(|| damaged("the task is gone"))?;
+        config.check_manifest(&saved.manifest)?;
+        Self::resume(config, turn, &saved, &mut Changes::default())
+    }
+
+    /// Takes over what another relay did, as its store tells it.
+    ///
+    /// # Errors
+    /// [`OpenError`]: then this is neither what it was nor what it should be.
+    pub fn catch_up(
+        &mut self,
+        config: &TaskConfig,
+        turn: &mut dyn Turn,
+        saved: &Saved,
+    ) -> Result<(), OpenError> {
+        config.check_manifest(&saved.manifest)?;
+        let opened = saved.head.round != self.rounds.round();
+        let (check_ins, counted) = (saved.check_ins.iter(), saved.counted.iter());
+        self.rounds
+            .catch_up(&saved.head, check_ins.copied(), counted.copied());
+        if opened {
+            self.parameters = parameters(config, turn, &self.rounds)?;
+            self.memory = config
+                .strategy
+                .recall(saved.memory.as_ref(), self.parameters.len());
+            self.updates.clear();
+            self.private = private(config, turn)?;
+        }
+        gather_again(config, &self.rounds, saved, &mut self.updates)?;
+        Ok(())
+    }
+
+    /// A task before its first round, and what is to be stored of it.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] where the model cannot be written.
+    pub fn first(config: &TaskConfig, now_ms: u64) -> Result<(Self, Changes), OpenError> {
+        let parameters = config.model.initial_parameters(config.seed);
+        let bytes = config.model.to_safetensors(&parameters).map_err(damaged)?;
+        let model = ContentHash::of(&bytes);
+        let rounds = Rounds::first(config.rules(), model);
+        let metrics = RoundMetrics {
+            round: 0,
+            model,
+            clients: 0,
+            checked_in: 0,
+            bytes_up: 0,
+            model_bytes: bytes.len() as u64,
+            duration_ms: 0,
+            published_at_ms: now_ms,
+            accuracy: None,
+            loss: None,
+            rolled_back_to: None,
+            privacy: None,
+        };
+        let changes = Changes {
+            head: Some(rounds.head()),
+            manifest: Some(String::from_utf8_lossy(&config.manifest_json).into_owned()),
+            models: vec![(model, bytes)],
+            rounds: vec![metrics],
+            ..Changes::default()
+        };
+        let live = Self {
+            rounds,
+            updates: config.nothing_gathered(),
+            memory: config.strategy.fresh(parameters.len()),
+            parameters,
+            private: config.central.as_ref().map(Central::first),
+            standings: Standings::default(),
+            dearest: None,
+        };
+        Ok((live, changes))
+    }
+
+    fn resume(
+        config: &TaskConfig,
+        turn: &mut dyn Turn,
+        saved: &Saved,
+        changes: &mut Changes,
+    ) -> Result<Self, OpenError> {
+        let task = &config.manifest.task;
+        let rounds = Rounds::resume(
+            config.rules(),
+            &saved.head,
+            saved.check_ins.iter().copied(),
+            saved.counted.iter().copied(),
+        );
+        if saved.manifest.as_bytes() != config.manifest_json {
+            let old = Manifest::from_json(saved.manifest.as_bytes()).map_err(damaged)?;
+            if old.model != config.manifest.model {
+                return Err(OpenError::OtherModel);
+            }
+            let received = rounds.received();
+            let now = &config.manifest;
+            let promised = |it: &Manifest| {
+                let central = matches!(it.privacy, unsaid_protocol::Privacy::Central(_));
+                let terms = (it.privacy, it.update.clip_l2, it.rounds.target_clients);
+                central.then_some(terms)
+            };
+            if received > 0 && promised(&old) != promised(now) {
+                return Err(OpenError::OtherPrivacy { received });
+            }
+            let strategy = old.strategy;
+            let (old, new) = (old.update.grid_step, now.update.grid_step);
+            if received > 0 && old != new {
+                return Err(OpenError::OtherGrid { received, old, new });
+            }
+            let old: Strategy = match strategy {
+                Some(strategy) => serde_json::from_value(strategy).map_err(damaged)?,
+                None => Strategy::default(),
+            };
+            if received > 0 && old.aggregation != config.strategy.aggregation {
+                return Err(OpenError::OtherRule { received });
+            }
+            changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
+            tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
+        }
+        let parameters = parameters(config, turn, &rounds)?;
+        let mut updates = config.nothing_gathered();
+        gather_again(config, &rounds, saved, &mut updates)?;
+        Ok(Self {
+            private: private(config, turn)?,
+            standings: Standings::default(),
+            dearest: None,
+            updates,
+            memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
+            rounds,
+            parameters,
+        })
+    }
+}
+
+/// What is known of the privacy of the rounds that were published; none where the relay adds no noise.
+fn private(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Option<central::State>, OpenError> {
+    let Some(central) = &config.central else {
+        return Ok(None);
+    };
+    let published = turn.rounds()?;
+    let last = published.iter().rev().find_map(|round| round.privacy);
+    central.resume(last.as_ref()).map(Some).map_err(damaged)
+}
+
+/// The newest parameters, `[d]`.
+fn parameters(config: &TaskConfig, turn: &mut dyn Turn, rounds: &Rounds) -> Result<Vec<f32>, OpenError> {
+    let model = rounds.model();
+    let bytes = turn
+        .model(&model)?
+        .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
+    config.model.from_safetensors(&bytes).map_err(damaged)
+}
+
+/// Adds to what is known of the open round's updates what was stored of them.
+fn gather_again(
+    config: &TaskConfig,
+    rounds: &Rounds,
+    saved: &Saved,
+    known: &mut Gathered,
+) -> Result<(), OpenError> {
+    let received = rounds.received();
+    let summed = config.sum_width();
+    let expected = config.coordinates();
+    match known {
+        Gathered::Sum { sum, count } => match &saved.sum {
+            Some(steps) if steps.len() == summed => {
+                (*sum, *count) = (PartialSum::from_steps(steps.clone()), received);
+            }
+            Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),
+            None if received > 0 => return Err(damaged("the open round's sum is missing")),
+            None => {}
+        },
+        Gathered::Updates(updates) => {
+            if let Some((_, wrong)) = saved.updates.iter().find(|(_, it)| it.len() != expected) {
+                return Err(damaged(format!("an update has {} coordinates", wrong.len())));
+            }
+            updates.extend(saved.updates.iter().cloned());
+            if updates.len() != received as usize {
+                return Err(damaged("updates of the open round are missing"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn damaged(error: impl ToString) -> OpenError {
+    OpenError::Damaged(error.to_string())
+}

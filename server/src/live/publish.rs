@@ -1,0 +1,116 @@
+//! How a round closes: the next model, or an older one.
+
+use unsaid_protocol::ContentHash;
+
+use super::{Live, TaskConfig};
+use crate::{
+    actor::{OlderModel, RolledBack},
+    central,
+    gather::Gathered,
+    round::Refusal,
+    store::Changes,
+    strategy::Memory,
+};
+
+impl Live {
+    pub(super) fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
+        let mut memory = self.memory.clone();
+        let made = self.next(config, &mut memory).and_then(|(parameters, private)| {
+            if parameters.iter().any(|value| !value.is_finite()) {
+                return Err("a parameter is not a finite number".to_owned());
+            }
+            let bytes = config.model.to_safetensors(&parameters);
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            Ok((parameters, private, bytes))
+        });
+        let (parameters, private, bytes) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::error!(%error, "the next model cannot be published; the round stays open");
+                self.rounds.extend(now_ms);
+                return;
+            }
+        };
+        let model = ContentHash::of(&bytes);
+        self.private = private;
+        let mut metrics = self.rounds.publish(model, bytes.len() as u64, now_ms);
+        metrics.privacy = self.figures(config);
+        tracing::info!(
+            task = %config.manifest.task, round = metrics.round, clients = metrics.clients, duration_ms = metrics.duration_ms,
+            "published"
+        );
+        changes.models.push((model, bytes));
+        changes.rounds.push(metrics);
+        changes.updates.clear(); // those that came in the very commit that closes their round are never written
+        changes.memory = Some(memory.clone());
+        (self.parameters, self.memory) = (parameters, memory);
+        self.updates.clear();
+    }
+
+    /// Goes back to an older model.
+    pub(super) fn roll_back(
+        &mut self,
+        config: &TaskConfig,
+        older: OlderModel,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<RolledBack, Refusal> {
+        let OlderModel {
+            round: to,
+            model,
+            bytes,
+            parameters,
+        } = older;
+        let discarded = self.rounds.received();
+        let mut metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
+        // What was told stays told.
+        metrics.privacy = self.figures(config);
+        let round = metrics.round;
+        tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
+        // What the strategy remembers belongs to the models that are left.
+        let memory = config.strategy.fresh(parameters.len());
+        changes.models.push((model, bytes));
+        changes.rounds.push(metrics);
+        changes.updates.clear();
+        changes.memory = Some(memory.clone());
+        (self.parameters, self.memory) = (parameters, memory);
+        self.updates.clear();
+        Ok(RolledBack {
+            round,
+            to,
+            model,
+            discarded,
+        })
+    }
+
+    /// The parameters that the open round makes, and what is known of its privacy after it.
+    fn next(
+        &self,
+        config: &TaskConfig,
+        memory: &mut Memory,
+    ) -> Result<(Vec<f32>, Option<central::State>), String> {
+        let (before, strategy) = (&self.parameters, &config.strategy);
+        match (&config.central, &self.private, &self.updates) {
+            (Some(central), Some(state), Gathered::Sum { sum, count }) => {
+                let generator = config.randomness.of(self.rounds.round());
+                let mut generator =
+                    generator.map_err(|error| format!("there is no randomness for the noise: {error}"))?;
+                let release = central.release(sum, *count, state, &mut generator);
+                let release = release.map_err(|error| error.to_string())?;
+                let parameters = strategy.follow(before, &release.direction, memory);
+                Ok((parameters, Some(release.state)))
+            }
+            // Without its noise no sum is told.
+            (Some(_), _, _) => Err("the noise is for a sum, and there is none".to_owned()),
+            (None, _, updates) => {
+                let grid_step = config.manifest.update.grid_step;
+                Ok((strategy.next_model(before, updates, grid_step, memory), None))
+            }
+        }
+    }
+
+    fn figures(&self, config: &TaskConfig) -> Option<unsaid_protocol::RoundPrivacy> {
+        let central = config.central.as_ref()?;
+        self.private.as_ref().map(|state| central.figures(state))
+    }
+}

@@ -1,0 +1,80 @@
+//! The section `[identity]`: whom a task lets take part.
+
+use serde::Deserialize;
+use toml::Spanned;
+use unsaid_privacy::{Cost, PrivacyError};
+use unsaid_protocol::Enrolment;
+
+use super::{
+    document::Fault,
+    number::{Count, Delta, MaxEpsilon},
+};
+use crate::identity::{Rules, USUAL_DELTA};
+
+/// The section as it is written. With `required = "none"` the rest may stay in the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdentitySection {
+    #[serde(default)]
+    required: Required,
+    /// Otherwise one.
+    updates_per_round: Option<Count>,
+    /// Otherwise any number.
+    updates_per_day: Option<Count>,
+    max_epsilon: Option<Spanned<MaxEpsilon>>,
+    delta: Option<Delta>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Required {
+    #[default]
+    None,
+    Open,
+    Invitation,
+}
+
+impl IdentitySection {
+    /// The rules, in a task whose updates have this cost, and which tells ε at `usual_delta`; none where it asks for no identity.
+    pub(super) fn read(
+        &self,
+        span: std::ops::Range<usize>,
+        usual_delta: Option<f64>,
+        cost: impl FnOnce() -> Result<Cost, PrivacyError>,
+    ) -> Result<Option<Rules>, Fault> {
+        let required = match self.required {
+            Required::None => return Ok(None),
+            Required::Open => Enrolment::Open,
+            Required::Invitation => Enrolment::Invitation,
+        };
+        let cost = cost().map_err(|error| Fault::at(span.clone(), error))?;
+        let usual = usual_delta.unwrap_or(USUAL_DELTA);
+        let (max_epsilon, delta) = match (&self.max_epsilon, self.delta) {
+            (None, delta) => (None, delta.map_or(usual, Delta::get)),
+            (Some(max), _) if cost == Cost::NOTHING => {
+                let message =
+                    "must be left out with privacy mode \"none\": updates without noise have no epsilon";
+                return Err(Fault::at(max.span(), message));
+            }
+            (Some(max), None) => return Err(Fault::at(max.span(), "needs a delta beside it")),
+            (Some(max), Some(delta)) => {
+                let (epsilon, delta) = (max.get_ref().get(), delta.get());
+                let one = cost.epsilon(delta).unwrap_or(f64::INFINITY);
+                if one > epsilon {
+                    let message =
+                        format!("{epsilon} is below {one}, which one update costs: nobody could take part");
+                    return Err(Fault::at(max.span(), message));
+                }
+                (Some(epsilon), delta)
+            }
+        };
+        Ok(Some(Rules {
+            required,
+            per_round: self.updates_per_round.map_or(1, Count::get),
+            per_day: self.updates_per_day.map(Count::get),
+            cost,
+            max_epsilon,
+            delta,
+        }))
+    }
+}
