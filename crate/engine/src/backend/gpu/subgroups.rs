@@ -5,11 +5,11 @@
 //! those of other kernels do.
 
 use super::{
-    Access, GpuDevice, GpuRun, Grid, Kernels, Planner,
+    Access, GpuDevice, Grid, Kernels, Planner,
     batches::{BatchUniform, Batches},
-    timing::{BUDGET_MS, REPEATS, ROUNDS, once},
+    timing::BUDGET_MS,
 };
-use crate::{EngineError, Examples, LayerSpec, LossSpec, Model, ModelSpec, train::Settings};
+use crate::{EngineError, LayerSpec};
 
 const SHADER: (&str, &str) = (
     "subgroups",
@@ -66,43 +66,14 @@ impl GpuDevice {
         if !self.subgroups_sum().await? {
             return Ok(None);
         }
-        let (rows, len) = (256, 512);
-        let model = Model::new(&ModelSpec {
-            input: vec![len],
-            layers: vec![LayerSpec::LayerNorm { epsilon: 1e-5 }],
-            loss: LossSpec::MeanSquaredError,
-        })?;
-        let zeros = vec![0.0; rows * len];
-        let examples = Examples::with_values(zeros.clone(), &zeros, len, len)?;
-        let settings = Settings::gradient_only(&model, None);
-        let parameters = vec![0.0; model.parameter_count()];
         let chosen = self.kernels();
-        let mut runs = Vec::with_capacity(2);
-        for subgroups in [false, true] {
-            self.use_kernels(Kernels { subgroups, ..chosen });
-            let run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[]);
-            self.use_kernels(chosen);
-            let mut run = run?;
-            run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
-            self.compiled().await;
-            run.repeat(1).await?; // what is left of compiling
-            runs.push((run, [f64::INFINITY; 2]));
-        }
-        let start = now_ms();
-        for _ in 0..ROUNDS {
-            for (run, best) in &mut runs {
-                for (best, count) in best.iter_mut().zip([1, REPEATS]) {
-                    let start = now_ms();
-                    run.repeat(count).await?;
-                    *best = best.min(now_ms() - start);
-                }
-            }
-            if now_ms() - start > BUDGET_MS {
-                break;
-            }
-        }
-        let times: Vec<f64> = runs.iter().map(|(_, best)| once(*best)).collect();
-        Ok(<[f64; 2]>::try_from(times).ok())
+        let variants = [false, true].map(|subgroups| Kernels { subgroups, ..chosen });
+        let layer = (vec![512], LayerSpec::LayerNorm { epsilon: 1e-5 }, 256);
+        let times = self
+            .try_layer(layer, &variants, now_ms() + BUDGET_MS, &now_ms)
+            .await;
+        self.use_kernels(chosen);
+        Ok(<[f64; 2]>::try_from(times?).ok())
     }
 
     /// Whether the device has subgroups, and lays them out so that `total` may be made of them.

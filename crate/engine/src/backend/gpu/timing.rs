@@ -19,9 +19,9 @@ pub struct OpTime {
 }
 
 /// Repetitions in one submission: enough to see more than the cost of submitting.
-pub(super) const REPEATS: usize = 8;
+const REPEATS: usize = 8;
 /// How often each kernel is timed.
-pub(super) const ROUNDS: usize = 4;
+const ROUNDS: usize = 4;
 /// Milliseconds, compiling included, after which each kernel of a work is timed only once.
 pub(super) const BUDGET_MS: f64 = 150.0;
 /// Milliseconds of work before an operation is timed: a device that was idle takes as long to run at full speed.
@@ -81,52 +81,69 @@ impl GpuDevice {
         times
     }
 
-    async fn try_kernels(&self, now_ms: &impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+    async fn try_kernels(&self, now_ms: &dyn Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         let mut times = Vec::new();
-        let start = now_ms();
+        let until = now_ms() + BUDGET_MS;
         for (work, input, layer, rows) in trials() {
-            let model = Model::new(&ModelSpec {
-                input,
-                layers: vec![layer],
-                loss: LossSpec::MeanSquaredError,
-            })?;
-            let outputs = model.output_shape().iter().product();
-            let examples = Examples::with_values(
-                vec![0.0; rows * model.features()],
-                &vec![0.0; rows * outputs],
-                model.features(),
-                outputs,
-            )?;
-            let settings = Settings::gradient_only(&model, None);
-            let parameters = vec![0.0; model.parameter_count()];
-            let mut runs = Vec::with_capacity(Kernel::ALL.len());
-            for kernel in Kernel::ALL {
-                self.use_kernels(Kernels::all(kernel));
-                let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
-                run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
-                self.compiled().await;
-                run.repeat(1).await?; // what is left of compiling
-                runs.push((run, [f64::INFINITY; 2]));
-            }
-            // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
-            for _ in 0..ROUNDS {
-                for (run, best) in &mut runs {
-                    for (best, count) in best.iter_mut().zip([1, REPEATS]) {
-                        let start = now_ms();
-                        run.repeat(count).await?;
-                        *best = best.min(now_ms() - start);
-                    }
-                }
-                if now_ms() - start > BUDGET_MS {
-                    break;
-                }
-            }
-            times.extend(Kernel::ALL.into_iter().zip(&runs).map(|(kernel, (_, best))| {
-                let ms = once(*best);
-                KernelTime { work, kernel, ms }
+            let variants = Kernel::ALL.map(Kernels::all);
+            let found = self
+                .try_layer((input, layer, rows), &variants, until, now_ms)
+                .await?;
+            times.extend(Kernel::ALL.into_iter().zip(found).map(|(kernel, ms)| KernelTime {
+                work,
+                kernel,
+                ms,
             }));
         }
         Ok(times)
+    }
+
+    /// Milliseconds for a step of training of one layer, given the shape of its input and the examples of a batch, with each of the
+    /// `variants`; each of which is timed only once where it is later than `until`. Leaves the last one in use.
+    pub(super) async fn try_layer(
+        &self,
+        (input, layer, rows): (Vec<usize>, LayerSpec, usize),
+        variants: &[Kernels],
+        until: f64,
+        now_ms: &dyn Fn() -> f64,
+    ) -> Result<Vec<f64>, EngineError> {
+        let model = Model::new(&ModelSpec {
+            input,
+            layers: vec![layer],
+            loss: LossSpec::MeanSquaredError,
+        })?;
+        let outputs = model.output_shape().iter().product();
+        let examples = Examples::with_values(
+            vec![0.0; rows * model.features()],
+            &vec![0.0; rows * outputs],
+            model.features(),
+            outputs,
+        )?;
+        let settings = Settings::gradient_only(&model, None);
+        let parameters = vec![0.0; model.parameter_count()];
+        let mut runs = Vec::with_capacity(variants.len());
+        for &kernels in variants {
+            self.use_kernels(kernels);
+            let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
+            run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
+            self.compiled().await;
+            run.repeat(1).await?; // what is left of compiling
+            runs.push((run, [f64::INFINITY; 2]));
+        }
+        // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
+        for _ in 0..ROUNDS {
+            for (run, best) in &mut runs {
+                for (best, count) in best.iter_mut().zip([1, REPEATS]) {
+                    let start = now_ms();
+                    run.repeat(count).await?;
+                    *best = best.min(now_ms() - start);
+                }
+            }
+            if now_ms() > until {
+                break;
+            }
+        }
+        Ok(runs.iter().map(|(_, best)| once(*best)).collect())
     }
 
     /// How long each operation of `model` takes with these kernels, over batches of so many `rows`, whatever numbers they hold.
@@ -224,7 +241,7 @@ impl GpuDevice {
 /// Milliseconds for something once, from the shortest times of a submission with it and of one with [`REPEATS`] of it: by how
 /// much the longer one is longer. Clocks of browsers are coarse: a difference that is too small to be seen is less than one of
 /// their ticks.
-pub(super) fn once([one, many]: [f64; 2]) -> f64 {
+fn once([one, many]: [f64; 2]) -> f64 {
     (many - one).max(0.0) / (REPEATS - 1) as f64
 }
 
