@@ -82,7 +82,7 @@ pub async fn choose<P: Ports>(
             Err(error) => (None, Trial::NoGpu(error)),
             Ok(gpu) if choice == BackendChoice::WebGpu => {
                 // A device that fails here fails in training, too, and it is told there.
-                let _ = abort.guard(gpu.choose_kernels(now)).await?;
+                let _ = abort.guard(gpu.choose_kernels(&now)).await?;
                 (Some(gpu), Trial::Asked { webgpu: true })
             }
             Ok(gpu) if gpu.is_software() => (Some(gpu), Trial::Emulated),
@@ -127,12 +127,12 @@ async fn trial<P: Ports>(
     if let Some(times) = abort.guard(ports.recall_trial(task, gpu.name())).await? {
         // Where the CPU is the faster one, nobody needs to know which kernels the GPU would have used.
         if times.gpu_ms < times.cpu_ms {
-            let _ = abort.guard(gpu.choose_kernels(now)).await?;
+            let _ = abort.guard(gpu.choose_kernels(&now)).await?;
         }
         return Ok(Trial::Known(times));
     }
     // A device that fails here fails in its trial, too, and it is told there.
-    let _ = abort.guard(gpu.choose_kernels(now)).await?;
+    let _ = abort.guard(gpu.choose_kernels(&now)).await?;
     let time = async |device: &Device| -> Result<f64, EngineError> {
         time_steps(
             &task.model,

@@ -83,7 +83,7 @@ mod kernels {
         let start = std::time::Instant::now();
         let now = || start.elapsed().as_secs_f64() * 1e3;
         let before = gpu.kernels();
-        let times = super::block_on(gpu.time_kernels(now)).unwrap();
+        let times = super::block_on(gpu.time_kernels(&now)).unwrap();
         assert_eq!(gpu.kernels(), before);
         for work in Work::ALL {
             for kernel in Kernel::ALL {
@@ -98,7 +98,7 @@ mod kernels {
         }
         // A software adapter is not timed: its kernels are known.
         assert_eq!(
-            super::block_on(gpu.choose_kernels(now)).unwrap().is_empty(),
+            super::block_on(gpu.choose_kernels(&now)).unwrap().is_empty(),
             gpu.is_software()
         );
     }

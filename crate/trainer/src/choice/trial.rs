@@ -29,7 +29,7 @@ pub(super) async fn choose(
     let on_gpu = Device::Gpu(gpu.clone());
     if asked == Asked::WebGpu {
         // A device that fails here fails in training, too, and it is told there.
-        let _ = gpu.choose_kernels(now_ms).await;
+        let _ = gpu.choose_kernels(&now_ms).await;
         return Ok(Choice {
             device: on_gpu,
             reason: "asked for".into(),
@@ -50,11 +50,11 @@ pub(super) async fn choose(
     if let Some(&[cpu_ms, gpu_ms]) = known.map(|found| found.to_vec()).as_deref() {
         // Where the CPU is the faster one, nobody needs to know which kernels the GPU would have used.
         if gpu_ms < cpu_ms {
-            let _ = gpu.choose_kernels(now_ms).await;
+            let _ = gpu.choose_kernels(&now_ms).await;
         }
         return Ok(faster(on_gpu, adapter, (cpu_ms, gpu_ms), true));
     }
-    let _ = gpu.choose_kernels(now_ms).await;
+    let _ = gpu.choose_kernels(&now_ms).await;
     let time =
         async |device: &Device| time_steps(model, parameters, examples, spec, device, SAMPLES, now_ms).await;
     let cpu_ms = time(&Device::Cpu).await?;

@@ -69,7 +69,7 @@ fn shapes(software: bool) -> Vec<(&'static str, Value, Value, usize, usize)> {
 
 /// Times everything, prints a table, and returns the same as JSON.
 pub(crate) fn measure(gpu: &GpuDevice) -> Result<Value> {
-    let times = pollster::block_on(gpu.choose_kernels(now_ms))?;
+    let times = pollster::block_on(gpu.choose_kernels(&now_ms))?;
     for time in &times {
         println!("  {:?} {}: {:.4} ms", time.work, time.kernel.name(), time.ms);
     }

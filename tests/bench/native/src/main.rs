@@ -1,15 +1,16 @@
 //! `cargo xtask bench native [--json FILE] [--cpu] [--threads N] [--batch N]`: training natively, on the CPU and, without `--cpu`, on
 //! the adapter that Vulkan gives.
 //!
-//! Prints the time of a step of each workload, on the CPU also as a share of what the `gemm` crate reaches on a large product; the
-//! speed of the GPU's kernels for products of matrices by kind; and what the adapter can do at most: copies and fused
-//! multiply-adds. `--batch` replaces the workloads' own batches, and with them the golden losses. A program by itself: it reads
-//! nothing and builds nothing.
+//! Prints the time of a step of each workload, on the CPU also as a share of what the `gemm` crate reaches on a large product, and that
+//! of a step that is private for each example; the speed of the GPU's kernels for products of matrices by kind; and what the adapter
+//! can do at most: copies and fused multiply-adds. `--batch` replaces the workloads' own batches, and with them the golden losses. A
+//! program by itself: it reads nothing and builds nothing.
 #![allow(clippy::print_stdout)]
 
 mod kernels;
 mod limits;
 mod peak;
+mod private;
 mod steps;
 
 use std::time::Instant;
@@ -50,6 +51,7 @@ fn main() -> Result<()> {
     println!("\nthe gemm crate on a large product, {threads} thread(s): {peak:.0} GFLOP/s");
     report["cpu"] = json!({"threads": threads, "gemm_gflop_per_s": peak});
     report["steps"] = steps::measure(&Device::Cpu, gpu.as_ref(), options.batch, peak)?;
+    report["private"] = private::measure(options.batch)?;
     let seconds = now_ms() / 1e3;
     println!("\n{seconds:.0} s in all");
     if let Some(file) = options.json {

@@ -68,7 +68,7 @@ impl Batches {
     }
 
     /// Sends the numbers of the steps from 0 on.
-    pub fn write(&self, gpu: &GpuDevice, steps: impl ExactSizeIterator<Item = BatchUniform>) {
+    pub fn write(&self, gpu: &GpuDevice, steps: &mut dyn ExactSizeIterator<Item = BatchUniform>) {
         let mut bytes = vec![0u8; self.stride as usize * steps.len()];
         for (slot, step) in bytes.chunks_exact_mut(self.stride as usize).zip(steps) {
             slot[..size_of::<BatchUniform>()].copy_from_slice(bytemuck::bytes_of(&step));

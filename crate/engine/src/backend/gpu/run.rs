@@ -303,7 +303,7 @@ impl GpuRun {
         } else {
             vec![1.0; self.batch_count()]
         };
-        let uniforms = (0..self.batch_count()).map(|index| {
+        let mut uniforms = (0..self.batch_count()).map(|index| {
             let numbers = settings.numbers(epoch, steps.len(), index / self.accumulate);
             BatchUniform {
                 rows: self.rows_of(index) as u32,
@@ -315,7 +315,7 @@ impl GpuRun {
                 share: self.shares[index],
             }
         });
-        self.batches.write(&self.gpu, uniforms);
+        self.batches.write(&self.gpu, &mut uniforms);
         Ok(())
     }
 
@@ -465,7 +465,7 @@ impl GpuRun {
         let submitted = loop {
             let count = (lot.len() - first).min(LOT_PIECE);
             let is_last = first + count == lot.len();
-            let uniforms = (0..count.max(1)).map(|at| BatchUniform {
+            let mut uniforms = (0..count.max(1)).map(|at| BatchUniform {
                 rows: 1,
                 first: (first + at) as u32,
                 index: step as u32,
@@ -474,7 +474,7 @@ impl GpuRun {
                 own: numbers.own,
                 share,
             });
-            self.batches.write(&self.gpu, uniforms);
+            self.batches.write(&self.gpu, &mut uniforms);
             let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());

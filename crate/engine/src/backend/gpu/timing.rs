@@ -23,7 +23,7 @@ const REPEATS: usize = 8;
 /// How often each kernel is timed.
 const ROUNDS: usize = 4;
 /// Milliseconds, compiling included, after which each kernel of a work is timed only once.
-const BUDGET_MS: f64 = 150.0;
+pub(super) const BUDGET_MS: f64 = 150.0;
 /// Milliseconds of work before an operation is timed: a device that was idle takes as long to run at full speed.
 const WAKE_MS: f64 = 30.0;
 
@@ -51,7 +51,7 @@ impl GpuDevice {
     ///
     /// # Errors
     /// [`EngineError::DeviceLost`] and other faults of the device.
-    pub async fn choose_kernels(&self, now_ms: impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+    pub async fn choose_kernels(&self, now_ms: &dyn Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         if self.is_software() {
             return Ok(Vec::new());
         }
@@ -59,7 +59,7 @@ impl GpuDevice {
         if !known.is_empty() {
             return Ok(known);
         }
-        let times = self.time_kernels(&now_ms).await?;
+        let times = self.time_kernels(now_ms).await?;
         self.use_kernels(Kernels {
             subgroups: self.sums_by_subgroups().await?,
             ..self.kernels().fastest(&times)
@@ -73,62 +73,79 @@ impl GpuDevice {
     ///
     /// # Errors
     /// As [`GpuDevice::choose_kernels`].
-    pub async fn time_kernels(&self, now_ms: impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+    pub async fn time_kernels(&self, now_ms: &dyn Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         let chosen = self.kernels();
-        let times = self.try_kernels(&now_ms).await;
+        let times = self.try_kernels(now_ms).await;
         self.use_kernels(chosen);
         times
     }
 
-    async fn try_kernels(&self, now_ms: &impl Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
+    async fn try_kernels(&self, now_ms: &dyn Fn() -> f64) -> Result<Vec<KernelTime>, EngineError> {
         let mut times = Vec::new();
-        let start = now_ms();
+        let until = now_ms() + BUDGET_MS;
         for (work, input, layer, rows) in trials() {
-            let model = Model::new(&ModelSpec {
-                input,
-                layers: vec![layer],
-                loss: LossSpec::MeanSquaredError,
-            })?;
-            let outputs = model.output_shape().iter().product();
-            let examples = Examples::with_values(
-                vec![0.0; rows * model.features()],
-                &vec![0.0; rows * outputs],
-                model.features(),
-                outputs,
-            )?;
-            let settings = Settings::gradient_only(&model, None);
-            let parameters = vec![0.0; model.parameter_count()];
-            let mut runs = Vec::with_capacity(Kernel::ALL.len());
-            for kernel in Kernel::ALL {
-                self.use_kernels(Kernels::all(kernel));
-                let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
-                run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
-                self.compiled().await;
-                run.repeat(1).await?; // what is left of compiling
-                runs.push((run, [f64::INFINITY; 2]));
-            }
-            // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
-            for round in 1.. {
-                for (run, best) in &mut runs {
-                    for (best, count) in best.iter_mut().zip([1, REPEATS]) {
-                        let start = now_ms();
-                        run.repeat(count).await?;
-                        *best = best.min(now_ms() - start);
-                    }
-                }
-                // Longer where the device was so busy that more work seemed to take less time.
-                let is_seen = runs.iter().all(|(_, best)| once(*best) > 0.0);
-                let limit_ms = if is_seen { BUDGET_MS } else { 2.0 * BUDGET_MS };
-                if now_ms() - start > limit_ms || (is_seen && round >= ROUNDS) {
-                    break;
-                }
-            }
-            times.extend(Kernel::ALL.into_iter().zip(&runs).map(|(kernel, (_, best))| {
-                let ms = once(*best);
-                KernelTime { work, kernel, ms }
+            let variants = Kernel::ALL.map(Kernels::all);
+            let found = self
+                .try_layer((input, layer, rows), &variants, until, now_ms)
+                .await?;
+            times.extend(Kernel::ALL.into_iter().zip(found).map(|(kernel, ms)| KernelTime {
+                work,
+                kernel,
+                ms,
             }));
         }
         Ok(times)
+    }
+
+    /// Milliseconds for a step of training of one layer, given the shape of its input and the examples of a batch, with each of the
+    /// `variants`; each of which is timed only once where it is later than `until`. Leaves the last one in use.
+    async fn try_layer(
+        &self,
+        (input, layer, rows): (Vec<usize>, LayerSpec, usize),
+        variants: &[Kernels],
+        until: f64,
+        now_ms: &dyn Fn() -> f64,
+    ) -> Result<Vec<f64>, EngineError> {
+        let model = Model::new(&ModelSpec {
+            input,
+            layers: vec![layer],
+            loss: LossSpec::MeanSquaredError,
+        })?;
+        let outputs = model.output_shape().iter().product();
+        let examples = Examples::with_values(
+            vec![0.0; rows * model.features()],
+            &vec![0.0; rows * outputs],
+            model.features(),
+            outputs,
+        )?;
+        let settings = Settings::gradient_only(&model, None);
+        let parameters = vec![0.0; model.parameter_count()];
+        let mut runs = Vec::with_capacity(variants.len());
+        for &kernels in variants {
+            self.use_kernels(kernels);
+            let mut run = GpuRun::new(self, &model, &examples, &settings, &parameters, &[])?;
+            run.begin_epoch(&vec![0; rows], 1, &settings, &examples)?;
+            self.compiled().await;
+            run.repeat(1).await?; // what is left of compiling
+            runs.push((run, [f64::INFINITY; 2]));
+        }
+        // In turns, so that a device that wakes up slowly, or is busy for a moment, is so for all.
+        for round in 1.. {
+            for (run, best) in &mut runs {
+                for (best, count) in best.iter_mut().zip([1, REPEATS]) {
+                    let start = now_ms();
+                    run.repeat(count).await?;
+                    *best = best.min(now_ms() - start);
+                }
+            }
+            // Longer where the device was so busy that more work seemed to take less time.
+            let is_seen = runs.iter().all(|(_, best)| once(*best) > 0.0);
+            let until = if is_seen { until } else { until + BUDGET_MS };
+            if now_ms() > until || (is_seen && round >= ROUNDS) {
+                break;
+            }
+        }
+        Ok(runs.iter().map(|(_, best)| once(*best)).collect())
     }
 
     /// How long each operation of `model` takes with these kernels, over batches of so many `rows`, whatever numbers they hold.
@@ -184,7 +201,7 @@ impl GpuDevice {
             rows: rows as u32,
             ..Default::default()
         };
-        batches.write(self, std::iter::once(batch));
+        batches.write(self, &mut std::iter::once(batch));
         let unused = self.upload("unused", &[0f32; 4])?;
         let mut planner = Planner::new(self, &batches.layout, rows, unused.clone(), unused);
         planner.kernels = kernels;

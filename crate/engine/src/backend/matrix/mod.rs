@@ -298,7 +298,7 @@ fn checked_product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: St
 
 /// What threads take of a product's columns and rows: multiples of all tiles.
 const COLUMNS_AT_ONCE: usize = 8;
-const ROWS_AT_ONCE: usize = 12;
+pub(crate) const ROWS_AT_ONCE: usize = 12;
 
 /// An output of which every thread writes another part.
 struct Shared<'a>(MatrixMut<'a>);
