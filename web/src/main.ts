@@ -14,6 +14,7 @@ import { hideNotice, showError, showNotice } from "./notice.js";
 import { createPad } from "./pad.js";
 import { readQuery } from "./query.js";
 import { createReading } from "./reading.js";
+import { createSeen, drawSeen } from "./seen.js";
 import { createTheme } from "./theme.js";
 import { apply, emptyView } from "./view.js";
 
@@ -74,6 +75,7 @@ function draw(): void {
   drawLocal(view);
   drawLeft(view);
   drawBudget(view);
+  drawSeen(view);
 }
 // The deadline counts down.
 setInterval(() => {
@@ -100,6 +102,8 @@ createBudget({
     redraw();
   },
 });
+
+createSeen({ view, models: `${location.origin}/v1/tasks/${query.task}/models` }, pad);
 
 function hear(event: ClientEvent): void {
   demo.events.push(event);
