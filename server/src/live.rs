@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use unsaid_engine::Model;
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ContentHash, DecodeError, Manifest, RoundMetrics, UpdateFrame, UpdateReply,
+    CentralPrivacy, CheckIn, CheckInReply, ContentHash, DecodeError, Manifest, Privacy, RoundMetrics,
+    UpdateFrame, UpdateReply,
 };
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     central::{self, Central},
     gather::{self, Gathered},
     randomness::Randomness,
-    round::{Claim, Due, Judgement, Refusal, Rounds, Rules},
+    round::{Claim, Due, Head, Judgement, Refusal, Rounds, Rules},
     store::{Changes, Saved, StoreError, Turn},
     strategy::{Memory, Strategy},
     task_file::Task,
@@ -49,7 +50,7 @@ impl TaskConfig {
     pub fn new(task: Task) -> Self {
         let manifest_json = task.manifest.to_json();
         // With noise on the gradients alone an update is clipped and rounded last, as without any.
-        let is_bounded = !matches!(task.manifest.privacy, unsaid_protocol::Privacy::Local { .. });
+        let is_bounded = !matches!(task.manifest.privacy, Privacy::Local { .. });
         Self {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
@@ -155,12 +156,21 @@ impl TaskConfig {
         Ok(())
     }
 
+    /// How far apart the rounds that count one client have to be.
+    const fn min_separation(&self) -> u32 {
+        match &self.manifest.privacy {
+            Privacy::Central(CentralPrivacy { tree: Some(tree), .. }) => tree.min_separation,
+            _ => 0,
+        }
+    }
+
     const fn rules(&self) -> Rules {
         Rules {
             policy: self.manifest.rounds,
             limit: self.round_limit,
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
+            min_separation: self.min_separation(),
         }
     }
 }
@@ -297,7 +307,7 @@ impl Live {
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
             self.updates.clear();
-            self.private = private(config, turn)?;
+            self.private = private(config, turn, saved.head.tree)?;
         }
         gather_again(config, &self.rounds, saved, &mut self.updates)?;
         Ok(())
@@ -350,6 +360,7 @@ impl Live {
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
         let task = &config.manifest.task;
+        let mut tree = saved.head.tree;
         let rounds = Rounds::resume(
             config.rules(),
             &saved.head,
@@ -364,7 +375,7 @@ impl Live {
             let received = rounds.received();
             let now = &config.manifest;
             let promised = |it: &Manifest| {
-                let central = matches!(it.privacy, unsaid_protocol::Privacy::Central(_));
+                let central = matches!(it.privacy, Privacy::Central(_));
                 let terms = (it.privacy, it.update.clip_l2, it.rounds.target_clients);
                 central.then_some(terms)
             };
@@ -384,18 +395,29 @@ impl Live {
                 return Err(OpenError::OtherRule { received });
             }
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
+            // In the same transaction: a tree ends with its terms.
+            changes.head = Some(rounds.head());
+            tree = None;
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
         let parameters = parameters(config, turn, &rounds)?;
         let mut updates = config.nothing_gathered();
         gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
-            private: private(config, turn)?,
+            private: private(config, turn, tree)?,
             updates,
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
             parameters,
         })
+    }
+
+    /// What [`Live::open`] needs of this, beside what is kept entry by entry.
+    fn head(&self) -> Head {
+        Head {
+            tree: self.private.and_then(|private| private.tree),
+            ..self.rounds.head()
+        }
     }
 
     /// The newest parameters, `[d]`.
@@ -417,7 +439,7 @@ impl Live {
         match due {
             Due::Nothing => {}
             Due::Publish => self.publish(config, now_ms, changes),
-            Due::Extended | Due::Lapsed => changes.head = Some(self.rounds.head()),
+            Due::Extended | Due::Lapsed => changes.head = Some(self.head()),
         }
     }
 
@@ -439,7 +461,7 @@ impl Live {
             }
             Command::Pause(paused, reply) => {
                 self.rounds.pause(paused);
-                changes.head = Some(self.rounds.head());
+                changes.head = Some(self.head());
                 Answer::Paused(reply, Ok(()))
             }
             Command::RollBack(older, reply) => {
@@ -470,8 +492,11 @@ impl Live {
         } = older;
         let discarded = self.rounds.received();
         let mut metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
-        // What was told stays told.
+        // What was told stays told. A tree counts rounds, and this one has no sum.
         metrics.privacy = self.figures(config);
+        if let Some(private) = &mut self.private {
+            private.tree = None;
+        }
         let round = metrics.round;
         tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
         // What the strategy remembers belongs to the models that are left.
@@ -506,7 +531,7 @@ impl Live {
             changes.check_ins.push((self.rounds.round(), ask.client));
         }
         if before.1 != self.rounds.span() {
-            changes.head = Some(self.rounds.head());
+            changes.head = Some(self.head());
         }
         answer
     }
@@ -560,7 +585,7 @@ impl Live {
 
     /// Puts what is written as a whole into `changes`: the head, and the sum where it changed.
     pub fn complete(&self, changes: &mut Changes) {
-        changes.head = Some(self.rounds.head());
+        changes.head = Some(self.head());
         if changes.sum.is_some() {
             changes.sum = match &self.updates {
                 Gathered::Sum { sum, count } if *count > 0 => Some(sum.steps().to_vec()),
@@ -637,14 +662,18 @@ impl Live {
     }
 }
 
-/// What is known of the privacy of the rounds that were published; none where the relay adds no noise.
-fn private(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Option<central::State>, OpenError> {
+/// What is known of the privacy of the rounds that were published, with the tree that goes on; none where the relay adds no noise.
+fn private(
+    config: &TaskConfig,
+    turn: &mut dyn Turn,
+    tree: Option<central::Tree>,
+) -> Result<Option<central::State>, OpenError> {
     let Some(central) = &config.central else {
         return Ok(None);
     };
     let published = turn.rounds()?;
     let last = published.iter().rev().find_map(|round| round.privacy);
-    central.resume(last.as_ref()).map(Some).map_err(damaged)
+    central.resume(last.as_ref(), tree).map(Some).map_err(damaged)
 }
 
 /// The newest parameters, `[d]`.

@@ -38,10 +38,10 @@ const RETRY_MS = 5000;
 const PARTICIPANTS = 16;
 
 /**
- * The package's own floors refuse a task without noise and a round of one. This page takes both: it exists to show what they
- * mean, names the weakness or lack of noise in red beside the button, and lets the person decide.
+ * The package's own floors refuse a task without noise, a relay that has to be trusted with it, and a round of one. This page takes
+ * them: it exists to show what they mean, names the weakness or lack of noise in red beside the button, and lets the person decide.
  */
-const FLOORS = { minNoiseMultiplier: 0, minCohort: 1 };
+const FLOORS = { minNoiseMultiplier: 0, minCohort: 1, trustRelay: true };
 
 const query = readQuery(location.search, navigator.webdriver);
 const view = emptyView();

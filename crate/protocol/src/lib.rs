@@ -21,7 +21,7 @@ pub use codec::{DecodeError, Reader};
 pub use ids::{ClientId, ContentHash, IdError, TaskId, UpdateId};
 pub use manifest::{
     AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, ManifestError, Privacy,
-    RoundPolicy, UpdateEncoding,
+    RoundPolicy, TreeTerms, UpdateEncoding,
 };
 pub use messages::{
     CheckIn, CheckInReply, Event, RoundMetrics, RoundPhase, RoundPrivacy, RoundState, UpdateReply,
