@@ -67,7 +67,7 @@ mod noise;
 mod statistics;
 
 pub use accounting::{AccountingError, Adjacency, Rho};
-pub use audit::{Audit, AuditError};
+pub use audit::{Audit, AuditError, Trials};
 pub use encoding::{Encoded, Encoding, EncodingError};
 pub use example::ExampleNoise;
 pub use floors::{ClientFloors, FloorError};
