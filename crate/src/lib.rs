@@ -7,10 +7,11 @@
 
 pub mod abort;
 pub mod backend;
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", feature = "browser"))]
 pub mod browser;
 mod error;
 pub mod events;
+pub mod exposure;
 pub mod feed;
 mod lots;
 pub mod ports;

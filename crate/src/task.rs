@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 
 use unsaid_document::Document;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
-use unsaid_privacy::{Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho};
+use unsaid_privacy::{
+    Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho, central::tree_share,
+};
 use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
 
 use crate::ClientError;
@@ -118,6 +120,12 @@ impl Task {
             // In proportion to the same bound, and on one update as on a sum of many.
             Privacy::Central(terms) => {
                 let cost = Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne);
+                let cost = cost.map_err(PrivacyError::from)?;
+                // The nodes of a tree that an update is in, each at the most that the ledger's other updates in it make it cost.
+                let nodes = terms.tree.map_or(1, |tree| {
+                    tree_share(tree.restart_every.into(), tree.min_separation.into())
+                });
+                let cost = Rho::new((cost.get() * nodes as f64).next_up());
                 central = Some(cost.map_err(PrivacyError::from)?);
             }
             _ => {}

@@ -92,6 +92,17 @@ await build({
   alias: { "unsaid-accountant-wasm": resolve(accountant, "unsaid_accountant.js") },
 });
 copyFileSync(resolve(accountant, "unsaid_accountant_bg.wasm"), resolve(dist, "unsaid_accountant_bg.wasm"));
+// The attack on one's own update: an entry, and a worker of its own.
+const inversion = resolve(process.env.UNSAID_INVERSION ?? resolve(dist, "inversion"));
+checkWasmSurface(root, inversion, "unsaid_inversion", "inversion-wasm.js", "InversionModule");
+await build({ ...common, entryPoints: [resolve(root, "src/inversion.ts")], outfile: resolve(dist, "inversion.js") });
+await build({
+  ...common,
+  entryPoints: [resolve(root, "../worker/src/inversion.ts")],
+  outfile: resolve(dist, "inversion-worker.js"),
+  alias: { "unsaid-inversion-wasm": resolve(inversion, "unsaid_inversion.js") },
+});
+copyFileSync(resolve(inversion, "unsaid_inversion_bg.wasm"), resolve(dist, "unsaid_inversion_bg.wasm"));
 writeDeclarations(root);
 copyFileSync(resolve(root, "../crate/engine/model.schema.json"), resolve(dist, "model.schema.json"));
 
@@ -99,6 +110,7 @@ const shipped = [
   "index.js", "worker.js", "unsaid_bg.wasm",
   "trainer.js", "trainer-worker.js", ...Object.values(withoutThreads),
   "accountant-module.js", "unsaid_accountant_bg.wasm",
+  "inversion.js", "inversion-worker.js", "unsaid_inversion_bg.wasm",
   ...(existsSync(threads) ? withThreads : []),
 ];
 for (const name of shipped) {

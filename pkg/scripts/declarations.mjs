@@ -29,6 +29,7 @@ export function declarations(root) {
     };
     visit("index.d.ts");
     visit("trainer.d.ts");
+    visit("inversion.d.ts");
     return [...found];
   } finally {
     rmSync(out, { recursive: true });

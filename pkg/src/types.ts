@@ -135,9 +135,12 @@ export type PrivacyTerms =
   | {
       /** The relay adds noise to the sum of all updates. It sees each clipped update without noise, and must be trusted. */
       readonly mode: "central";
-      /** σ of the noise on the sum, as a multiple of the L2 bound Δ of one update. */
+      /** σ of the noise on the sum, or on a node of a tree over rounds, as a multiple of the L2 bound Δ of one update. */
       readonly noiseMultiplier: number;
-      /** ε of one round alone towards everyone but the relay, at `delta`: any update in place of any other. */
+      /**
+       * ε of one round alone towards everyone but the relay, at `delta`: any update in place of any other. In a tree over rounds what the
+       * ledger books for one: the nodes that an update is in, at the most that others of this client in them make it cost.
+       */
       readonly epsilonPerRound: number;
       /** The δ of the person's budget. */
       readonly delta: number;

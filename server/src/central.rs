@@ -7,17 +7,27 @@
 //! of the sum. Readers see it after that commit. A relay that is killed before it has shown nobody anything, and may draw other noise
 //! when it closes the round again; one that is killed after it never has that sum again.
 //!
+//! **Trees.** With the mechanism `tree-aggregation` each round is a leaf of a tree, and the noise is that of its nodes, drawn once
+//! ([`TreeNoise`]; Kairouz and others 2021, DP-FTRL): all rounds of a tree together have the noise of a few nodes, and a round alone has
+//! about that of two. What strategies make of them is post-processing: plain averaging with a server rate of 1 is DP-FTRL, with momentum its
+//! momentum variant. A tree's key, of which its nodes' noise is made, is drawn with its first round and stored in the head, by the
+//! transactions that store the models: a round that is closed again, by whichever relay, gets the very same noise. Who can read the store
+//! can take the noise off the models; in this mode they are trusted, as they can read the open round's sum. A tree ends after its rounds, with
+//! a roll-back, and with other terms: then what it cost so far stays spent, and the next round begins another one. That nobody is in two
+//! rounds of a tree that are nearer than its terms say is the round machine's to enforce (`round.rs`), by client id.
+//!
 //! **What is told.** The noised sum, moved through the strategy (post-processing), and the noised share of short updates. Who takes part,
 //! and how many, is public, and no privacy is claimed from it: there is no amplification by sampling.
 
 use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
 use unsaid_privacy::{
     AccountingError, Adjacency, Encoding, Rho,
-    central::{AdaptiveClip, CentralError, CentralNoise},
+    central::{AdaptiveClip, CentralError, CentralNoise, TreeNode, TreeNoise},
 };
-use unsaid_protocol::{CentralAdjacency, CentralPrivacy, RoundPrivacy};
+use unsaid_protocol::{CentralAdjacency, CentralPrivacy, RoundPrivacy, TreeTerms};
 
-use crate::aggregate::PartialSum;
+use crate::{aggregate::PartialSum, randomness};
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +47,7 @@ pub struct Central {
     clip_l2: f64,
     target_clients: u32,
     adaptive: Option<Adaptive>,
+    tree: Option<(TreeTerms, TreeNoise)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +58,35 @@ struct Adaptive {
     sum_multiplier: f64,
 }
 
-/// What is known from round to round. All of it is public.
+/// What is known from round to round. All of it is public but a tree's key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct State {
     /// What all rounds so far cost under add/remove, whatever the task's adjacency is: that may change.
     pub spent: Rho,
     /// The clip norm of the open round, in the model's own units.
     pub clip_l2: f64,
+    /// The tree whose next leaf the open round is; none where that begins one, and where there are no trees.
+    pub tree: Option<Tree>,
+}
+
+/// A tree that has begun.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// Of which the noise of all nodes is made.
+    key: [u8; 32],
+    /// Rounds that are its leaves.
+    rounds: u64,
+    /// What was spent before it, under add/remove: the bits of a ρ.
+    before: u64,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tree")
+            .field("rounds", &self.rounds)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A sum that may be told.
@@ -115,6 +148,15 @@ impl Central {
             clip_l2: encoding.clip_l2(),
             target_clients,
             adaptive,
+            tree: match privacy.tree {
+                None => None,
+                Some(terms) => {
+                    let noise = TreeNoise::new(encoding.bound_squared(), privacy.noise_multiplier)?;
+                    // That the whole tree's cost is a number.
+                    noise.cost(terms.restart_every.into(), terms.min_separation.into())?;
+                    Some((terms, noise))
+                }
+            },
         };
         // That it works at either end of what the clip norm can be.
         for clip_l2 in [central.grid_step, central.clip_l2] {
@@ -128,14 +170,15 @@ impl Central {
         State {
             spent: Rho::ZERO,
             clip_l2: self.adaptive.map_or(self.clip_l2, |adaptive| adaptive.initial_l2),
+            tree: None,
         }
     }
 
-    /// Where the last round left off. What was spent under other terms stays spent.
+    /// Where the last round left off, with the tree that goes on, if one does. What was spent under other terms stays spent.
     ///
     /// # Errors
     /// [`AccountingError::Rho`] where what was spent is no finite number: it is never taken for nothing.
-    pub fn resume(&self, last: Option<&RoundPrivacy>) -> Result<State, AccountingError> {
+    pub fn resume(&self, last: Option<&RoundPrivacy>, tree: Option<Tree>) -> Result<State, AccountingError> {
         let first = self.first();
         let Some(last) = last else { return Ok(first) };
         Ok(State {
@@ -144,6 +187,7 @@ impl Central {
             clip_l2: self.adaptive.map_or(first.clip_l2, |_| {
                 last.next_clip_l2.clamp(self.grid_step, self.clip_l2)
             }),
+            tree: tree.filter(|_| self.tree.is_some()),
         })
     }
 
@@ -173,6 +217,9 @@ impl Central {
         state: &State,
         rng: &mut R,
     ) -> Result<Release, CentralError> {
+        if let Some((terms, noise)) = &self.tree {
+            return self.release_leaf(*terms, noise, sum, count, state, rng);
+        }
         let noise = self.noise(state.clip_l2)?;
         let (coordinates, within) = sum.steps().split_at(sum.steps().len() - self.extra());
         let mut noised = coordinates.to_vec();
@@ -186,18 +233,66 @@ impl Central {
             clip_l2 = next.clip_l2.clamp(self.grid_step, self.clip_l2);
             unit /= f64::from(PARTS);
         }
-        // Who comes is no part of a sum under add/remove: it is divided by a constant.
+        Ok(Release {
+            direction: self.mean(noised, unit, count),
+            state: State {
+                spent,
+                clip_l2,
+                tree: None,
+            },
+        })
+    }
+
+    /// A round as the next leaf of the tree, or as the first one of another.
+    fn release_leaf<R: CryptoRng + ?Sized>(
+        &self,
+        terms: TreeTerms,
+        noise: &TreeNoise,
+        sum: &PartialSum,
+        count: u32,
+        state: &State,
+        rng: &mut R,
+    ) -> Result<Release, CentralError> {
+        let goes_on = state.tree.filter(|tree| tree.rounds < terms.restart_every.into());
+        let mut tree = goes_on.unwrap_or_else(|| {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            Tree {
+                key,
+                rounds: 0,
+                before: state.spent.get().to_bits(),
+            }
+        });
+        tree.rounds += 1;
+        let mut noised = sum.steps().to_vec();
+        noise.add(tree.rounds, &mut noised, |node| tree.generator(node))?;
+        let spent = f64::from_bits(tree.before);
+        let before = Rho::new(spent).map_err(|_| CentralError::Parameter {
+            field: "what was spent before the tree",
+            found: spent,
+            expected: "a finite number of at least 0",
+        })?;
+        let cost = noise.cost(tree.rounds, terms.min_separation.into())?;
+        Ok(Release {
+            direction: self.mean(noised, self.grid_step, count),
+            state: State {
+                spent: before + cost.rho(Adjacency::AddRemove),
+                clip_l2: state.clip_l2,
+                tree: Some(tree),
+            },
+        })
+    }
+
+    /// A noised sum of `unit`s over the number of updates. Who comes is no part of a sum under add/remove: it is divided by a constant.
+    fn mean(&self, noised: Vec<i64>, unit: f64, count: u32) -> Vec<f64> {
         let updates = match self.adjacency {
             Adjacency::ReplaceOne => count.max(1),
             _ => self.target_clients,
         };
-        Ok(Release {
-            direction: noised
-                .into_iter()
-                .map(|steps| steps as f64 * unit / f64::from(updates))
-                .collect(),
-            state: State { spent, clip_l2 },
-        })
+        noised
+            .into_iter()
+            .map(|steps| steps as f64 * unit / f64::from(updates))
+            .collect()
     }
 
     /// ε at `delta` under the task's adjacency of what costs `spent` under add/remove: two sums are twice as far apart under replace-one.
@@ -210,6 +305,11 @@ impl Central {
             _ => std::iter::repeat_n(spent, 4).sum(),
         };
         cost.epsilon(delta)
+    }
+
+    /// Whether what a round costs depends on those before it, so that costs are those of all rounds together.
+    pub const fn has_tree(&self) -> bool {
+        self.tree.is_some()
     }
 
     /// What is told of `state`.
@@ -237,6 +337,14 @@ impl Central {
     fn bound_in_parts(&self, clip_l2: f64) -> u64 {
         let parts = clip_l2 / self.grid_step * f64::from(PARTS);
         (parts * parts) as u64
+    }
+}
+
+impl Tree {
+    /// The generator of a node's noise. A node ends with the round after that it is numbered, at most 2²⁰, and has one of fewer than 64
+    /// levels: no two nodes of a tree have the same stream.
+    fn generator(&self, node: TreeNode) -> rand_chacha::ChaCha20Rng {
+        randomness::stream(self.key, 64 * node.end + u64::from(node.level))
     }
 }
 

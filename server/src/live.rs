@@ -7,7 +7,7 @@ use crate::{
     central,
     gather::Gathered,
     identity::Standings,
-    round::{Due, Judgement, Refusal, Rounds},
+    round::{Due, Head, Judgement, Refusal, Rounds},
     store::{Changes, StoreError, Turn},
     strategy::Memory,
 };
@@ -34,6 +34,14 @@ pub struct Live {
 }
 
 impl Live {
+    /// What [`Live::open`] needs of this, beside what is kept entry by entry.
+    fn head(&self) -> Head {
+        Head {
+            tree: self.private.and_then(|private| private.tree),
+            ..self.rounds.head()
+        }
+    }
+
     /// The newest parameters, `[d]`.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
@@ -58,7 +66,7 @@ impl Live {
         match due {
             Due::Nothing => {}
             Due::Publish => self.publish(config, now_ms, changes),
-            Due::Extended | Due::Lapsed => changes.head = Some(self.rounds.head()),
+            Due::Extended | Due::Lapsed => changes.head = Some(self.head()),
         }
     }
 
@@ -89,7 +97,7 @@ impl Live {
             }
             Command::Pause(paused, reply) => {
                 self.rounds.pause(paused);
-                changes.head = Some(self.rounds.head());
+                changes.head = Some(self.head());
                 Answer::Paused(reply, Ok(()))
             }
             Command::RollBack(older, reply) => {
@@ -137,7 +145,7 @@ impl Live {
             changes.check_ins.push((self.rounds.round(), ask.client));
         }
         if before.1 != self.rounds.span() {
-            changes.head = Some(self.rounds.head());
+            changes.head = Some(self.head());
         }
         answer
     }
@@ -213,7 +221,7 @@ impl Live {
 
     /// Puts what is written as a whole into `changes`: the head, and the sum where it changed.
     pub fn complete(&self, changes: &mut Changes) {
-        changes.head = Some(self.rounds.head());
+        changes.head = Some(self.head());
         if changes.sum.is_some() {
             changes.sum = match &self.updates {
                 Gathered::Sum { sum, count } if *count > 0 => Some(sum.steps().to_vec()),

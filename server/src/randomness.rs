@@ -1,4 +1,5 @@
-//! Where the noise that the relay adds comes from: ChaCha20, seeded by the platform for each round anew, failing closed.
+//! Where the noise that the relay adds comes from: ChaCha20, seeded by the platform for each round anew, failing closed; in a tree over
+//! rounds by a key that such a generator gave.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -36,6 +37,13 @@ impl Randomness {
     pub fn of(&self, round: u64) -> Result<ChaCha20Rng, getrandom::Error> {
         (self.0)(round)
     }
+}
+
+/// Stream number `number` of a key that [`Randomness`] drew: the same whenever it is asked for.
+pub(crate) fn stream(key: [u8; 32], number: u64) -> ChaCha20Rng {
+    let mut generator = ChaCha20Rng::from_seed(key);
+    generator.set_stream(number);
+    generator
 }
 
 fn seeded_by(

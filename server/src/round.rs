@@ -16,6 +16,8 @@ use unsaid_protocol::{
     CheckIn, CheckInReply, ClientId, ContentHash, RoundMetrics, RoundPhase, RoundPolicy, UpdateId,
 };
 
+use crate::central::Tree;
+
 mod claim;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,8 @@ pub struct Rules {
     pub manifest: ContentHash,
     /// The most rounds that may have closed since the one whose model an update starts from; 0 for synchronous rounds.
     pub max_staleness: u32,
+    /// A client that a round counts is let in again so many rounds later at the earliest; at most 1 for the next one.
+    pub min_separation: u32,
 }
 
 /// The time in which a round collects, in Unix milliseconds.
@@ -97,7 +101,7 @@ pub struct Rounds {
     earlier: Vec<ContentHash>,
     /// Check-ins to those rounds.
     earlier_check_ins: BTreeSet<(u64, ClientId)>,
-    /// The last round that counts a client. Only where rounds are asynchronous.
+    /// The last round that counts a client. Only where rounds are asynchronous, or clients have to stay away for some.
     last_report: HashMap<ClientId, u64>,
 }
 
@@ -121,6 +125,12 @@ pub struct Head {
     /// Models of the rounds before, the newest first, from which an update may still start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<ContentHash>,
+    /// Where clients are let in again after some rounds only: after how many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_separation: u32,
+    /// Where the relay's noise is that of a tree over rounds: the tree whose next leaf the open round is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
 }
 
 const fn is_zero(number: &u32) -> bool {
@@ -132,6 +142,20 @@ impl Head {
     pub fn first_base(&self) -> u64 {
         self.round.saturating_sub(self.earlier.len() as u64)
     }
+
+    /// Counted updates of rounds before this one are forgotten: in the open round nobody asks about them.
+    pub fn oldest_remembered(&self) -> u64 {
+        oldest_remembered(self.round, self.min_separation)
+    }
+}
+
+const fn oldest_remembered(round: u64, min_separation: u32) -> u64 {
+    let separation = min_separation as u64;
+    round.saturating_sub(if separation > REMEMBERED_ROUNDS {
+        separation
+    } else {
+        REMEMBERED_ROUNDS
+    })
 }
 
 impl Rounds {
@@ -145,6 +169,8 @@ impl Rounds {
             paused: false,
             forgot: 0,
             earlier: Vec::new(),
+            min_separation: rules.min_separation,
+            tree: None,
         };
         Self::resume(rules, &head, [], [])
     }
@@ -238,7 +264,7 @@ impl Rounds {
 
     fn remember(&mut self, entry: Counted) {
         self.counted.insert(entry.update, entry);
-        if self.rules.max_staleness > 0 {
+        if self.rules.max_staleness > 0 || self.rules.min_separation > 1 {
             let last = self.last_report.entry(entry.client).or_default();
             *last = entry.round.max(*last);
         }
@@ -263,6 +289,8 @@ impl Rounds {
             paused: self.paused,
             forgot: self.forgot,
             earlier: self.earlier.clone(),
+            min_separation: self.rules.min_separation,
+            tree: None,
         }
     }
 
@@ -390,7 +418,7 @@ impl Rounds {
             });
         }
         let is_in = self.checked_in.contains(&ask.client);
-        if self.paused && !is_in {
+        if self.paused && !is_in || !self.may_be_counted(&ask.client) {
             return Ok(CheckInReply::Wait {
                 round,
                 retry_after_ms: LONGEST_WAIT_MS,
@@ -406,6 +434,13 @@ impl Rounds {
             model: self.model,
             deadline_ms: span.deadline_ms.saturating_sub(now_ms),
         })
+    }
+
+    /// Whether as many rounds have closed since the last one that counts this client as have to.
+    fn may_be_counted(&self, client: &ClientId) -> bool {
+        let separation = u64::from(self.rules.min_separation);
+        let last = self.last_report.get(client).filter(|_| separation > 1);
+        last.is_none_or(|last| *last >= self.round || last.saturating_add(separation) <= self.round)
     }
 
     fn collect_from(&mut self, now_ms: u64) -> Span {
@@ -463,7 +498,7 @@ impl Rounds {
             let round = asked;
             return Err(Refusal::Model { round, expected });
         }
-        if asked == open && !self.checked_in.contains(&claim.client) {
+        if asked == open && !(self.checked_in.contains(&claim.client) && self.may_be_counted(&claim.client)) {
             return Err(Refusal::NotCheckedIn { round });
         }
         if asked < open && !self.earlier_check_ins.contains(&(asked, claim.client)) {
@@ -554,6 +589,6 @@ impl Rounds {
 
     /// Counted updates of rounds before this one are forgotten.
     pub const fn oldest_remembered(&self) -> u64 {
-        self.round.saturating_sub(REMEMBERED_ROUNDS)
+        oldest_remembered(self.round, self.rules.min_separation)
     }
 }

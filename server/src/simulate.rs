@@ -392,7 +392,17 @@ impl Simulation {
     ) -> Result<Vec<Start>, SimulateError> {
         let parameters: std::sync::Arc<[f32]> = live.parameters().into();
         let mut starts = Vec::new();
-        for client in self.choose(round) {
+        // Where clients have to stay away for some rounds, the next ones in the order drawn come in their place.
+        let stay_away = self.config.central.as_ref().is_some_and(Central::has_tree);
+        let candidates = if stay_away && !self.settings.turns {
+            self.shuffled(round, self.data.clients.len())
+        } else {
+            self.choose(round)
+        };
+        for client in candidates {
+            if starts.len() == self.settings.cohort {
+                break;
+            }
             let ask = CheckIn {
                 client: client_id(client),
                 manifest: self.config.manifest_hash,
@@ -406,9 +416,14 @@ impl Simulation {
                     model,
                     parameters: parameters.clone(),
                 }),
+                CheckInReply::Wait { .. } if stay_away => {}
                 _ => return Err(self.stuck(round, live)),
             }
         }
+        if starts.len() < self.settings.cohort {
+            return Err(self.stuck(round, live));
+        }
+        starts.sort_unstable_by_key(|start| start.client);
         Ok(starts)
     }
 
@@ -464,7 +479,8 @@ impl Simulation {
 
     /// ε of the client that took part most often; none in a task without noise. With noise on updates it is that of one update in place
     /// of any other, with noise on gradients that of one example that is there or is not. Where the relay adds the noise it is that of the
-    /// rounds which that client was in, each at its share of what all rounds cost: they cost the same.
+    /// rounds which that client was in, each at its share of what all rounds cost: they cost the same. With a tree it is that of a client that was
+    /// in as many as are allowed.
     fn epsilon(
         &self,
         taken_part: &BTreeMap<usize, u32>,
@@ -474,6 +490,10 @@ impl Simulation {
         let delta = self.settings.delta;
         match &self.noise {
             Noise::None => match (&self.config.central, &published.privacy) {
+                // Whichever of its rounds a client was in: what the tree costs those who came as often as they could.
+                (Some(central), Some(all)) if central.has_tree() => {
+                    Ok(Some(central.epsilon(Rho::new(all.rho)?, delta)?))
+                }
                 (Some(central), Some(all)) => {
                     let spent = Rho::new(all.rho / published.round as f64 * f64::from(most))?;
                     Ok(Some(central.epsilon(spent, delta)?))

@@ -8,7 +8,7 @@ use unsaid_engine::{Model, ModelSpec, PrivateSteps, SpecError, TrainSpec};
 use unsaid_privacy::{Encoding, ExampleNoise};
 use unsaid_protocol::{
     AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, Privacy, RoundPolicy, TaskId,
-    UpdateEncoding, VERSION,
+    TreeTerms, UpdateEncoding, VERSION,
 };
 
 use crate::{
@@ -28,7 +28,8 @@ use self::{
     document::{Document, Fault, Source},
     identity::IdentitySection,
     number::{
-        ClipGradientL2, ClipL2, Count, DeadlineMs, Delta, GridStep, NoiseMultiplier, Quantile, SamplingRate,
+        ClipGradientL2, ClipL2, Count, DeadlineMs, Delta, GridStep, NoiseMultiplier, Quantile, RestartEvery,
+        SamplingRate, Separation,
     },
 };
 
@@ -127,6 +128,28 @@ struct PrivacySection {
     adjacency: Option<Adjacent>,
     delta: Option<Delta>,
     adaptive_clip: Option<Spanned<AdaptiveSection>>,
+    #[serde(default)]
+    mechanism: Mechanism,
+    tree: Option<TreeSection>,
+}
+
+/// On what the relay's noise is.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mechanism {
+    /// Each round's sum.
+    #[default]
+    DiscreteGaussian,
+    /// The nodes of a tree over rounds.
+    TreeAggregation,
+}
+
+/// How rounds are the leaves of a tree.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TreeSection {
+    restart_every: RestartEvery,
+    min_separation: Separation,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -180,18 +203,40 @@ impl PrivacySection {
                     .ok_or("mode \"example\" needs a sampling_rate")?
                     .get(),
             },
-            Mode::Central => Privacy::Central(CentralPrivacy::new(
-                noise_multiplier.ok_or("mode \"central\" needs a noise_multiplier")?,
-                match self.adjacency.ok_or("mode \"central\" needs an adjacency")? {
-                    Adjacent::AddRemove => CentralAdjacency::AddRemove,
-                    Adjacent::ReplaceOne => CentralAdjacency::ReplaceOne,
-                },
-                self.delta.ok_or("mode \"central\" needs a delta")?.get(),
-                self.adaptive_clip
-                    .as_ref()
-                    .map(|section| section.get_ref().terms(target_clients)),
-            )),
+            Mode::Central => Privacy::Central(
+                self.over_rounds(CentralPrivacy::new(
+                    noise_multiplier.ok_or("mode \"central\" needs a noise_multiplier")?,
+                    match self.adjacency.ok_or("mode \"central\" needs an adjacency")? {
+                        Adjacent::AddRemove => CentralAdjacency::AddRemove,
+                        Adjacent::ReplaceOne => CentralAdjacency::ReplaceOne,
+                    },
+                    self.delta.ok_or("mode \"central\" needs a delta")?.get(),
+                    self.adaptive_clip
+                        .as_ref()
+                        .map(|section| section.get_ref().terms(target_clients)),
+                ))?,
+            ),
         })
+    }
+
+    /// The noise where the mechanism says that it is.
+    fn over_rounds(&self, central: CentralPrivacy) -> Result<CentralPrivacy, &'static str> {
+        let tree = match (self.mechanism, self.tree) {
+            (Mechanism::DiscreteGaussian, _) => return Ok(central),
+            (Mechanism::TreeAggregation, None) => {
+                return Err("mechanism \"tree-aggregation\" needs a [privacy.tree]");
+            }
+            (Mechanism::TreeAggregation, Some(tree)) => tree,
+        };
+        if central.adaptive_clip.is_some() {
+            return Err(
+                "adaptive_clip cannot go with mechanism \"tree-aggregation\": a node sums rounds, and has noise for one norm",
+            );
+        }
+        Ok(central.over(TreeTerms {
+            restart_every: tree.restart_every.get(),
+            min_separation: tree.min_separation.get(),
+        }))
     }
 }
 

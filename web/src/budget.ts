@@ -3,7 +3,7 @@
 import { explain, type Budget, type BudgetView, type ManifestView } from "unsaid";
 
 import { button, byId, element, say } from "./dom.js";
-import { limitFor, roundUp, roundsWithin, type Spending } from "./epsilon.js";
+import { limitFor, rhoOf, roundUp, roundsWithin, type Spending } from "./epsilon.js";
 import * as format from "./format.js";
 import { isWeak, warning, worthOf } from "./honesty.js";
 import type { View } from "./view.js";
@@ -103,7 +103,10 @@ export const exceeds = (budget: BudgetView | null): boolean => budget?.ifOneMore
 
 function spending({ budget, manifest }: View): Spending | null {
   if (!budget || (manifest?.privacy.mode !== "local" && manifest?.privacy.mode !== "central")) return null;
-  return { spent: budget.spent, delta: budget.delta, noiseMultiplier: manifest.privacy.noiseMultiplier };
+  const { privacy } = manifest;
+  // In a tree a round costs more than its noise alone says: as much as noise of this multiplier would.
+  const noiseMultiplier = privacy.mode === "central" ? Math.sqrt(2 / rhoOf(privacy.epsilonPerRound, privacy.delta)) : privacy.noiseMultiplier;
+  return { spent: budget.spent, delta: budget.delta, noiseMultiplier };
 }
 
 /**
@@ -133,7 +136,7 @@ export function showRaise(view: View): void {
   const after = format.epsilon(budget.ifOneMore);
   const words = warning(manifest, budget);
   const cost = budget.spent > 0 ? `You have spent ε = ${format.epsilon(budget.spent)}, and one more round takes you to ${after}` : `One round costs ε = ${after}`;
-  say(element("raise-text"), `${words && budget.spent === 0 ? words.cause : `${cost}.`} Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent unless you allow more.`);
+  say(element("raise-text"), `${words?.cause && budget.spent === 0 ? words.cause : `${cost}.`} Your limit is ${format.epsilon(budget.epsilon)}, so nothing is sent unless you allow more.`);
   say(element("raise-why"), words ? `${words.why} ${words.needed}` : "");
   say(element("raise-honest"), words ? "So allow it for the demonstration only, with data that may be seen, such as the MNIST digits." : "Allow more if that is worth it to you. Staying out costs nothing.");
   byId("raise-value", HTMLInputElement).value = limit === null ? "" : String(limit);
@@ -207,5 +210,5 @@ function perRound(manifest: ManifestView | null): string {
   if (!manifest) return "–";
   const { privacy } = manifest;
   if (privacy.mode === "none") return "no promise";
-  return `ε ${format.epsilon(privacy.epsilonPerRound)}${privacy.mode === "example" ? ", for any one example" : ""}`;
+  return `ε ${format.epsilon(privacy.epsilonPerRound)}${privacy.mode === "example" ? ", for any one example" : privacy.mode === "central" ? ", not towards the relay" : ""}`;
 }

@@ -64,6 +64,8 @@ export function createChart(): Chart {
     if (key === drawn) return;
     drawn = key;
     const measured = rounds.filter((metrics) => metrics.accuracy !== null);
+    const noised = rounds.some((metrics) => metrics.epsilon !== null);
+    element("rounds-epsilon").hidden = !noised;
     whileOpen(table, () => {
       table.replaceChildren(
         ...rounds.toReversed().map((metrics) =>
@@ -74,6 +76,7 @@ export function createChart(): Chart {
             String(metrics.clients),
             format.bytes(metrics.bytesUp),
             metrics.round === 0 ? "–" : format.seconds(metrics.durationMs),
+            ...(noised ? [metrics.epsilon === null ? "–" : format.epsilon(metrics.epsilon)] : []),
           ]),
         ),
       );

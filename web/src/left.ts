@@ -2,6 +2,7 @@
 
 import type { ManifestView } from "unsaid";
 
+import { centralSentences } from "./central.js";
 import { byId, element, fact, row, say } from "./dom.js";
 import * as format from "./format.js";
 import { readFrame } from "./frame.js";
@@ -85,10 +86,11 @@ function drawTerms(manifest: ManifestView): void {
   const model = `It trains a model of ${format.count(manifest.parameters)} numbers: “${manifest.title}”.`;
   const epochs = typeof training["epochs"] === "number" ? `${format.plural(training["epochs"], "pass", "passes")} over your data, then o` : "O";
   const clip = `${epochs}ne change is sent, shortened to a length of ${format.number(update.clipL2)} at most.`;
-  const noise = noiseTerms(manifest);
+  const central = centralSentences(manifest);
+  const noise = central.length > 0 ? central : [noiseTerms(manifest)];
   const group = `A round joins at least ${format.plural(rounds.minClients, "browser")}, at best ${rounds.targetClients}, and lasts ${format.seconds(rounds.deadlineMs)} at most.`;
   element("terms").replaceChildren(
-    ...[model, clip, noise, group].map((text) => {
+    ...[model, clip, ...noise, group].map((text) => {
       const item = document.createElement("li");
       item.textContent = text;
       return item;
@@ -104,12 +106,10 @@ function noiseTerms(manifest: ManifestView): string {
   const { privacy } = manifest;
   const weak = isWeak(manifest);
   if (privacy.mode === "none") return "No noise is added: the relay sees your clipped change.";
-  if (privacy.mode === "central") {
-    return `The relay sees your clipped update as it is, and adds noise of ${format.number(privacy.noiseMultiplier)} times its longest length to the sum. It must be trusted.`;
-  }
   if (privacy.mode === "local") {
     return `Noise of σ = ${format.number(privacy.sigma)} is added to each number on this device. ${weak ? "That is too little to protect you from the relay." : "The relay need not be trusted."}`;
   }
+  if (privacy.mode !== "example") return "";
   const { stepsPerRound, samplingRate, clipL2, noiseMultiplier } = privacy;
   const steps = `Noise is added while training, on this device: ${format.plural(stepsPerRound, "step")}, each of which takes an example of yours with probability ${format.number(samplingRate)}, shortens what it adds to ${format.number(clipL2)}, and gets noise of σ = ${format.number(noiseMultiplier)} times that.`;
   const trust = weak ? "That is too little to protect any of them from the relay." : "That hides whether any single example is among yours, and the relay need not be trusted with it. What your examples have in common can be learned from your change.";

@@ -38,6 +38,7 @@ export function createLocal(host: Host, pad: Pad, query: Query): Local {
     host.view.transfers.push({ at: new Date(), what: `demo digits, slice ${index} (${which})`, bytes: bytes.length, outcome: "received" });
     const before = host.view.data?.examples ?? 0;
     host.view.data = await client.data.importShard(bytes);
+    host.view.loaded = bytes;
     say(said, `Slice ${index} loaded: ${format.plural(host.view.data.examples - before, "digit")}.`);
     host.redraw();
   };

@@ -14,6 +14,7 @@ import { hideNotice, showError, showNotice } from "./notice.js";
 import { createPad } from "./pad.js";
 import { readQuery } from "./query.js";
 import { createReading } from "./reading.js";
+import { createSeen, drawSeen } from "./seen.js";
 import { createTheme } from "./theme.js";
 import { apply, emptyView } from "./view.js";
 
@@ -37,10 +38,10 @@ const RETRY_MS = 5000;
 const PARTICIPANTS = 16;
 
 /**
- * The package's own floors refuse a task without noise and a round of one. This page takes both: it exists to show what they
- * mean, names the weakness or lack of noise in red beside the button, and lets the person decide.
+ * The package's own floors refuse a task without noise, a relay that has to be trusted with it, and a round of one. This page takes
+ * them: it exists to show what they mean, names the weakness or lack of noise in red beside the button, and lets the person decide.
  */
-const FLOORS = { minNoiseMultiplier: 0, minCohort: 1 };
+const FLOORS = { minNoiseMultiplier: 0, minCohort: 1, trustRelay: true };
 
 const query = readQuery(location.search, navigator.webdriver);
 const view = emptyView();
@@ -74,6 +75,7 @@ function draw(): void {
   drawLocal(view);
   drawLeft(view);
   drawBudget(view);
+  drawSeen(view);
 }
 // The deadline counts down.
 setInterval(() => {
@@ -100,6 +102,8 @@ createBudget({
     redraw();
   },
 });
+
+createSeen({ view, models: `${location.origin}/v1/tasks/${query.task}/models` }, pad);
 
 function hear(event: ClientEvent): void {
   demo.events.push(event);

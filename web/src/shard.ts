@@ -24,6 +24,25 @@ async function request(path: string, init: RequestInit): Promise<Response> {
 
 const HEADER = 20;
 
+/** An example and its label. */
+export interface Labelled {
+  readonly x: Float32Array;
+  readonly label: number;
+}
+
+/** One example of a shard, as far into it as `share` says, 0 to 1; null where there is none. */
+export function exampleOf(bytes: Uint8Array, share: number): Labelled | null {
+  if (bytes.length < HEADER) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const count = view.getUint32(8, true);
+  const features = view.getUint32(12, true);
+  const index = Math.min(count - 1, Math.floor(share * count));
+  const label = bytes[HEADER + index];
+  const pixels = bytes.subarray(HEADER + count + index * features, HEADER + count + (index + 1) * features);
+  if (label === undefined || index < 0 || pixels.length !== features) return null;
+  return { x: Float32Array.from(pixels, (value) => value / 255), label };
+}
+
 /** A shard with the first `examples` of another. PROTOCOL.md, “Shard”, has the layout. */
 export function firstExamples(bytes: Uint8Array, examples: number): Uint8Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -40,6 +40,8 @@ export interface View {
   readonly transfers: Transfer[];
   budget: BudgetView | null;
   data: DataSummary | null;
+  /** The shard that was loaded last in this tab. */
+  loaded: Uint8Array | null;
 }
 
 export function emptyView(): View {
@@ -61,6 +63,7 @@ export function emptyView(): View {
     transfers: [],
     budget: null,
     data: null,
+    loaded: null,
   };
 }
 

@@ -75,6 +75,9 @@ pub(crate) fn page(place: &Place) -> Result<PathBuf> {
         pkg.join("dist/unsaid_accountant_bg.wasm"),
         pkg.join("dist/model.schema.json"),
         pkg.join("dist/accountant-module.js"),
+        pkg.join("dist/inversion.js"),
+        pkg.join("dist/inversion-worker.js"),
+        pkg.join("dist/unsaid_inversion_bg.wasm"),
     ];
     npm_build(place, "pkg", &hash, &bundled)?;
     let inputs = Inputs::new(&[&hash]).add(&place.root.join("web"))?;

@@ -1,5 +1,5 @@
-//! The wasm modules that are shipped: the client, the accountant, and the trainer without and with relaxed SIMD, and with threads,
-//! each for the CPU alone and for WebGPU too. Each is built again only when its inputs changed.
+//! The wasm modules that are shipped: the client, the accountant, the attack on one's own update, and the trainer without and with relaxed
+//! SIMD, and with threads, each for the CPU alone and for WebGPU too. Each is built again only when its inputs changed.
 //!
 //! Size is a feature, so the standard library is compiled along with them, for size, where its source can be had. Cargo calls
 //! that unstable, and `RUSTC_BOOTSTRAP` lets a released compiler do it.
@@ -130,7 +130,7 @@ const fn trainer(folder: &'static str, instructions: Instructions, devices: Devi
     }
 }
 
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     Module {
         package: "unsaid",
         name: "unsaid",
@@ -148,6 +148,13 @@ const MODULES: [Module; 8] = [
         package: "unsaid-accountant",
         name: "unsaid_accountant",
         folder: "accountant",
+        instructions: Instructions::Plain,
+        devices: Devices::All,
+    },
+    Module {
+        package: "unsaid-inversion",
+        name: "unsaid_inversion",
+        folder: "inversion",
         instructions: Instructions::Plain,
         devices: Devices::All,
     },

@@ -5,6 +5,10 @@
 //! what the mechanism gave, and guesses some of the coins. Whoever guesses better than (ε, δ)-differential privacy allows has shown that
 //! it does not hold. An audit can only ever find that ε is at least something; it proves no protection.
 
+mod trials;
+
+pub use trials::Trials;
+
 /// What an attacker achieved.
 ///
 /// ```

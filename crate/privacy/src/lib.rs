@@ -67,12 +67,14 @@ mod noise;
 mod statistics;
 
 pub use accounting::{AccountingError, Adjacency, Rho};
-pub use audit::{Audit, AuditError};
+pub use audit::{Audit, AuditError, Trials};
 pub use encoding::{Encoded, Encoding, EncodingError};
 pub use example::ExampleNoise;
 pub use floors::{ClientFloors, FloorError};
 pub use histogram::Histogram;
-pub use inversion::{InversionError, Matching, invert_dense, label_from_bias, match_gradient, psnr, ssim};
+pub use inversion::{
+    InversionError, Matching, fit_dense, invert_dense, label_from_bias, match_gradient, psnr, ssim,
+};
 pub use ledger::{Budget, Charge, Cost, Ledger, LedgerError, Receipt};
 pub use noise::{
     DiscreteGaussian, DiscreteLaplace, LocalNoise, NoiseError, Skellam, bernoulli, bernoulli_exp,

@@ -25,7 +25,7 @@ pub use ids::{
 };
 pub use manifest::{
     AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, ManifestError, Privacy,
-    RoundPolicy, UpdateEncoding,
+    RoundPolicy, TreeTerms, UpdateEncoding,
 };
 pub use messages::{
     CheckIn, CheckInReply, Event, RoundMetrics, RoundPhase, RoundPrivacy, RoundState, UpdateReply,

@@ -171,11 +171,11 @@ pub enum Privacy {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CentralPrivacy {
-    /// What is protected: the whole update of a participant.
+    /// What is protected: the whole update of a participant; with a tree, all updates of a participant.
     unit: &'static str,
     /// Whom a participant must trust.
     trust: &'static str,
-    /// The noise: discrete Gaussian noise on the sum (Canonne, Kamath, Steinke 2020).
+    /// The noise: discrete Gaussian noise (Canonne, Kamath, Steinke 2020) on each round's sum, or on the nodes of a tree over rounds.
     mechanism: &'static str,
     /// Which two rounds must be hard to tell apart.
     pub adjacency: CentralAdjacency,
@@ -187,6 +187,19 @@ pub struct CentralPrivacy {
     /// Where the clip norm follows a quantile of the updates' norms: how. The relay clips then, to `update.clip_l2` or less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive_clip: Option<AdaptiveClipping>,
+    /// With the mechanism `tree-aggregation`: its tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeTerms>,
+}
+
+/// How rounds are the leaves of a tree, whose nodes get the noise (Kairouz, McMahan, Song, Thakkar, Thakurta, Xu 2021).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TreeTerms {
+    /// After so many rounds a new tree begins.
+    pub restart_every: u32,
+    /// A client that a round counts is let in again so many rounds later at the earliest.
+    pub min_separation: u32,
 }
 
 /// Which two rounds must be hard to tell apart.
@@ -220,6 +233,8 @@ impl CentralPrivacy {
     const UNIT: &'static str = "update";
     const TRUST: &'static str = "relay";
     const MECHANISM: &'static str = "discrete-gaussian";
+    const TREE: &'static str = "tree-aggregation";
+    const UNIT_OF_TREE: &'static str = "participant";
 
     /// Noise of `noise_multiplier`.
     pub const fn new(
@@ -236,7 +251,30 @@ impl CentralPrivacy {
             noise_multiplier,
             delta,
             adaptive_clip,
+            tree: None,
         }
+    }
+
+    /// The same noise, on the nodes of a tree over rounds.
+    #[must_use]
+    pub const fn over(self, tree: TreeTerms) -> Self {
+        Self {
+            unit: Self::UNIT_OF_TREE,
+            mechanism: Self::TREE,
+            tree: Some(tree),
+            ..self
+        }
+    }
+}
+
+impl Document for TreeTerms {
+    fn read(document: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(document)?;
+        let terms = Self {
+            restart_every: fields.required("restart_every"),
+            min_separation: fields.required("min_separation"),
+        };
+        fields.finish().map(|()| terms)
     }
 }
 
@@ -244,11 +282,12 @@ impl Document for CentralPrivacy {
     fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let f = &mut fields;
-        for (name, known) in [
-            ("unit", Self::UNIT),
-            ("trust", Self::TRUST),
-            ("mechanism", Self::MECHANISM),
-        ] {
+        let tree: Option<TreeTerms> = f.optional_document("tree")?;
+        let (unit, mechanism) = match tree {
+            None => (Self::UNIT, Self::MECHANISM),
+            Some(_) => (Self::UNIT_OF_TREE, Self::TREE),
+        };
+        for (name, known) in [("mechanism", mechanism), ("unit", unit), ("trust", Self::TRUST)] {
             let found = f.tag(name)?;
             if found != known {
                 return Err(format!("unknown {name} `{found}`"));
@@ -262,7 +301,11 @@ impl Document for CentralPrivacy {
         let (noise_multiplier, delta) = (f.required("noise_multiplier"), f.required("delta"));
         let adaptive_clip = f.optional_document("adaptive_clip")?;
         let central = Self::new(noise_multiplier, adjacency, delta, adaptive_clip);
-        fields.finish().map(|()| central)
+        fields.finish()?;
+        Ok(match tree {
+            None => central,
+            Some(tree) => central.over(tree),
+        })
     }
 }
 
@@ -456,6 +499,17 @@ impl Manifest {
         if let Privacy::Central(CentralPrivacy { delta, .. }) = self.privacy {
             let range = "above 0 and below 1";
             require(delta > 0.0 && delta < 1.0, "privacy.delta", Decimal(delta), range)?;
+        }
+        if let Privacy::Central(CentralPrivacy {
+            tree: Some(tree),
+            adaptive_clip,
+            ..
+        }) = self.privacy
+        {
+            // Noise in the nodes of a tree is for one norm.
+            let fits = tree.restart_every > 0 && tree.min_separation > 0 && adaptive_clip.is_none();
+            let range = "of at least 1 round, and without adaptive_clip";
+            require(fits, "privacy.tree", tree.restart_every, range)?;
         }
         if let Privacy::Local { noise_multiplier }
         | Privacy::Example { noise_multiplier, .. }

@@ -100,12 +100,12 @@ fn sum_and_count_together_cost_what_the_terms_say() {
                     .epsilon(1e-5)
                     .unwrap();
                 assert!((figures.epsilon / all - 1.0).abs() < 1e-12);
-                let resumed = central.resume(Some(&figures)).unwrap();
+                let resumed = central.resume(Some(&figures), None).unwrap();
                 assert!(resumed.spent >= state.spent && resumed.clip_l2 == state.clip_l2);
                 // A cost that cannot be read is never taken for nothing.
                 for rho in [f64::NAN, f64::INFINITY, f64::MAX, -1.0] {
                     let damaged = unsaid_protocol::RoundPrivacy { rho, ..figures };
-                    assert!(central.resume(Some(&damaged)).is_err(), "{rho}");
+                    assert!(central.resume(Some(&damaged), None).is_err(), "{rho}");
                 }
             }
         }
@@ -225,4 +225,118 @@ fn senseless_terms_are_typed_errors() {
     let fine = Encoding::new(1.0, 1.0 / 8_388_608.0, 3).unwrap();
     assert!(Central::new(&terms(CentralAdjacency::AddRemove, Some(ADAPTIVE)), &fine, 100).is_err());
     assert!(Central::new(&terms(CentralAdjacency::AddRemove, None), &fine, 100).is_ok());
+}
+
+fn tree(restart_every: u32, min_separation: u32, adjacency: CentralAdjacency) -> Central {
+    let encoding = Encoding::new(1.0, 1.0 / 1024.0, 3).unwrap();
+    let tree = TreeTerms {
+        restart_every,
+        min_separation,
+    };
+    Central::new(&terms(adjacency, None).over(tree), &encoding, 100).unwrap()
+}
+
+#[test]
+fn all_rounds_of_a_tree_together_have_the_noise_of_a_few_nodes() {
+    // 12,000 noises for each number of rounds; the same bound as above.
+    let central = tree(64, 1, CentralAdjacency::AddRemove);
+    let bound = Encoding::new(1.0, 1.0 / 1024.0, 3).unwrap().bound_squared() as f64;
+    let mut rng = rng(20);
+    let mut spread = [0.0; 8];
+    for _ in 0..4_000 {
+        let (mut state, mut told) = (central.first(), [0.0; 3]);
+        for spread in &mut spread {
+            let release = central
+                .release(&PartialSum::from_steps(vec![500; 3]), 50, &state, &mut rng)
+                .unwrap();
+            for (told, step) in told.iter_mut().zip(release.direction) {
+                *told += step * 100.0 * 1024.0 - 500.0;
+            }
+            state = release.state;
+            *spread += told.iter().map(|x: &f64| x * x).sum::<f64>() / 12_000.0;
+        }
+    }
+    for (rounds, spread) in (1_u32..).zip(spread) {
+        let named = 4.0 * bound * f64::from(rounds.count_ones());
+        assert!((spread / named - 1.0).abs() < OFF, "{rounds}: {spread} {named}");
+        // The control: independent noise on every round would add up to as many.
+        assert!(rounds < 2 || (spread / (4.0 * bound * f64::from(rounds)) - 1.0).abs() > OFF);
+    }
+}
+
+#[test]
+fn a_tree_costs_what_its_nodes_do_and_begins_again_after_its_rounds() {
+    for (adjacency, s) in [
+        (CentralAdjacency::AddRemove, 1.0),
+        (CentralAdjacency::ReplaceOne, 4.0),
+    ] {
+        let central = tree(4, 2, adjacency);
+        let mut state = central.first();
+        let mut keys = std::collections::BTreeSet::new();
+        // Nodes of 1 to 4 rounds, two apart: 1; 1+1; 2+1; 2+2+4. The second tree costs as much again.
+        for (round, nodes) in (1_u8..).zip([1.0, 2.0, 3.0, 8.0, 9.0, 10.0, 11.0, 16.0]) {
+            state = central
+                .release(&PartialSum::zero(3), 50, &state, &mut rng(round))
+                .unwrap()
+                .state;
+            keys.insert(state.tree.unwrap().key);
+            let off = state.spent.get() / (nodes / 8.0) - 1.0;
+            assert!(off.abs() < 1e-3, "round {round}: {off}");
+            let told = central.figures(&state);
+            let all = Rho::new(s * state.spent.get()).unwrap().epsilon(1e-5).unwrap();
+            assert!((told.epsilon / all - 1.0).abs() < 1e-12);
+            // Through the store: the tree goes on, and nothing is forgotten.
+            let saved = serde_json::to_string(&state.tree).unwrap();
+            let tree = serde_json::from_str(&saved).unwrap();
+            let resumed = central.resume(Some(&told), tree).unwrap();
+            assert_eq!((resumed.tree, resumed.spent >= state.spent), (state.tree, true));
+            state = resumed;
+        }
+        assert_eq!(keys.len(), 2, "a key for each tree");
+        // A tree that ended early stays paid for.
+        state.tree = None;
+        let next = central
+            .release(&PartialSum::zero(3), 50, &state, &mut rng(9))
+            .unwrap()
+            .state;
+        assert!((next.spent.get() - state.spent.get() - 1.0 / 8.0).abs() < 1e-3);
+        // A task without trees has no use for one.
+        let plain = Central::new(
+            &terms(adjacency, None),
+            &Encoding::new(1.0, 1.0 / 1024.0, 3).unwrap(),
+            100,
+        )
+        .unwrap();
+        assert_eq!(
+            plain
+                .resume(Some(&central.figures(&next)), next.tree)
+                .unwrap()
+                .tree,
+            None
+        );
+    }
+}
+
+#[test]
+fn a_round_of_a_tree_that_is_closed_again_gets_the_very_same_noise() {
+    let central = tree(8, 1, CentralAdjacency::AddRemove);
+    let close = |state: &State, sum: i64, seed| {
+        central
+            .release(&PartialSum::from_steps(vec![sum; 3]), 50, state, &mut rng(seed))
+            .unwrap()
+    };
+    let mut state = close(&central.first(), 7, 1).state;
+    for round in 2..=8 {
+        // By another relay, with another generator, and with an update more.
+        let (one, other) = (close(&state, 7, round), close(&state, 1031, 100 + round));
+        for (one, other) in one.direction.iter().zip(&other.direction) {
+            let apart = (other - one) * 100.0 * 1024.0;
+            assert!((apart - 1024.0).abs() < 1e-6, "round {round}: {apart}");
+        }
+        assert_eq!(one.state, other.state);
+        state = one.state;
+    }
+    // The control: the ninth begins another tree, of a key that nobody knows before.
+    assert_ne!(close(&state, 7, 1).direction, close(&state, 7, 2).direction);
+    assert!(!format!("{state:?}").contains("key"), "{state:?}");
 }

@@ -24,6 +24,7 @@ fn rounds() -> Rounds {
         limit: None,
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
+        min_separation: 0,
     };
     Rounds::first(rules, ContentHash::of(b"model"))
 }

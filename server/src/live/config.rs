@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use unsaid_engine::Model;
-use unsaid_protocol::{ContentHash, DecodeError, Manifest, UpdateFrame};
+use unsaid_protocol::{CentralPrivacy, ContentHash, DecodeError, Manifest, Privacy, UpdateFrame};
 
 use super::OpenError;
 use crate::{
@@ -50,7 +50,7 @@ impl TaskConfig {
     pub fn new(task: Task) -> Self {
         let manifest_json = task.manifest.to_json();
         // With noise on the gradients alone an update is clipped and rounded last, as without any.
-        let is_bounded = !matches!(task.manifest.privacy, unsaid_protocol::Privacy::Local { .. });
+        let is_bounded = !matches!(task.manifest.privacy, Privacy::Local { .. });
         Self {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
@@ -157,12 +157,21 @@ impl TaskConfig {
         Ok(())
     }
 
+    /// How far apart the rounds that count one client have to be.
+    const fn min_separation(&self) -> u32 {
+        match &self.manifest.privacy {
+            Privacy::Central(CentralPrivacy { tree: Some(tree), .. }) => tree.min_separation,
+            _ => 0,
+        }
+    }
+
     pub(super) const fn rules(&self) -> Rules {
         Rules {
             policy: self.manifest.rounds,
             limit: self.round_limit,
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
+            min_separation: self.min_separation(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a task is read from the store, and how it begins.
 
-use unsaid_protocol::{ContentHash, Manifest, RoundMetrics};
+use unsaid_protocol::{ContentHash, Manifest, Privacy, RoundMetrics};
 
 use super::{Live, TaskConfig};
 use crate::{
@@ -134,7 +134,7 @@ impl Live {
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
             self.updates.clear();
-            self.private = private(config, turn)?;
+            self.private = private(config, turn, saved.head.tree)?;
         }
         gather_again(config, &self.rounds, saved, &mut self.updates)?;
         Ok(())
@@ -189,6 +189,7 @@ impl Live {
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
         let task = &config.manifest.task;
+        let mut tree = saved.head.tree;
         let rounds = Rounds::resume(
             config.rules(),
             &saved.head,
@@ -203,7 +204,7 @@ impl Live {
             let received = rounds.received();
             let now = &config.manifest;
             let promised = |it: &Manifest| {
-                let central = matches!(it.privacy, unsaid_protocol::Privacy::Central(_));
+                let central = matches!(it.privacy, Privacy::Central(_));
                 let terms = (it.privacy, it.update.clip_l2, it.rounds.target_clients);
                 central.then_some(terms)
             };
@@ -223,13 +224,16 @@ impl Live {
                 return Err(OpenError::OtherRule { received });
             }
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
+            // In the same transaction: a tree ends with its terms.
+            changes.head = Some(rounds.head());
+            tree = None;
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
         let parameters = parameters(config, turn, &rounds)?;
         let mut updates = config.nothing_gathered();
         gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
-            private: private(config, turn)?,
+            private: private(config, turn, tree)?,
             standings: Standings::default(),
             dearest: None,
             updates,
@@ -240,14 +244,18 @@ impl Live {
     }
 }
 
-/// What is known of the privacy of the rounds that were published; none where the relay adds no noise.
-fn private(config: &TaskConfig, turn: &mut dyn Turn) -> Result<Option<central::State>, OpenError> {
+/// What is known of the privacy of the rounds that were published, with the tree that goes on; none where the relay adds no noise.
+fn private(
+    config: &TaskConfig,
+    turn: &mut dyn Turn,
+    tree: Option<central::Tree>,
+) -> Result<Option<central::State>, OpenError> {
     let Some(central) = &config.central else {
         return Ok(None);
     };
     let published = turn.rounds()?;
     let last = published.iter().rev().find_map(|round| round.privacy);
-    central.resume(last.as_ref()).map(Some).map_err(damaged)
+    central.resume(last.as_ref(), tree).map(Some).map_err(damaged)
 }
 
 /// The newest parameters, `[d]`.

@@ -63,8 +63,11 @@ impl Live {
         } = older;
         let discarded = self.rounds.received();
         let mut metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
-        // What was told stays told.
+        // What was told stays told. A tree counts rounds, and this one has no sum.
         metrics.privacy = self.figures(config);
+        if let Some(private) = &mut self.private {
+            private.tree = None;
+        }
         let round = metrics.round;
         tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
         // What the strategy remembers belongs to the models that are left.

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         limit: None,
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
+        min_separation: 0,
     }
 }
 
@@ -293,6 +294,7 @@ fn a_clock_that_runs_backwards_breaks_nothing() {
 fn asynchronous(max_staleness: u32) -> Rules {
     Rules {
         max_staleness,
+        min_separation: 0,
         ..rules()
     }
 }
@@ -505,5 +507,50 @@ proptest! {
         let in_rounds: std::collections::BTreeSet<_> = counted.iter().map(|entry| (entry.round, entry.client)).collect();
         let for_check_ins: std::collections::BTreeSet<_> = bases.iter().collect();
         prop_assert_eq!((in_rounds.len(), for_check_ins.len()), (counted.len(), counted.len()));
+    }
+}
+
+#[test]
+fn a_counted_client_is_let_in_again_only_after_the_separation_whatever_the_restarts() {
+    for separation in [2, 3, 100] {
+        let rules = Rules {
+            policy: RoundPolicy {
+                min_clients: 1,
+                target_clients: 1,
+                deadline_ms: MINUTE,
+            },
+            min_separation: separation,
+            ..rules()
+        };
+        let mut rounds = Rounds::first(rules, model(0));
+        let mut kept: Vec<Counted> = Vec::new();
+        let mut counted = Vec::new();
+        for round in 1..=2 * u64::from(separation) + 2 {
+            // The first one asks in every round, and another one makes the round where it is not let in.
+            let asked = rounds.check_in(&ask(1), 0).unwrap();
+            let id = match asked {
+                CheckInReply::Train { .. } => 1,
+                _ => 2 + (round % 250) as u8,
+            };
+            if id == 1 {
+                counted.push(round);
+            } else {
+                assert!(matches!(asked, CheckInReply::Wait { .. }), "{asked:?}");
+                let refused = rounds.judge(&claim(&rounds, 1)).unwrap_err();
+                assert_eq!(refused, Refusal::NotCheckedIn { round });
+                rounds.check_in(&ask(id), 0).unwrap();
+            }
+            kept.push(rounds.count(&claim(&rounds, id), 0));
+            rounds.publish(model(round), 1, 0);
+            // As a store would: what is older than the head says is gone.
+            let head = rounds.head();
+            kept.retain(|entry| entry.round >= head.oldest_remembered());
+            rounds = Rounds::resume(rules, &head, [], kept.iter().copied());
+        }
+        let expected: Vec<u64> = (0..3)
+            .map(|time| 1 + time * u64::from(separation))
+            .filter(|round| *round <= 2 * u64::from(separation) + 2)
+            .collect();
+        assert_eq!(counted, expected, "{separation}");
     }
 }

@@ -311,6 +311,32 @@ const CENTRAL: [&str; 5] = [
 ];
 
 #[test]
+fn a_tree_over_rounds_is_of_the_seed_and_lets_nobody_in_twice_within_its_separation() {
+    let overrides = [
+        &CENTRAL[..],
+        &[
+            "privacy.mechanism=tree-aggregation",
+            "privacy.tree.restart_every=4",
+            "privacy.tree.min_separation=2",
+        ],
+    ]
+    .concat();
+    let with = |seed, threads| {
+        run(&overrides, |settings| {
+            (settings.seed, settings.threads, settings.cohort, settings.rounds) = (seed, threads, 4, 6);
+        })
+    };
+    let made = with(3, 1);
+    assert_eq!(made.json, with(3, 3).json);
+    assert_ne!(made.end().model, with(4, 1).end().model);
+    for (round, nodes) in made.rounds().into_iter().zip([1.0, 2.0, 3.0, 8.0, 9.0, 10.0]) {
+        let expected = Rho::new(nodes / 32.0).unwrap().epsilon(1e-5).unwrap();
+        let found = round.epsilon.unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+    }
+}
+
+#[test]
 fn noise_that_the_relay_adds_is_of_the_seed_and_costs_what_its_rounds_do() {
     let adaptive = [
         &CENTRAL[..],

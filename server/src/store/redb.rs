@@ -13,7 +13,7 @@ use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
 use super::{Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
 use crate::{
-    round::{Counted, Head, REMEMBERED_ROUNDS},
+    round::{Counted, Head},
     strategy::Memory,
 };
 
@@ -297,7 +297,7 @@ fn apply(
             updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
             let first_base = head.first_base();
             check_ins.retain_in((task, 0, &LEAST_ID)..(task, first_base, &LEAST_ID), |_, ()| false)?;
-            let oldest = head.round.saturating_sub(REMEMBERED_ROUNDS);
+            let oldest = head.oldest_remembered();
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
             // The open round starts from the newest model, which is always one of those that are kept.
             let oldest = head.round.saturating_sub(keep_models);

@@ -17,6 +17,8 @@ fn head(round: u64) -> Head {
         paused: false,
         forgot: 0,
         earlier: Vec::new(),
+        min_separation: 0,
+        tree: None,
     }
 }
 

@@ -107,6 +107,14 @@ number!(
     Count(u32), |found| whole(found, u32::MAX), "a whole number of at least 1"
 );
 number!(
+    /// Rounds of a tree.
+    RestartEvery(u32), |found| whole(found, 1 << 20), "a whole number from 1 to 1048576"
+);
+number!(
+    /// Rounds from one that counts a client to the next that may.
+    Separation(u32), |found| whole(found, 1 << 16), "a whole number from 1 to 65536"
+);
+number!(
     /// Up to 30 days.
     DeadlineMs(u64), |found| whole(found, 2_592_000_000).map(u64::from), "a whole number from 1 to 2592000000"
 );

@@ -577,6 +577,38 @@ fn a_central_task_tells_its_unit_its_adjacency_its_mechanism_and_whom_to_trust()
 }
 
 #[test]
+fn a_tree_is_told_with_its_rounds_and_their_separation() {
+    let text = central(
+        "adjacency = \"add-remove\"\ndelta = 1e-6\nmechanism = \"tree-aggregation\"\ntree = { restart_every = 64, min_separation = 8 }",
+    );
+    schema_takes(&text).unwrap();
+    let task = parse(&text, &[]).unwrap();
+    let told = serde_json::to_value(task.manifest.privacy).unwrap();
+    let expected = serde_json::json!({
+        "mode": "central", "unit": "participant", "trust": "relay", "mechanism": "tree-aggregation",
+        "adjacency": "add-remove", "noise_multiplier": 1.5, "delta": 1e-6,
+        "tree": { "restart_every": 64, "min_separation": 8 },
+    });
+    assert_eq!(told, expected);
+    assert!(task.central.unwrap().has_tree());
+    let json = task.manifest.to_json();
+    assert_eq!(Manifest::from_json(&json).unwrap(), task.manifest);
+    // A unit that is not the mechanism's is none that a client knows.
+    let text = String::from_utf8(json).unwrap();
+    for (good, bad) in [
+        ("\"participant\"", "\"update\""),
+        ("tree-aggregation", "discrete-gaussian"),
+        (",\"tree\":{\"restart_every\":64,\"min_separation\":8}", ""),
+    ] {
+        assert!(text.contains(good), "{good}");
+        assert!(
+            Manifest::from_json(text.replace(good, bad).as_bytes()).is_err(),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn each_mistake_in_a_central_section_is_reported_with_its_line_and_field() {
     let good = "adjacency = \"replace-one\"\ndelta = 1e-5";
     parse(&central(good), &[]).unwrap();
@@ -613,6 +645,31 @@ fn each_mistake_in_a_central_section_is_reported_with_its_line_and_field() {
             "adjacency = \"add-remove\"\ndelta = 1e-5\nadaptive_clip = { initial_l2 = 0.5 }",
             "privacy.adaptive_clip",
             "leaves nothing for the sum",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree-aggregation\"",
+            "privacy",
+            "needs a [privacy.tree]",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree\"",
+            "privacy.mechanism",
+            "unknown variant `tree`",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree-aggregation\"\ntree.restart_every = 0\ntree.min_separation = 1",
+            "privacy.tree.restart_every",
+            "0 is not a whole number from 1 to 1048576",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree-aggregation\"\ntree.restart_every = 9\ntree.min_separation = 65537",
+            "privacy.tree.min_separation",
+            "65537 is not a whole number from 1 to 65536",
+        ),
+        (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree-aggregation\"\ntree = { restart_every = 9, min_separation = 2 }\nadaptive_clip = { initial_l2 = 0.5, count_noise = 2 }",
+            "privacy",
+            "adaptive_clip cannot go with",
         ),
     ] {
         let text = central(lines);

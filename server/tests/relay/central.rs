@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use unsaid_protocol::{ProblemKind, UpdateFrame};
+use unsaid_protocol::{CheckInReply, ProblemKind, UpdateFrame};
 use unsaid_relay::{
     Relay, RelayOptions, StartError,
     clock::{Clock, SystemClock},
@@ -86,6 +86,78 @@ async fn rounds_are_noised_and_their_cost_adds_up_over_restarts() {
         assert!(told.is_some_and(|line| !line.ends_with("NaN")), "{told:?}");
         relay.stop().await;
     }
+}
+
+const TREE: [&str; 6] = [
+    CENTRAL[0],
+    CENTRAL[1],
+    CENTRAL[2],
+    "privacy.mechanism=tree-aggregation",
+    "privacy.tree.restart_every=4",
+    "privacy.tree.min_separation=3",
+];
+
+#[tokio::test]
+async fn a_tree_goes_on_over_restarts_and_ends_with_its_rounds_or_its_terms() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let mut relay = TestRelay::in_file(&path, &TREE).await;
+    // Three apart, nodes of 1, 2 and 4 rounds: 1; 1+1; 1+1; 2+2+4. Then another tree.
+    for (round, nodes) in (1_u8..).zip([1.0, 2.0, 2.0, 8.0, 9.0]) {
+        for client in 1..=3 {
+            relay.api.take_part(10 * (round % 3) + client).await;
+        }
+        let rounds = relay.api.rounds().await;
+        let last = rounds.last().unwrap();
+        assert_eq!((last.round, last.clients), (round.into(), 3));
+        let rho = last.privacy.unwrap().rho;
+        assert!((rho / (nodes / 4.5) - 1.0).abs() < 1e-3, "round {round}: {rho}");
+        relay.stop().await;
+        relay = TestRelay::in_file(&path, &TREE).await;
+    }
+    // Round 6 would be the second leaf. Under other terms it is a first one, and what was spent stays spent.
+    relay.stop().await;
+    let other = [&TREE[..5], &["privacy.tree.min_separation=2"]].concat();
+    relay = TestRelay::in_file(&path, &other).await;
+    for client in 101..=103 {
+        relay.api.take_part(client).await;
+    }
+    let rho = relay.api.rounds().await.last().unwrap().privacy.unwrap().rho;
+    assert!((rho / (10.0 / 4.5) - 1.0).abs() < 1e-3, "{rho}");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_waits_out_the_separation_whatever_restarts_come_between() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let mut relay = TestRelay::in_file(&path, &TREE).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    for round in 2..=4_u8 {
+        let asked = relay.api.check_in(1).await.unwrap();
+        if round < 4 {
+            assert!(
+                matches!(asked, CheckInReply::Wait { .. }),
+                "round {round}: {asked:?}"
+            );
+            let state = relay.api.state().await;
+            let refused = relay.api.send(&frame(&state, 1)).await.unwrap_err();
+            assert_eq!(refused, ProblemKind::NotCheckedIn);
+        } else {
+            assert!(
+                matches!(asked, CheckInReply::Train { .. }),
+                "round {round}: {asked:?}"
+            );
+        }
+        for client in 1..=3 {
+            relay.api.take_part(10 * round + client).await;
+        }
+        relay.stop().await;
+        relay = TestRelay::in_file(&path, &TREE).await;
+    }
+    relay.stop().await;
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, del
     tokio::time::sleep(delay).await;
     loop {
         match api().try_check_in(client, state.manifest).await {
-            Ok(Ok(CheckInReply::Train { round: 1, .. })) => break,
+            Ok(Ok(CheckInReply::Train { round, .. })) if round == state.round => break,
             Ok(other) => panic!("client {client}: {other:?}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
@@ -186,69 +186,93 @@ async fn updates_that_are_kept_one_by_one_survive_kills_too() {
     assert_eq!(rounds[1].model, expected_median(&before, &all));
 }
 
+const CENTRAL: [&str; 6] = [
+    "--set",
+    "privacy.mode=central",
+    "--set",
+    "privacy.adjacency=replace-one",
+    "--set",
+    "privacy.delta=1e-5",
+];
+const TREE: [&str; 6] = [
+    "--set",
+    "privacy.mechanism=tree-aggregation",
+    "--set",
+    "privacy.tree.restart_every=2",
+    "--set",
+    "privacy.tree.min_separation=1",
+];
+
 /// A relay that published a sum with two noises would tell the difference of the two, and their mean: half of the noise's variance.
-/// Whatever is ever seen of the round is seen while the relay is killed and started again.
+/// Whatever is ever seen of a round is seen while the relay is killed and started again. With a tree, whose state is committed with the
+/// models, over its end and the beginning of the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sum_is_never_seen_with_two_noises_whenever_the_relay_is_killed() {
-    let central = [
-        "--set",
-        "privacy.mode=central",
-        "--set",
-        "privacy.adjacency=replace-one",
-        "--set",
-        "privacy.delta=1e-5",
-    ];
     for seed in 10..14 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
-        let folder = folder_with_task();
-        let mut program = start(folder.path(), &central);
-        let state = program.api().state().await;
-        let before = program.api().model(state.model).await;
-        let address = Arc::new(RwLock::new(program.base.clone()));
-        let seen = Arc::new(Mutex::new(BTreeSet::new()));
-        let (watched, found) = (address.clone(), seen.clone());
-        let watcher = tokio::spawn(async move {
-            loop {
-                let api = Api::new(&watched.read().unwrap());
-                if let Ok(answer) = reqwest::get(api.url("/v1/tasks/tiny/round")).await
-                    && let Ok(state) = answer.json::<RoundState>().await
-                    && state.round > 1
-                {
-                    found.lock().unwrap().insert(state.model);
-                }
-                tokio::time::sleep(Duration::from_millis(3)).await;
+        // Rounds, and what they cost in all in nodes of Δ²/2σ².
+        sums_are_seen_once(seed, &CENTRAL, &[1.0, 2.0]).await;
+        sums_are_seen_once(seed, &[CENTRAL, TREE].concat(), &[1.0, 6.0, 7.0]).await;
+    }
+}
+
+async fn sums_are_seen_once(seed: u64, terms: &[&str], cost: &[f64]) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
+    let folder = folder_with_task();
+    let mut program = start(folder.path(), terms);
+    let state = program.api().state().await;
+    let before = program.api().model(state.model).await;
+    let address = Arc::new(RwLock::new(program.base.clone()));
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let (watched, found) = (address.clone(), seen.clone());
+    let watcher = tokio::spawn(async move {
+        loop {
+            let api = Api::new(&watched.read().unwrap());
+            if let Ok(answer) = reqwest::get(api.url("/v1/tasks/tiny/round")).await
+                && let Ok(state) = answer.json::<RoundState>().await
+                && state.round > 1
+            {
+                found.lock().unwrap().insert((state.round - 1, state.model));
             }
-        });
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    });
+    let mut open = state;
+    for round in 1..=cost.len() as u64 {
+        assert_eq!(open.round, round);
         let clients: Vec<_> = (1..=CLIENTS)
-            .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(300))))
+            .map(|client| tokio::spawn(report(client, address.clone(), open.clone(), pick(200))))
             .collect();
         // Until well after the round has closed.
-        for _ in 0..12 {
-            tokio::time::sleep(pick(120)).await;
+        for _ in 0..8 {
+            tokio::time::sleep(pick(100)).await;
             drop(program);
-            program = start(folder.path(), &central);
+            program = start(folder.path(), terms);
             *address.write().unwrap() = program.base.clone();
         }
         for client in clients {
             client.await.unwrap();
         }
-        let rounds = program.api().rounds().await;
-        watcher.abort();
-        assert_eq!(
-            (rounds.len(), rounds[1].clients),
-            (2, u32::from(CLIENTS)),
-            "seed {seed}"
-        );
-        let mut seen = seen.lock().unwrap().clone();
-        seen.insert(rounds[1].model);
-        assert_eq!(seen.len(), 1, "seed {seed}: {seen:?}");
-        // It is noised, and paid for once.
-        let all: Vec<u8> = (1..=CLIENTS).collect();
-        assert_ne!(rounds[1].model, expected_model(&before, &all));
-        let rho = rounds[1].privacy.unwrap().rho;
-        assert!((rho / (0.5 / 1.5_f64.powi(2)) - 1.0).abs() < 1e-3, "{rho}");
+        open = program.api().state().await;
     }
+    let rounds = program.api().rounds().await;
+    watcher.abort();
+    assert_eq!(rounds.len(), cost.len() + 1, "seed {seed}");
+    let mut seen = seen.lock().unwrap().clone();
+    for (metrics, nodes) in rounds[1..].iter().zip(cost) {
+        assert_eq!(metrics.clients, u32::from(CLIENTS), "seed {seed}");
+        seen.insert((metrics.round, metrics.model));
+        // Paid for once.
+        let rho = metrics.privacy.unwrap().rho;
+        assert!(
+            (rho / (nodes * 0.5 / 1.5_f64.powi(2)) - 1.0).abs() < 1e-3,
+            "{rho} {nodes}"
+        );
+    }
+    assert_eq!(seen.len(), cost.len(), "seed {seed}: {seen:?}");
+    // It is noised.
+    let all: Vec<u8> = (1..=CLIENTS).collect();
+    assert_ne!(rounds[1].model, expected_model(&before, &all));
 }
 
 #[test]

@@ -324,6 +324,8 @@ pub fn head(round: u64) -> Head {
         paused: true,
         forgot: 0,
         earlier: Vec::new(),
+        min_separation: 0,
+        tree: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) fn lint(runner: &mut Runner) {
             "unsaid-webgpu",
             "-p",
             "unsaid-accountant",
+            "-p",
+            "unsaid-inversion",
             "--lib",
             "--locked",
         ]);

@@ -11,8 +11,12 @@ const CLIP: f64 = 1.0;
 const DIMENSION: usize = 16;
 
 /// What an attacker who knows both candidates finds out about `clients` updates, each one of two opposite vectors of full clip norm,
-/// protected as `protect` does; about the fiftieth of them of which it is most certain.
-fn attack(clients: usize, seed: u8, mut protect: impl FnMut(&[f32], &mut ChaCha20Rng) -> Vec<i32>) -> Audit {
+/// protected as `protect` does: about the fiftieth of them of which it is most certain, and about each.
+fn attack(
+    clients: usize,
+    seed: u8,
+    mut protect: impl FnMut(&[f32], &mut ChaCha20Rng) -> Vec<i32>,
+) -> (Audit, Trials) {
     let mut rng = ChaCha20Rng::from_seed([seed; 32]);
     let direction = [(CLIP / (DIMENSION as f64).sqrt()) as f32; DIMENSION];
     // The evidence for +, times the coin.
@@ -30,7 +34,13 @@ fn attack(clients: usize, seed: u8, mut protect: impl FnMut(&[f32], &mut ChaCha2
         .iter()
         .filter(|(sum, plus)| (*sum > 0) == *plus)
         .count();
-    Audit::new(clients as u64, guesses as u64, right as u64).unwrap()
+    let audit = Audit::new(clients as u64, guesses as u64, right as u64).unwrap();
+    let said_plus = |of: bool| {
+        let all = scores.iter().filter(|(_, plus)| *plus == of);
+        let said = all.clone().filter(|(sum, _)| *sum > 0).count() as u64;
+        [said, all.count() as u64]
+    };
+    (audit, Trials::new(said_plus(true), said_plus(false)).unwrap())
 }
 
 #[test]
@@ -52,7 +62,7 @@ fn the_local_path_passes_its_audit_and_too_little_noise_fails_it() {
         }
     };
     // A private mechanism fails with probability at most 10⁻⁶.
-    let found = |audit: Audit| audit.epsilon_at_least(delta, 1.0 - 1e-6).unwrap();
+    let found = |(audit, _): (Audit, Trials)| audit.epsilon_at_least(delta, 1.0 - 1e-6).unwrap();
     let honest = found(attack(clients, 1, with(z)));
     assert!(honest <= claimed, "{honest} {claimed}");
     // It is no blunt attack: it shows a good part of what there is. (The best that any attack could show is the exact ε.)
@@ -68,6 +78,78 @@ fn the_local_path_passes_its_audit_and_too_little_noise_fails_it() {
         encoding.encode(update, rng).unwrap().coordinates
     }));
     assert!(none > claimed, "{none} {claimed}");
+}
+
+#[test]
+fn in_independent_trials_a_tenth_less_noise_is_noticed() {
+    // What the exact curve of the Gaussian has for these δ; a private mechanism is refuted at one of them with probability at most 10⁻⁶.
+    let z = 4.0;
+    let encoding = Encoding::new(CLIP, 1.0 / 1024.0, DIMENSION).unwrap();
+    let claims: Vec<(f64, f64)> = [0.18, 0.15, 0.1, 0.05, 0.01, 1e-3]
+        .map(|delta| {
+            (
+                analytic_epsilon(z, 1, delta, Adjacency::ReplaceOne).unwrap(),
+                delta,
+            )
+        })
+        .into();
+    let refuted = |multiplier: Option<f64>, seed| {
+        let noise = multiplier.map(|multiplier| LocalNoise::new(&encoding, multiplier).unwrap());
+        let (_, trials) = attack(200_000, seed, |update, rng| {
+            let mut coordinates = encoding.encode(update, rng).unwrap().coordinates;
+            if let Some(noise) = &noise {
+                noise.add(&mut coordinates, rng).unwrap();
+            }
+            coordinates
+        });
+        let holds = |(epsilon, delta): &(f64, f64)| !trials.refute(*epsilon, *delta, 1.0 - 1e-6).unwrap();
+        !claims.iter().all(holds)
+    };
+    for seed in 10..14 {
+        assert!(!refuted(Some(z), seed), "what it claims, {seed}");
+    }
+    for (seed, share) in [(14, 0.9), (15, 0.75), (16, 0.5), (17, 0.25)] {
+        assert!(refuted(Some(share * z), seed), "{share} of the noise");
+    }
+    assert!(refuted(None, 18), "no noise");
+}
+
+#[test]
+fn a_share_of_trials_is_held_within_its_exact_interval() {
+    // Nothing of n: at most 1 − level^(1/n); all of n: at least that. Here level = 0.025.
+    let all = Trials::new([20, 20], [0, 20]).unwrap();
+    let least = 0.025_f64.powf(0.05);
+    let ratio = (least / (1.0 - least)).ln();
+    assert!(all.refute(ratio - 1e-6, 0.0, 0.95).unwrap() && !all.refute(ratio + 1e-6, 0.0, 0.95).unwrap());
+    // 8 of 10 at 95 %: 0.4439 (tables of Clopper and Pearson); against an alarm that is sure to be none, to 10⁻⁵.
+    let some = Trials::new([8, 10], [0, 4_000_000]).unwrap();
+    assert!(some.refute(0.0, 0.4438, 0.95).unwrap() && !some.refute(0.0, 0.444, 0.95).unwrap());
+    // With the inputs exchanged it is as bad.
+    let other = Trials::new([0, 4_000_000], [8, 10]).unwrap();
+    assert!(
+        !other.refute(0.0, 0.4438, 0.95).unwrap(),
+        "they were said to be what they were not"
+    );
+    let other = Trials::new([4_000_000, 4_000_000], [2, 10]).unwrap();
+    assert!(other.refute(0.0, 0.4438, 0.95).unwrap() && !other.refute(0.0, 0.444, 0.95).unwrap());
+    for (hits, alarms) in [
+        ([2, 1], [0, 1]),
+        ([0, 0], [0, 1]),
+        ([1, 1], [2, 1]),
+        ([1, 1], [0, 0]),
+        ([0, 10_000_001], [0, 1]),
+    ] {
+        assert!(matches!(
+            Trials::new(hits, alarms),
+            Err(AuditError::Counts { .. })
+        ));
+    }
+    for (delta, confidence) in [(1.0, 0.9), (f64::NAN, 0.9), (0.0, 1.0), (0.0, f64::NAN)] {
+        assert!(matches!(
+            all.refute(1.0, delta, confidence),
+            Err(AuditError::Level { .. })
+        ));
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! - [`CentralNoise`]: discrete Gaussian noise on a sum of updates of bounded norm;
 //! - [`AdaptiveClip`]: a clip norm that follows a quantile of the updates' norms;
-//! - [`TreeSum`]: running sums with noise by the binary tree, for DP-FTRL, where nothing may be claimed from sampling.
+//! - [`TreeSum`]: running sums with noise by the binary tree, for DP-FTRL, where nothing may be claimed from sampling; [`TreeNoise`]: the
+//!   same noise for who keeps the sums.
 //!
 //! Unit: one participant's contribution to a round. Whom one must trust: the aggregator, which sees every update. The adjacency is an
 //! argument wherever a cost is computed.
@@ -14,7 +15,7 @@ mod tree;
 
 pub use clip::{AdaptiveClip, AdaptiveClipState};
 pub use sum::CentralNoise;
-pub use tree::{TreeCost, TreeSum};
+pub use tree::{TreeCost, TreeNode, TreeNoise, TreeSum, tree_share};
 
 use crate::NoiseError;
 use crate::accounting::CompositionError;

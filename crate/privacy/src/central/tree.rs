@@ -59,6 +59,144 @@ pub struct TreeCost {
     variance: (u64, u64),
 }
 
+/// A node of the tree: the sum of 2^`level` steps, of which `end` is the last, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TreeNode {
+    /// 0 for a single step.
+    pub level: u32,
+    /// Its last step: a multiple of 2^`level`.
+    pub end: u64,
+}
+
+/// The noise of a [`TreeSum`] without the sums: what each step adds to the noise of all steps so far. For an aggregator that tells one
+/// step's sum after the other, and keeps nothing of a tree but a key of which the nodes' noise is made.
+///
+/// With Nₜ the noise of the first t sums together, step t is told with Nₜ − Nₜ₋₁: so all steps told so far add up to their exact sum and Nₜ,
+/// which is all that anyone knows of them. That is the noise of the node that ends with t, less that of the nodes that it replaces.
+///
+/// ```
+/// use unsaid_privacy::central::{CentralError, TreeNode, TreeNoise};
+/// # use rand_core::SeedableRng;
+/// let noise = TreeNoise::new(100, 2.0)?;
+/// // A generator for each node, always the same for the same one, of which nobody else can guess any.
+/// # fn generator(node: TreeNode) -> rand_chacha::ChaCha20Rng { rand_chacha::ChaCha20Rng::from_seed([(8 * node.end as u8) + node.level as u8; 32]) }
+/// let mut first = vec![6_i64, -8];
+/// noise.add(1, &mut first, generator)?;
+/// let mut second = vec![6_i64, -8];
+/// noise.add(2, &mut second, generator)?; // less the noise of the first step, which cancels in the sum of both
+/// # Ok::<(), CentralError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TreeNoise {
+    gaussian: DiscreteGaussian,
+    bound_squared: u64,
+}
+
+impl TreeNoise {
+    /// Noise of `noise_multiplier` times √`bound_squared` in every node.
+    ///
+    /// # Errors
+    /// [`CentralError::Bound`] and [`CentralError::Noise`], as [`TreeSum::new`].
+    pub fn new(bound_squared: u64, noise_multiplier: f64) -> Result<Self, CentralError> {
+        if bound_squared == 0 || bound_squared > 1 << 53 {
+            return Err(CentralError::Bound(bound_squared));
+        }
+        Ok(Self {
+            gaussian: variance(noise_multiplier, bound_squared as f64)?,
+            bound_squared,
+        })
+    }
+
+    /// Adds step `step`'s part of the noise, from 1, to its exact sum. `generator` gives a node's generator: the same one for the same node
+    /// whenever it is asked, and one that is independent of all others. On an error all coordinates are 0.
+    ///
+    /// # Errors
+    /// [`CentralError::Full`] for step 0 or one above [`TreeSum::MAX_STEPS`], [`CentralError::Noise`] where a coordinate leaves 64 bits.
+    pub fn add<R: CryptoRng>(
+        &self,
+        step: u64,
+        sum: &mut [i64],
+        mut generator: impl FnMut(TreeNode) -> R,
+    ) -> Result<(), CentralError> {
+        if step == 0 || step > TreeSum::MAX_STEPS {
+            return Err(CentralError::Full(step));
+        }
+        let level = step.trailing_zeros();
+        let mut rng = generator(TreeNode { level, end: step });
+        let mut replaced: Vec<R> = (0..level)
+            .map(|level| {
+                generator(TreeNode {
+                    level,
+                    end: step - (1 << level),
+                })
+            })
+            .collect();
+        for index in 0..sum.len() {
+            let mut noised = sum[index].checked_add(self.gaussian.sample(&mut rng));
+            for rng in &mut replaced {
+                let noise = self.gaussian.sample(rng);
+                noised = noised.and_then(|sum| sum.checked_sub(noise));
+            }
+            match noised {
+                Some(noised) => sum[index] = noised,
+                None => {
+                    sum.fill(0);
+                    return Err(crate::NoiseError::Saturated { index }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the first `steps` steps cost a participant between two of whose steps there are always at least `separation`: step t, and then
+    /// t + `separation` at the earliest; 1 for any steps. Whichever those are, and whatever the vectors within the bound.
+    ///
+    /// A node with j of them has a sensitivity of j·Δ, and only nodes that have ended were told. At level l there are ⌊n/2^l⌋ of them for n
+    /// steps, with at most ⌈2^l/`separation`⌉ of the participant's steps each, and ⌈n/`separation`⌉ together. Σ j² is largest where they lie
+    /// together, as many nodes as possible being full (it is convex), and the sum of what each level has at most is never below what all have
+    /// (Kairouz and others 2021, appendix D, has the exact maximum, by dynamic programming).
+    ///
+    /// # Errors
+    /// [`CentralError::Full`] for more steps than [`TreeSum::MAX_STEPS`], [`CentralError::Accounting`] for a separation of 0.
+    pub fn cost(&self, steps: u64, separation: u64) -> Result<TreeCost, CentralError> {
+        if steps > TreeSum::MAX_STEPS {
+            return Err(CentralError::Full(steps));
+        }
+        if separation == 0 {
+            return Err(CompositionError::Steps(separation).into());
+        }
+        let together = steps.div_ceil(separation);
+        let mut nodes = 0_u64;
+        for level in 0..u64::BITS - steps.leading_zeros() {
+            let most = (1_u64 << level).div_ceil(separation);
+            let full = (together / most).min(steps >> level);
+            // The last one has what is left; all are full where there are not more nodes than that.
+            let left = if full < steps >> level {
+                together - full * most
+            } else {
+                0
+            };
+            nodes = nodes
+                .saturating_add(full.saturating_mul(most.saturating_mul(most)))
+                .saturating_add(left.saturating_mul(left));
+        }
+        Ok(TreeCost {
+            nodes,
+            bound_squared: self.bound_squared,
+            variance: self.gaussian.variance(),
+        })
+    }
+}
+
+/// How many times the cost of one node's noise on one vector each of a participant's steps costs at most, in a tree of `steps` steps of which
+/// theirs lie at least `separation` (above 0) apart, so that a ledger may book step by step: Σ ⌈2^l/`separation`⌉ over the levels. Of the
+/// squares of [`TreeNoise::cost`], Σ j² ≤ Σ j·m where j ≤ m, and Σ j is their number of steps.
+pub fn tree_share(steps: u64, separation: u64) -> u64 {
+    (0..u64::BITS - steps.leading_zeros())
+        .map(|level| (1_u64 << level).div_ceil(separation.max(1)))
+        .fold(0, u64::saturating_add)
+}
+
 /// Without the nodes, which hold exact sums and the noise.
 impl fmt::Debug for TreeSum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

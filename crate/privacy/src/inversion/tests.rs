@@ -51,6 +51,30 @@ fn an_update_without_noise_gives_the_picture_and_its_label_away() {
 }
 
 #[test]
+fn all_units_together_see_through_noise_that_one_alone_does_not() {
+    let update = update();
+    let (kernel, bias) = update.split_at(INPUTS * UNITS);
+    assert!(psnr(&picture(), &fit_dense(kernel, bias).unwrap(), 1.0).unwrap() > 100.0);
+    // Weak noise: σ is a thousandth of the update's bound, and a sixtieth of the largest change of a bias.
+    let encoding = Encoding::new(8.0, 8.0 / 65_536.0, update.len()).unwrap();
+    let noise = LocalNoise::new(&encoding, 0.001).unwrap();
+    let mut rng = ChaCha20Rng::from_seed([3; 32]);
+    let mut gained = 0.0;
+    for _ in 0..20 {
+        let mut coordinates = encoding.encode(&update, &mut rng).unwrap().coordinates;
+        noise.add(&mut coordinates, &mut rng).unwrap();
+        let noised = encoding.decode(&coordinates);
+        let (kernel, bias) = noised.split_at(INPUTS * UNITS);
+        let [one, all] = [invert_dense(kernel, bias), fit_dense(kernel, bias)]
+            .map(|found| psnr(&picture(), &found.unwrap(), 1.0).unwrap());
+        assert!(all > 30.0, "{all}");
+        gained += (all - one) / 20.0;
+    }
+    // The label's unit has 0.81 of the squares of the change, all of it 0.9: 0.46 dB.
+    assert!(gained > 0.2, "{gained}");
+}
+
+#[test]
 fn with_clipping_and_noise_there_is_nothing_to_see() {
     let update = update();
     let encoding = Encoding::new(1.0, 1.0 / 1024.0, update.len()).unwrap();
@@ -78,14 +102,18 @@ fn what_cannot_be_inverted_is_a_typed_error() {
         (&[], &[1.0]),
         (&[1.0], &[]),
     ] {
-        assert!(matches!(
-            invert_dense(kernel, bias),
-            Err(InversionError::Shape { .. })
-        ));
+        for found in [invert_dense(kernel, bias), fit_dense(kernel, bias)] {
+            assert!(matches!(found, Err(InversionError::Shape { .. })));
+        }
     }
     for bias in [[0.0, 0.0], [f32::NAN, 0.0], [f32::INFINITY, f32::NAN]] {
         assert_eq!(invert_dense(&[1.0; 4], &bias), Err(InversionError::NoSignal));
+        assert_eq!(fit_dense(&[1.0; 4], &bias), Err(InversionError::NoSignal));
     }
+    assert_eq!(
+        fit_dense(&[f32::NAN; 4], &[1.0; 2]),
+        Err(InversionError::NoSignal)
+    );
     assert_eq!(
         label_from_bias(&[-1.0, f32::NAN, 0.0]),
         Err(InversionError::NoSignal)

@@ -13,7 +13,7 @@ use super::{
     Held,
 };
 use crate::{
-    round::{Head, REMEMBERED_ROUNDS},
+    round::Head,
     store::{Changes, Stage, StoreError, bytes},
 };
 
@@ -56,7 +56,7 @@ impl Held<'_> {
         let opened = before.is_none_or(|before| before.round != head.round);
         if opened {
             // Before the new ones are written: an id that is forgotten may come again.
-            let remembered = to_i64(head.round.saturating_sub(REMEMBERED_ROUNDS))?;
+            let remembered = to_i64(head.oldest_remembered())?;
             let sql = "DELETE FROM unsaid.counted WHERE task = $1 AND round < $2";
             query(client, sql, &[(&task, Type::TEXT), (&remembered, Type::INT8)]).await?;
         }
