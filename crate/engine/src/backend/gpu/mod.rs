@@ -10,6 +10,7 @@ mod kernels;
 mod planner;
 mod run;
 mod snapshot;
+#[cfg_attr(not(feature = "extra-kernels"), path = "no_subgroups.rs")]
 mod subgroups;
 mod timing;
 

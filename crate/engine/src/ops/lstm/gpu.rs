@@ -133,6 +133,9 @@ impl Lstm {
 
     /// Steps with the products of dense layers, straight from storage. `None` where those cannot do it, or are slower.
     fn steps_apart(&self, planner: &mut Planner<'_>, state: &State<'_>) -> Option<Steps> {
+        if !cfg!(feature = "extra-kernels") {
+            return None;
+        }
         let (units, outputs, gates) = (self.units, self.outputs, self.gates());
         let product = |inputs, outputs, offset| Dense {
             positions: 1,
