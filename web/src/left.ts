@@ -89,8 +89,13 @@ function drawTerms(manifest: ManifestView): void {
   const central = centralSentences(manifest);
   const noise = central.length > 0 ? central : [noiseTerms(manifest)];
   const group = `A round joins at least ${format.plural(rounds.minClients, "browser")}, at best ${rounds.targetClients}, and lasts ${format.seconds(rounds.deadlineMs)} at most.`;
+  // Without an identity there is nothing to say.
+  const who =
+    manifest.identity === "none"
+      ? []
+      : ["It asks who you are: this browser makes a key and signs with it, so that the relay can tell which updates came from the same browser."];
   element("terms").replaceChildren(
-    ...[model, clip, ...noise, group].map((text) => {
+    ...[model, clip, ...noise, group, ...who].map((text) => {
       const item = document.createElement("li");
       item.textContent = text;
       return item;

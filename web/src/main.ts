@@ -43,7 +43,7 @@ const PARTICIPANTS = 16;
  */
 const FLOORS = { minNoiseMultiplier: 0, minCohort: 1, trustRelay: true };
 
-const query = readQuery(location.search, navigator.webdriver);
+const query = readQuery(location.search, location.hash, navigator.webdriver);
 const view = emptyView();
 const demo: Demo = { client: null, events: [], done: null };
 window.unsaidDemo = demo;
@@ -141,7 +141,8 @@ function join(): Promise<RunSummary> {
   const { signal } = leave;
   view.joined = true;
   redraw();
-  const run = client.join({ signal, ...(query.rounds !== null && { rounds: query.rounds }) });
+  const { rounds, invitation } = query;
+  const run = client.join({ signal, ...(rounds !== null && { rounds }), ...(invitation !== null && { invitation }) });
   const done = run
     .then((summary) => {
       if (summary.reason === "budget-exhausted") showRaise(view);

@@ -1,4 +1,5 @@
 // What the address asks for: ?task=&backend=&partition=&shard=&examples=&autojoin=1&rounds=&epsilon=&delta=
+// and, behind a # so that no server sees it, invitation=
 // A link must not decide for a person: joining and the budget are taken from the address only where a program drives the
 // browser (`navigator.webdriver`), as in tests and in the headless demo.
 
@@ -17,9 +18,11 @@ export interface Query {
   /** Sets the person's limit, also where there is a ledger already. */
   readonly epsilon: number | null;
   readonly delta: number | null;
+  /** The operator's, for a task that asks for one. */
+  readonly invitation: string | null;
 }
 
-export function readQuery(search: string, automated: boolean): Query {
+export function readQuery(search: string, hash: string, automated: boolean): Query {
   const given = new URLSearchParams(search);
   const whole = (name: string, least: number): number | null => {
     const value = Number(given.get(name) ?? Number.NaN);
@@ -31,6 +34,7 @@ export function readQuery(search: string, automated: boolean): Query {
     return Number.isFinite(value) && fits(value) ? value : null;
   };
   const backend = given.get("backend");
+  const invitation = new URLSearchParams(hash.slice(1)).get("invitation");
   return {
     task: given.get("task") ?? "mnist",
     backend: backend === "cpu" || backend === "webgpu" ? backend : "auto",
@@ -41,5 +45,6 @@ export function readQuery(search: string, automated: boolean): Query {
     rounds: whole("rounds", 1),
     epsilon: automated ? real("epsilon", (value) => value >= 0) : null,
     delta: automated ? real("delta", (value) => value > 0 && value < 1) : null,
+    invitation: invitation !== null && /^[0-9a-f]{32}$/.test(invitation) ? invitation : null,
   };
 }

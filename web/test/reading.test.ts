@@ -39,7 +39,7 @@ test("an ε is never shown as less than it is", () => {
 });
 
 test("the address is read, and nonsense in it is passed over", () => {
-  const query = readQuery("?task=t&backend=gpu&shard=-1&rounds=3&epsilon=x&autojoin=1&delta=1e-6", true);
+  const query = readQuery("?task=t&backend=gpu&shard=-1&rounds=3&epsilon=x&autojoin=1&delta=1e-6", "#invitation=none", true);
   assert.deepEqual(query, {
     task: "t",
     backend: "auto",
@@ -50,11 +50,15 @@ test("the address is read, and nonsense in it is passed over", () => {
     rounds: 3,
     epsilon: null,
     delta: 1e-6,
+    invitation: null,
   });
+  const invitation = "0123456789abcdef0123456789abcdef";
+  assert.equal(readQuery("", `#invitation=${invitation}`, false).invitation, invitation);
+  assert.equal(readQuery(`?invitation=${invitation}`, "", false).invitation, null, "where servers would see it");
 });
 
 test("a link neither joins nor sets a limit where a person opened it", () => {
-  const query = readQuery("?autojoin=1&epsilon=1000000&delta=0.1&shard=3", false);
+  const query = readQuery("?autojoin=1&epsilon=1000000&delta=0.1&shard=3", "", false);
   assert.deepEqual(
     { autojoin: query.autojoin, epsilon: query.epsilon, delta: query.delta, shard: query.shard },
     { autojoin: false, epsilon: null, delta: null, shard: 3 },

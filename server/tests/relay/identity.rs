@@ -557,6 +557,12 @@ async fn the_relay_counts_what_updates_cost_and_takes_no_more_than_its_budget() 
             "the client's own ledger says the same"
         );
         assert_eq!(part["delta"].as_f64(), Some(1e-6));
+        let total = &entry(api, person.id()).await["total"];
+        assert_eq!(total["updates"], updates);
+        assert_eq!(
+            total["epsilon"].as_f64(),
+            local_cost(8.0, updates).epsilon(1e-5).ok()
+        );
     }
     assert_eq!(person.check_in(api, 1).await, Err(ProblemKind::RelayBudgetSpent));
     relay.stop().await;

@@ -106,18 +106,38 @@ struct Entry {
     enrolment: Enrolment,
     enrolled_ms: u64,
     revoked_ms: Option<u64>,
+    /// What all tasks counted of it.
+    total: Total,
     tasks: Vec<Part>,
+}
+
+/// Updates, and what they cost.
+#[derive(Debug, Serialize, ToSchema)]
+struct Total {
+    /// Updates that were counted.
+    updates: u64,
+    /// What they cost, at `delta`; none where they have no noise, or cost more than numbers hold.
+    epsilon: Option<f64>,
+    delta: f64,
+}
+
+impl Total {
+    fn of(updates: u64, cost: Cost, delta: f64) -> Self {
+        let epsilon = cost.epsilon(delta).ok();
+        Self {
+            updates,
+            epsilon: epsilon.filter(|epsilon| cost != Cost::NOTHING && epsilon.is_finite()),
+            delta,
+        }
+    }
 }
 
 /// What one task counted of an identity.
 #[derive(Debug, Serialize, ToSchema)]
 struct Part {
     task: TaskId,
-    /// Updates that were counted.
-    updates: u64,
-    /// What they cost, at `delta`; none where they have no noise, or cost more than numbers hold.
-    epsilon: Option<f64>,
-    delta: f64,
+    #[serde(flatten)]
+    total: Total,
 }
 
 /// A page of the list.
@@ -162,20 +182,21 @@ fn entry(
     let part = |(task, account): (TaskId, crate::store::Account)| {
         let rules = relay.handle(&task).and_then(|task| task.config.identity);
         let delta = rules.map_or(USUAL_DELTA, |rules| rules.delta);
-        let counted = account.cost != Cost::NOTHING;
-        let epsilon = account.cost.epsilon(delta).ok();
         Part {
             task,
-            updates: account.updates,
-            epsilon: epsilon.filter(|epsilon| counted && epsilon.is_finite()),
-            delta,
+            total: Total::of(account.updates, account.cost, delta),
         }
     };
+    let nothing = (0_u64, Cost::NOTHING);
+    let (updates, cost) = accounts.iter().fold(nothing, |(updates, cost), (_, account)| {
+        (updates.saturating_add(account.updates), cost + account.cost)
+    });
     Entry {
         identity: id,
         enrolment: identity.enrolment(),
         enrolled_ms: identity.enrolled_ms,
         revoked_ms: identity.revoked_ms,
+        total: Total::of(updates, cost, USUAL_DELTA),
         tasks: accounts.into_iter().map(part).collect(),
     }
 }
