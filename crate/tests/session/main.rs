@@ -5,6 +5,7 @@
 // Clippy's exception for tests covers test functions, and these are mostly what test functions call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audit;
 mod bytes;
 mod example;
 mod local;
