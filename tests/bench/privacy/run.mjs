@@ -1,4 +1,4 @@
-// Times noise and accountants in wasm, on one thread of V8: `node run.mjs`. Needs the wasm32 target, and binaryen as `npm ci` in the
+// Times noise, accountants and steps of private training in wasm, on one thread of V8: `node run.mjs`. Needs the wasm32 target, and binaryen as `npm ci` in the
 // repository installs it. The module is built as the client is: optimised for size, but for the generator.
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -57,5 +57,21 @@ for (const [num, den] of [[1, 1], [25, 4], [2500, 1], [1_000_000, 1]]) {
 time('Skellam, σ = 10, 100000 samples', () => wasm.skellam(100, 1, 100_000));
 for (const [z, rate, steps] of [[4, 0.01, 10_000], [1.1, 256 / 60_000, 14_062], [1, 0.01, 10_000], [0.6, 0.001, 10_000]]) {
   time(`epsilon by loss distribution, z = ${z}, q = ${rate.toFixed(4)}, ${steps} steps`, () => wasm.epsilon(z, rate, steps, 1e-5, 0));
+}
+/** Milliseconds of a step: what `more` steps take longer than one, by the fastest of some. */
+function step(layers, isPrivate, more) {
+  const best = [Infinity, Infinity];
+  for (let i = 0; i <= REPEATS; i += 1) {
+    [1, 1 + more].forEach((steps, which) => {
+      const begun = performance.now();
+      if (Number.isNaN(wasm.train(...layers, steps, isPrivate))) throw new Error(`${layers}: no loss`);
+      best[which] = Math.min(best[which], performance.now() - begun);
+    });
+  }
+  return (best[1] - best[0]) / more;
+}
+for (const layers of [[0, 0], [128, 64], [200, 200]]) {
+  const [plain, own] = [step(layers, false, 100), step(layers, true, 10)];
+  console.log(`a step on 64 examples, 784-${layers.filter(Boolean).concat(10).join('-')}: ${plain.toFixed(3)} ms, private ${own.toFixed(3)} ms`);
 }
 time('epsilon by Rényi orders, z = 4, q = 0.01, 10000 steps', () => wasm.epsilon(4, 0.01, 10_000, 1e-5, 1));

@@ -1,6 +1,8 @@
-//! What `run.mjs` times: noise for one update as the client draws it, and ε of a training run.
+//! What `run.mjs` times: noise for one update as the client draws it, ε of a training run, and steps of private training.
 //!
 //! The generator is seeded with a constant, because this protects nobody.
+
+mod training;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
