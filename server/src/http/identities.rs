@@ -279,7 +279,15 @@ impl Signer {
             client: claim.client,
             frame: claim.digest,
         };
-        let Credential { key, signature, .. } = &self.credential;
+        let Credential {
+            key,
+            signature,
+            time_ms,
+        } = &self.credential;
+        if time_ms.is_some() {
+            let detail = "an update is signed without a time";
+            return Err(Refused::new(ProblemKind::BadSignature, detail));
+        }
         verify(key, &update_bytes(&self.relay, &update), signature)?;
         Ok(claim.under(IdentityId::of(key)))
     }
@@ -382,6 +390,11 @@ mod tests {
             bad += 1;
         }
         assert_eq!(bad, 10);
+        let timed = format!("{}.{time_ms}", text("/update/header"));
+        assert!(
+            signer(&timed).claim(claim).is_err(),
+            "there is one way to write it"
+        );
     }
 
     #[test]
