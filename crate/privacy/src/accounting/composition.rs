@@ -138,9 +138,11 @@ impl Composition {
                 .iter()
                 .all(|(step, _)| step.sampling() == Sampling::All)
             {
-                // The composition is one Gaussian: exact, but for rounding.
+                // The composition is one Gaussian: exact, but for rounding. δ is the difference of two probabilities, the second of which is
+                // what δ loses for each bit of ε: rounding both moves ε by a few units of 1, whatever the noise.
                 let epsilon = epsilon_at(self.unsampled_mu(), delta);
-                return Ok((epsilon * (1.0 - 1e-9), epsilon * (1.0 + 1e-9)));
+                let slack = 1e-9 * epsilon + 1e-14;
+                return Ok(((epsilon - slack).max(0.0), epsilon + slack));
             }
             self.loss()?.epsilon(delta)
         };

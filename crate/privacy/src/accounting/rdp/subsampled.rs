@@ -106,6 +106,11 @@ pub(super) fn integral(q: f64, sigma: f64, order: f64) -> Option<f64> {
 
 /// ln ∫ Q·((P/Q)^α − 1 − α·(P/Q − 1)), which is ln(∫ Q·(P/Q)^α − 1), with an integrand that is nowhere negative: small costs
 /// are not lost beside 1.
+///
+/// **What is left out.** P/Q is within e^(±y/σ²) times a constant (e^(±2y/σ²) for mirror images). Where (P/Q)^α decides, the integrand's
+/// logarithm has a slope of at most (mode − y)/σ² beyond the last mode that `reach` names; where P/Q is near 1, the convexity is its square,
+/// with modes up to 3 from 0. Beyond both it falls at least as a Gaussian of σ from there, and from there inwards no faster than one, so that
+/// the tails beyond 12σ are less than √(2π)·Φ(−12)/0.6 < 10⁻³¹ of the integral.
 fn ln_excess(
     sigma: f64,
     order: f64,
@@ -113,7 +118,7 @@ fn ln_excess(
     loss: impl Fn(f64) -> f64,
     ln_density: impl Fn(f64) -> f64,
 ) -> Option<f64> {
-    let (low, high) = (reach.0 - 12.0 * sigma, reach.1 + 12.0 * sigma);
+    let (low, high) = (reach.0.min(-3.0) - 12.0 * sigma, reach.1.max(3.0) + 12.0 * sigma);
     let step = sigma.min(sigma * sigma) / 4.0;
     let f = |y: f64| ln_density(y) + ln_convexity(order, loss(y));
     ln_integral(low, high, step, f, sigma)
