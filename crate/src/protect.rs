@@ -82,7 +82,9 @@ pub fn protect(
         round,
         coordinates,
     };
-    let bytes = frame.encode();
+    let width = task.fixed_width();
+    let bytes = frame.encode_in(width);
+    let width = width.unwrap_or_else(|| CoordinateWidth::for_coordinates(&frame.coordinates));
     let report = UpdateReport {
         round,
         manifest: task.hash.to_string(),
@@ -90,7 +92,7 @@ pub fn protect(
         update_id: update.to_string(),
         bytes: bytes.len(),
         coordinates: frame.coordinates.len(),
-        width_bytes: CoordinateWidth::for_coordinates(&frame.coordinates).bytes(),
+        width_bytes: width.bytes(),
         norm_before_clip: encoded.norm_before_clip,
         clipped: encoded.clipped,
         sigma_steps: task
@@ -304,6 +306,31 @@ mod tests {
             read(&terms, &NO_FLOORS),
             Err(ClientError::BadManifest(_))
         ));
+    }
+
+    #[test]
+    fn where_the_relay_adds_the_noise_a_frame_is_as_long_whatever_is_in_it() {
+        let mut terms = terms();
+        terms["privacy"] = json!({
+            "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian", "adjacency": "replace-one",
+            "noise_multiplier": 4.0, "delta": 1e-5,
+        });
+        let task = read(&terms, &NO_FLOORS).unwrap();
+        let lengths = [0.0, 1e-4, 0.1, 0.9, 50.0].map(|norm| {
+            let (before, mut after) = (vec![0.0; 15], vec![0.0; 15]);
+            after[3] = norm;
+            let client = ClientId::from_bytes([3; 16]);
+            let model = ContentHash::of(b"model");
+            let learned = learned(&before, &after);
+            let made = protect(&task, client, 7, model, learned, &mut Random::default()).unwrap();
+            assert!(UpdateFrame::decode_in(&made.frame, task.fixed_width()).is_ok());
+            assert_eq!(
+                (made.report.width_bytes, made.report.bytes),
+                (2, made.frame.len())
+            );
+            made.frame.len()
+        });
+        assert_eq!(lengths, [UpdateFrame::HEADER_LEN + 30; 5]);
     }
 
     #[test]
