@@ -181,6 +181,7 @@ impl TaskConfig {
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
             min_separation: self.min_separation(),
+            by_identity: self.identity.is_some(),
         }
     }
 }
