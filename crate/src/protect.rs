@@ -120,6 +120,7 @@ pub fn protect(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use unsaid_privacy::Encoding;
 
     use super::*;
     use crate::task::tests::{NO_FLOORS, read, terms};
@@ -331,6 +332,32 @@ mod tests {
             made.frame.len()
         });
         assert_eq!(lengths, [UpdateFrame::HEADER_LEN + 30; 5]);
+    }
+
+    /// The vectors' frames were put together byte by byte from PROTOCOL.md, by another program in another language.
+    #[test]
+    fn central_frames_are_those_of_the_vectors() {
+        let vectors = include_str!("../../tests/vectors/v1/central-frames.json");
+        let vectors: Vec<serde_json::Value> = serde_json::from_str(vectors).unwrap();
+        assert_eq!(vectors.len(), 5);
+        for vector in vectors {
+            let number = |field: &str| vector[field].as_f64().unwrap();
+            let encoding = Encoding::new(number("clip_l2"), number("grid_step"), 3).unwrap();
+            assert_eq!(Some(encoding.bound_squared()), vector["bound_squared"].as_u64());
+            let width = CoordinateWidth::for_bound(encoding.bound_squared());
+            assert_eq!(Some(width.bytes() as u64), vector["width"].as_u64());
+            let frame = UpdateFrame {
+                update: UpdateId::from_bytes([0x11; 16]),
+                client: ClientId::from_bytes([0x22; 16]),
+                manifest: ContentHash::from_bytes([0x33; 32]),
+                model: ContentHash::from_bytes([0x44; 32]),
+                round: 0x0102_0304,
+                coordinates: serde_json::from_value(vector["coordinates"].clone()).unwrap(),
+            };
+            let bytes = frame.encode_in(Some(width));
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(Some(hex.as_str()), vector["frame"].as_str());
+        }
     }
 
     #[test]
