@@ -277,7 +277,7 @@ impl From<RoundMetrics> for Metrics {
             published_at_ms: m.published_at_ms,
             accuracy: m.accuracy,
             loss: m.loss,
-            epsilon: m.privacy.map(|privacy| privacy.epsilon),
+            epsilon: m.privacy.and_then(|privacy| privacy.epsilon),
         }
     }
 }

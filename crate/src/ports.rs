@@ -6,7 +6,7 @@ use std::future::Future;
 use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Observer, Trained, train};
 use unsaid_privacy::Ledger;
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ClientId, ContentHash, Problem, RoundMetrics, RoundState, UpdateReply,
+    CheckIn, CheckInReply, ClientId, ContentHash, Problem, RoundMetrics, RoundState, TaskId, UpdateReply,
 };
 
 use crate::{ClientError, SessionEvent, task::Task};
@@ -69,8 +69,9 @@ pub type LedgerChange<'a> = dyn FnMut(&mut Ledger) -> Result<(), ClientError> + 
 
 /// The browser-local store of one participant. The ledger is shared by all participants of the origin.
 pub trait Store {
-    /// The participant's id, made on first use.
-    fn client_id(&self) -> impl Future<Output = Result<ClientId, ClientError>>;
+    /// The participant's id, made on first use: the place's own at this relay, or the one that all places share for this task, at
+    /// whatever address.
+    fn client_id(&self, shared: Option<&TaskId>) -> impl Future<Output = Result<ClientId, ClientError>>;
     /// The local examples: features row after row, and labels.
     fn examples(&self) -> impl Future<Output = Result<(Vec<f32>, Vec<u32>), ClientError>>;
     /// Reads the ledger, changes it and writes it back, in one transaction that no other tab can come between. Where `pending` is

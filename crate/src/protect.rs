@@ -82,7 +82,9 @@ pub fn protect(
         round,
         coordinates,
     };
-    let bytes = frame.encode();
+    let width = task.fixed_width();
+    let bytes = frame.encode_in(width);
+    let width = width.unwrap_or_else(|| CoordinateWidth::for_coordinates(&frame.coordinates));
     let report = UpdateReport {
         round,
         manifest: task.hash.to_string(),
@@ -90,7 +92,7 @@ pub fn protect(
         update_id: update.to_string(),
         bytes: bytes.len(),
         coordinates: frame.coordinates.len(),
-        width_bytes: CoordinateWidth::for_coordinates(&frame.coordinates).bytes(),
+        width_bytes: width.bytes(),
         norm_before_clip: encoded.norm_before_clip,
         clipped: encoded.clipped,
         sigma_steps: task
@@ -118,6 +120,7 @@ pub fn protect(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use unsaid_privacy::Encoding;
 
     use super::*;
     use crate::task::tests::{NO_FLOORS, read, terms};
@@ -304,6 +307,57 @@ mod tests {
             read(&terms, &NO_FLOORS),
             Err(ClientError::BadManifest(_))
         ));
+    }
+
+    #[test]
+    fn where_the_relay_adds_the_noise_a_frame_is_as_long_whatever_is_in_it() {
+        let mut terms = terms();
+        terms["privacy"] = json!({
+            "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian", "adjacency": "replace-one",
+            "noise_multiplier": 4.0, "delta": 1e-5,
+        });
+        let task = read(&terms, &NO_FLOORS).unwrap();
+        let lengths = [0.0, 1e-4, 0.1, 0.9, 50.0].map(|norm| {
+            let (before, mut after) = (vec![0.0; 15], vec![0.0; 15]);
+            after[3] = norm;
+            let client = ClientId::from_bytes([3; 16]);
+            let model = ContentHash::of(b"model");
+            let learned = learned(&before, &after);
+            let made = protect(&task, client, 7, model, learned, &mut Random::default()).unwrap();
+            assert!(UpdateFrame::decode_in(&made.frame, task.fixed_width()).is_ok());
+            assert_eq!(
+                (made.report.width_bytes, made.report.bytes),
+                (2, made.frame.len())
+            );
+            made.frame.len()
+        });
+        assert_eq!(lengths, [UpdateFrame::HEADER_LEN + 30; 5]);
+    }
+
+    /// The vectors' frames were put together byte by byte from PROTOCOL.md, by another program in another language.
+    #[test]
+    fn central_frames_are_those_of_the_vectors() {
+        let vectors = include_str!("../../tests/vectors/v1/central-frames.json");
+        let vectors: Vec<serde_json::Value> = serde_json::from_str(vectors).unwrap();
+        assert_eq!(vectors.len(), 5);
+        for vector in vectors {
+            let number = |field: &str| vector[field].as_f64().unwrap();
+            let encoding = Encoding::new(number("clip_l2"), number("grid_step"), 3).unwrap();
+            assert_eq!(Some(encoding.bound_squared()), vector["bound_squared"].as_u64());
+            let width = CoordinateWidth::for_bound(encoding.bound_squared());
+            assert_eq!(Some(width.bytes() as u64), vector["width"].as_u64());
+            let frame = UpdateFrame {
+                update: UpdateId::from_bytes([0x11; 16]),
+                client: ClientId::from_bytes([0x22; 16]),
+                manifest: ContentHash::from_bytes([0x33; 32]),
+                model: ContentHash::from_bytes([0x44; 32]),
+                round: 0x0102_0304,
+                coordinates: serde_json::from_value(vector["coordinates"].clone()).unwrap(),
+            };
+            let bytes = frame.encode_in(Some(width));
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(Some(hex.as_str()), vector["frame"].as_str());
+        }
     }
 
     #[test]

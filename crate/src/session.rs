@@ -148,7 +148,7 @@ impl<P: Ports> Session<P> {
         abort: &Abort,
     ) -> Result<Ending, ClientError> {
         let enough = |done: u32| rounds.is_some_and(|rounds| done >= rounds);
-        let client = self.ports.store().client_id().await?;
+        let client = self.ports.store().client_id(self.task.shared_id()).await?;
         // What an earlier run paid for and could not deliver comes first, whatever is missing for a new round.
         if let Some(pending) = self.ports.store().pending().await?
             && let RoundEnd::Counted = self.deliver(client, &pending, abort).await?

@@ -8,7 +8,7 @@ use unsaid_engine::{Model, ModelSpec, PrivateSteps, TrainSpec};
 use unsaid_privacy::{
     Adjacency, ClientFloors, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho, central::tree_share,
 };
-use unsaid_protocol::{ContentHash, DataSchema, Manifest, Privacy};
+use unsaid_protocol::{ContentHash, CoordinateWidth, DataSchema, Manifest, Privacy, TaskId};
 
 use crate::ClientError;
 
@@ -159,6 +159,23 @@ impl Task {
         of_update.or(of_examples).or(self.central.map(Cost::from))
     }
 
+    /// Where all updates of a round share one noise: the task, of which whoever takes part is one client only, in whatever tab and at
+    /// whatever address of a relay. k of one person's updates in one sum would cost k² times what the ledger books for each.
+    pub fn shared_id(&self) -> Option<&TaskId> {
+        self.central.map(|_| &self.manifest.task)
+    }
+
+    /// How many tabs of a profile may take part at once where the page says so many.
+    pub const fn places(&self, participants: u32) -> u32 {
+        if self.central.is_some() { 1 } else { participants }
+    }
+
+    /// The width of every update's coordinates, where it must not follow from them: their noise is yet to come.
+    pub fn fixed_width(&self) -> Option<CoordinateWidth> {
+        self.central
+            .map(|_| CoordinateWidth::for_bound(self.encoding.bound_squared()))
+    }
+
     /// Steps of a round's training, where they have noise; else 0.
     pub fn steps_per_round(&self) -> u32 {
         // Checked to fit when the manifest was read.
@@ -251,6 +268,25 @@ pub(crate) mod tests {
         assert_eq!(task.json.as_bytes(), bytes);
         assert_eq!(task.hash, ContentHash::of(&bytes));
         assert_eq!(task.encoding.dimension(), 15);
+    }
+
+    #[test]
+    fn a_profile_is_one_client_in_one_place_where_all_updates_of_a_round_share_one_noise() {
+        let central = json!({
+            "mode": "central", "unit": "update", "trust": "relay", "mechanism": "discrete-gaussian", "adjacency": "replace-one",
+            "noise_multiplier": 4.0, "delta": 1e-5,
+        });
+        for (privacy, places, shared) in [
+            (central, 1, Some("flowers")),
+            (json!({"mode": "local", "noise_multiplier": 4.0}), 16, None),
+            (json!({"mode": "none"}), 16, None),
+        ] {
+            let mut terms = terms();
+            terms["privacy"] = privacy;
+            let task = read(&terms, &NO_FLOORS).unwrap();
+            assert_eq!(task.places(16), places);
+            assert_eq!(task.shared_id().map(TaskId::as_str), shared);
+        }
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //! **Trees.** With the mechanism `tree-aggregation` each round is a leaf of a tree, and the noise is that of its nodes, drawn once
 //! ([`TreeNoise`]; Kairouz and others 2021, DP-FTRL): all rounds of a tree together have the noise of a few nodes, and a round alone has
 //! about that of two. What strategies make of them is post-processing: plain averaging with a server rate of 1 is DP-FTRL, with momentum its
-//! momentum variant. A tree's key, of which its nodes' noise is made, is drawn with its first round and stored in the head, by the
-//! transactions that store the models: a round that is closed again, by whichever relay, gets the very same noise. Who can read the store
-//! can take the noise off the models; in this mode they are trusted, as they can read the open round's sum. A tree ends after its rounds, with
-//! a roll-back, and with other terms: then what it cost so far stays spent, and the next round begins another one. That nobody is in two
-//! rounds of a tree that are nearer than its terms say is the round machine's to enforce (`round.rs`), by client id.
+//! momentum variant. Each node's noise is made of a seed of its own, drawn when the round that ends it closes, and stored in the head by the
+//! transaction that stores the model, until a later node replaces it. So the store never has the noise of a node that was not told yet: a
+//! round that is closed again, after a crash or over an older copy of the store, gets other noise, as without trees, and two sums are never
+//! told with one noise. Who can read the store sees the sum of the tree's rounds so far up to each node that is open then, beside the open
+//! round's; in this mode they are trusted. A tree ends after its rounds, with a roll-back, and with other terms: then what it cost so far
+//! stays spent, and the next round begins another one. That nobody is in two rounds of a tree that are nearer than its terms say is the
+//! round machine's to enforce (`round.rs`), by identity where the task asks for one, else by client id.
 //!
 //! **What is told.** The noised sum, moved through the strategy (post-processing), and the noised share of short updates. Who takes part,
 //! and how many, is public, and no privacy is claimed from it: there is no amplification by sampling.
@@ -23,7 +25,7 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use unsaid_privacy::{
     AccountingError, Adjacency, Encoding, Rho,
-    central::{AdaptiveClip, CentralError, CentralNoise, TreeNode, TreeNoise},
+    central::{AdaptiveClip, CentralError, CentralNoise, TreeNoise},
 };
 use unsaid_protocol::{CentralAdjacency, CentralPrivacy, RoundPrivacy, TreeTerms};
 
@@ -58,11 +60,13 @@ struct Adaptive {
     sum_multiplier: f64,
 }
 
-/// What is known from round to round. All of it is public but a tree's key.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What is known from round to round. All of it is public but a tree's seeds.
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// What all rounds so far cost under add/remove, whatever the task's adjacency is: that may change.
     pub spent: Rho,
+    /// Whether a round counted updates without this noise, under other terms of the task. Then there is no ε of all rounds to tell.
+    pub otherwise: bool,
     /// The clip norm of the open round, in the model's own units.
     pub clip_l2: f64,
     /// The tree whose next leaf the open round is; none where that begins one, and where there are no trees.
@@ -70,17 +74,24 @@ pub struct State {
 }
 
 /// A tree that has begun.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// It is not for copying about: a node's noise goes with one sum. The store's own copies are safe, as a node is only told with the commit that
+/// stores its seed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
-    /// Of which the noise of all nodes is made.
-    key: [u8; 32],
+    /// Of which the noise of its open nodes is made, the largest first: one for each binary digit of `rounds` that is 1, 20 at most. None in
+    /// heads of before nodes had seeds of their own: such a tree does not go on.
+    #[serde(default)]
+    seeds: Vec<Seed>,
     /// Rounds that are its leaves.
     rounds: u64,
     /// What was spent before it, under add/remove: the bits of a ρ.
     before: u64,
 }
 
-/// Without the key.
+type Seed = [u8; 32];
+
+/// Without the seeds.
 impl std::fmt::Debug for Tree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tree")
@@ -169,21 +180,32 @@ impl Central {
     pub fn first(&self) -> State {
         State {
             spent: Rho::ZERO,
+            otherwise: false,
             clip_l2: self.adaptive.map_or(self.clip_l2, |adaptive| adaptive.initial_l2),
             tree: None,
         }
     }
 
-    /// Where the last round left off, with the tree that goes on, if one does. What was spent under other terms stays spent.
+    /// Where the last round left off, with the tree that goes on, if one does, and whether rounds counted updates otherwise. What was spent
+    /// under other terms stays spent.
     ///
     /// # Errors
     /// [`AccountingError::Rho`] where what was spent is no finite number: it is never taken for nothing.
-    pub fn resume(&self, last: Option<&RoundPrivacy>, tree: Option<Tree>) -> Result<State, AccountingError> {
-        let first = self.first();
+    pub fn resume(
+        &self,
+        last: Option<&RoundPrivacy>,
+        tree: Option<Tree>,
+        otherwise: bool,
+    ) -> Result<State, AccountingError> {
+        let first = State {
+            otherwise,
+            ..self.first()
+        };
         let Some(last) = last else { return Ok(first) };
         Ok(State {
             // Written and read as a decimal: not below what it was.
             spent: Rho::new(last.rho.next_up())?,
+            otherwise,
             clip_l2: self.adaptive.map_or(first.clip_l2, |_| {
                 last.next_clip_l2.clamp(self.grid_step, self.clip_l2)
             }),
@@ -237,6 +259,7 @@ impl Central {
             direction: self.mean(noised, unit, count),
             state: State {
                 spent,
+                otherwise: state.otherwise,
                 clip_l2,
                 tree: None,
             },
@@ -253,19 +276,27 @@ impl Central {
         state: &State,
         rng: &mut R,
     ) -> Result<Release, CentralError> {
-        let goes_on = state.tree.filter(|tree| tree.rounds < terms.restart_every.into());
-        let mut tree = goes_on.unwrap_or_else(|| {
-            let mut key = [0; 32];
-            rng.fill_bytes(&mut key);
-            Tree {
-                key,
-                rounds: 0,
-                before: state.spent.get().to_bits(),
-            }
+        let goes_on = state
+            .tree
+            .as_ref()
+            .filter(|tree| tree.rounds < terms.restart_every.into() && tree.is_whole());
+        let mut tree = goes_on.cloned().unwrap_or_else(|| Tree {
+            seeds: Vec::new(),
+            rounds: 0,
+            before: state.spent.get().to_bits(),
         });
-        tree.rounds += 1;
+        let mut seed = Seed::default();
+        rng.fill_bytes(&mut seed);
+        let replaced = tree.grow(seed);
         let mut noised = sum.steps().to_vec();
-        noise.add(tree.rounds, &mut noised, |node| tree.generator(node))?;
+        noise.add(tree.rounds, &mut noised, |node| {
+            randomness::of_node(if node.end == tree.rounds {
+                seed
+            } else {
+                // INVARIANT: the nodes that a step replaces are those of every level below its own, and `grow` gives as many.
+                replaced[node.level as usize]
+            })
+        })?;
         let spent = f64::from_bits(tree.before);
         let before = Rho::new(spent).map_err(|_| CentralError::Parameter {
             field: "what was spent before the tree",
@@ -277,16 +308,18 @@ impl Central {
             direction: self.mean(noised, self.grid_step, count),
             state: State {
                 spent: before + cost.rho(Adjacency::AddRemove),
+                otherwise: state.otherwise,
                 clip_l2: state.clip_l2,
                 tree: Some(tree),
             },
         })
     }
 
-    /// A noised sum of `unit`s over the number of updates. Who comes is no part of a sum under add/remove: it is divided by a constant.
+    /// A noised sum of `unit`s over the number of updates. Who comes is no part of a sum under add/remove: it is divided by a constant. With a
+    /// tree, too: only what was divided alike cancels when a later round takes it off again.
     fn mean(&self, noised: Vec<i64>, unit: f64, count: u32) -> Vec<f64> {
         let updates = match self.adjacency {
-            Adjacency::ReplaceOne => count.max(1),
+            Adjacency::ReplaceOne if self.tree.is_none() => count.max(1),
             _ => self.target_clients,
         };
         noised
@@ -314,12 +347,10 @@ impl Central {
 
     /// What is told of `state`.
     pub fn figures(&self, state: &State) -> RoundPrivacy {
+        // The task's δ was checked; were it not, there would be no promise.
+        let epsilon = self.epsilon(state.spent, self.delta).unwrap_or(f64::MAX);
         RoundPrivacy {
-            // The task's δ was checked; were it not, there would be no promise.
-            epsilon: self
-                .epsilon(state.spent, self.delta)
-                .unwrap_or(f64::MAX)
-                .min(f64::MAX),
+            epsilon: (!state.otherwise).then_some(epsilon.min(f64::MAX)),
             rho: state.spent.get(),
             next_clip_l2: state.clip_l2,
         }
@@ -341,10 +372,20 @@ impl Central {
 }
 
 impl Tree {
-    /// The generator of a node's noise. A node ends with the round after that it is numbered, at most 2²⁰, and has one of fewer than 64
-    /// levels: no two nodes of a tree have the same stream.
-    fn generator(&self, node: TreeNode) -> rand_chacha::ChaCha20Rng {
-        randomness::stream(self.key, 64 * node.end + u64::from(node.level))
+    /// Whether it has a seed for each open node.
+    fn is_whole(&self) -> bool {
+        self.seeds.len() == self.rounds.count_ones() as usize
+    }
+
+    /// Takes in another leaf, and with it a node of this seed, in place of those of all levels below the node's: their seeds, from level 0 up.
+    /// They are not needed again.
+    fn grow(&mut self, seed: Seed) -> Vec<Seed> {
+        self.rounds += 1;
+        let level = self.rounds.trailing_zeros() as usize;
+        let mut replaced = self.seeds.split_off(self.seeds.len().saturating_sub(level));
+        replaced.reverse();
+        self.seeds.push(seed);
+        replaced
     }
 }
 

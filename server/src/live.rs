@@ -37,7 +37,7 @@ impl Live {
     /// What [`Live::open`] needs of this, beside what is kept entry by entry.
     fn head(&self) -> Head {
         Head {
-            tree: self.private.and_then(|private| private.tree),
+            tree: self.private.as_ref().and_then(|private| private.tree.clone()),
             ..self.rounds.head()
         }
     }

@@ -1,5 +1,5 @@
-//! Where the noise that the relay adds comes from: ChaCha20, seeded by the platform for each round anew, failing closed; in a tree over
-//! rounds by a key that such a generator gave.
+//! Where the noise that the relay adds comes from: ChaCha20, seeded by the platform for each round anew, failing closed; for a
+//! node of a tree over rounds by a seed that such a generator gave.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -39,11 +39,9 @@ impl Randomness {
     }
 }
 
-/// Stream number `number` of a key that [`Randomness`] drew: the same whenever it is asked for.
-pub(crate) fn stream(key: [u8; 32], number: u64) -> ChaCha20Rng {
-    let mut generator = ChaCha20Rng::from_seed(key);
-    generator.set_stream(number);
-    generator
+/// The generator of a tree's node, of a seed that [`Randomness`] drew: the same whenever it is asked for.
+pub(crate) fn of_node(seed: [u8; 32]) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed(seed)
 }
 
 fn seeded_by(

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ClientId, ContentHash, RoundMetrics, RoundPhase, RoundPolicy, UpdateId,
+    CheckIn, CheckInReply, ClientId, ContentHash, IdentityId, RoundMetrics, RoundPhase, RoundPolicy, UpdateId,
 };
 
 use crate::central::Tree;
@@ -45,8 +45,10 @@ pub struct Rules {
     pub manifest: ContentHash,
     /// The most rounds that may have closed since the one whose model an update starts from; 0 for synchronous rounds.
     pub max_staleness: u32,
-    /// A client that a round counts is let in again so many rounds later at the earliest; at most 1 for the next one.
+    /// A participant that a round counts is let in again so many rounds later at the earliest; at most 1 for the next one.
     pub min_separation: u32,
+    /// Whether clients are named as identities' own ([`IdentityId::own`]): then it is their identity that is let in again so much later.
+    pub by_identity: bool,
 }
 
 /// The time in which a round collects, in Unix milliseconds.
@@ -101,7 +103,8 @@ pub struct Rounds {
     earlier: Vec<ContentHash>,
     /// Check-ins to those rounds.
     earlier_check_ins: BTreeSet<(u64, ClientId)>,
-    /// The last round that counts a client. Only where rounds are asynchronous, or clients have to stay away for some.
+    /// The last round that counts a client, or any client of its identity ([`Self::participant`]). Only where rounds are asynchronous, or
+    /// clients have to stay away for some.
     last_report: HashMap<ClientId, u64>,
 }
 
@@ -265,7 +268,8 @@ impl Rounds {
     fn remember(&mut self, entry: Counted) {
         self.counted.insert(entry.update, entry);
         if self.rules.max_staleness > 0 || self.rules.min_separation > 1 {
-            let last = self.last_report.entry(entry.client).or_default();
+            let participant = self.participant(&entry.client);
+            let last = self.last_report.entry(participant).or_default();
             *last = entry.round.max(*last);
         }
     }
@@ -436,11 +440,21 @@ impl Rounds {
         })
     }
 
-    /// Whether as many rounds have closed since the last one that counts this client as have to.
+    /// Whether as many rounds have closed since the last one that counts this participant as have to.
     fn may_be_counted(&self, client: &ClientId) -> bool {
         let separation = u64::from(self.rules.min_separation);
-        let last = self.last_report.get(client).filter(|_| separation > 1);
+        let last = self.last_report.get(&self.participant(client));
+        let last = last.filter(|_| separation > 1);
         last.is_none_or(|last| *last >= self.round || last.saturating_add(separation) <= self.round)
+    }
+
+    /// Whose rounds have to be apart: the client, or where identities take part, all clients of its identity, by its least name.
+    fn participant(&self, client: &ClientId) -> ClientId {
+        if self.rules.by_identity && self.rules.min_separation > 1 {
+            ClientId::from_bytes(IdentityId::least_of(client.as_bytes()))
+        } else {
+            *client
+        }
     }
 
     fn collect_from(&mut self, now_ms: u64) -> Span {
@@ -504,7 +518,7 @@ impl Rounds {
         if asked < open && !self.earlier_check_ins.contains(&(asked, claim.client)) {
             return Err(closed);
         }
-        let last = self.last_report.get(&claim.client);
+        let last = self.last_report.get(&self.participant(&claim.client));
         if self.reported.contains(&claim.client) || last.is_some_and(|&last| last >= asked) {
             return Err(Refusal::AlreadyReported { round });
         }

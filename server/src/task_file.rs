@@ -222,7 +222,10 @@ impl PrivacySection {
     /// The noise where the mechanism says that it is.
     fn over_rounds(&self, central: CentralPrivacy) -> Result<CentralPrivacy, &'static str> {
         let tree = match (self.mechanism, self.tree) {
-            (Mechanism::DiscreteGaussian, _) => return Ok(central),
+            (Mechanism::DiscreteGaussian, None) => return Ok(central),
+            (Mechanism::DiscreteGaussian, Some(_)) => {
+                return Err("a [privacy.tree] needs mechanism \"tree-aggregation\"");
+            }
             (Mechanism::TreeAggregation, None) => {
                 return Err("mechanism \"tree-aggregation\" needs a [privacy.tree]");
             }
@@ -405,12 +408,8 @@ impl TaskFile {
         let epochs = training.epochs.get();
         let identity = match &self.identity {
             Some(section) => {
-                let usual_delta = match privacy {
-                    Privacy::Central(terms) => Some(terms.delta),
-                    _ => None,
-                };
                 let cost = || cost_of_update(&privacy, &encoding, epochs);
-                section.get_ref().read(section.span(), usual_delta, cost)?
+                section.get_ref().read(section.span(), &privacy, cost)?
             }
             None => None,
         };

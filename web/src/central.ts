@@ -25,7 +25,7 @@ export function centralSentences(manifest: ManifestView): string[] {
   const { adjacency, tree } = terms;
   const times = format.number(privacy.noiseMultiplier);
   const trust = `You have to trust the relay: it sees your clipped update as it is, and adds noise of ${times} times its longest length ${tree ? "to sums over rounds, by a tree" : "to the sum of all"}, before anyone else sees it.`;
-  const what = tree ? "all your updates" : "your update";
+  const what = tree ? "all updates of this browser" : "your update";
   const apart =
     adjacency === "add-remove"
       ? `What the relay tells of a round is for ${what} there or counting nothing (add/remove).`

@@ -71,6 +71,17 @@ impl IdentityId {
         own
     }
 
+    /// The least name of whichever identity's own this is: the same for all names of one identity.
+    pub const fn least_of(own: &[u8; 16]) -> [u8; 16] {
+        let mut least = *own;
+        let mut at = OWNER;
+        while at < least.len() {
+            least[at] = 0;
+            at += 1;
+        }
+        least
+    }
+
     /// The least and the greatest that [`Self::own`] can give.
     pub fn owned(&self) -> [[u8; 16]; 2] {
         [0, u8::MAX].map(|filling| {

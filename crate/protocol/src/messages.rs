@@ -225,8 +225,9 @@ pub struct RoundMetrics {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoundPrivacy {
-    /// ε of all rounds up to this one, at the manifest's δ and adjacency. Nothing is taken off for who was not there.
-    pub epsilon: f64,
+    /// ε of all rounds up to this one, at the manifest's δ and adjacency. Nothing is taken off for who was not there. None where a round
+    /// counted updates under other terms before, without this noise: `rho` is that of the rounds that have it.
+    pub epsilon: Option<f64>,
     /// What they cost in zero-concentrated differential privacy, which adds up: always under add/remove. Replace-one costs four times as
     /// much.
     pub rho: f64,
@@ -238,7 +239,7 @@ impl Document for RoundPrivacy {
     fn read(document: Value) -> Result<Self, String> {
         let mut fields = Fields::of(document)?;
         let privacy = Self {
-            epsilon: fields.required("epsilon"),
+            epsilon: fields.nullable("epsilon"),
             rho: fields.required("rho"),
             next_clip_l2: fields.required("next_clip_l2"),
         };
@@ -425,7 +426,7 @@ mod tests {
             loss: Some(f64::MIN_POSITIVE),
             rolled_back_to: Some(3),
             privacy: Some(RoundPrivacy {
-                epsilon: 1.5,
+                epsilon: Some(1.5),
                 rho: 0.05,
                 next_clip_l2: 0.25,
             }),

@@ -4,7 +4,11 @@ use crate::{ClientId, ContentHash, DecodeError, Reader, TaskId, UpdateId, VERSIO
 
 const MAGIC: [u8; 4] = *b"UNSU";
 
-/// Bytes that one coordinate takes in a frame. A client picks the least width that holds its largest noised coordinate.
+/// Bytes that one coordinate takes in a frame: the least width that holds its largest coordinate, or the one that the task fixes.
+///
+/// A frame's length is seen by whoever sees the traffic, and told in a round's figures. Where the coordinates have their noise, the least
+/// width tells nothing that they do not. In mode `central` they have none yet: there the width is that of the bound of all updates
+/// ([`Self::for_bound`]), the same for every frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CoordinateWidth {
@@ -29,6 +33,18 @@ impl CoordinateWidth {
             0x8000..=0x7f_ffff => Self::Three,
             _ => Self::Four,
         }
+    }
+
+    /// The least width that holds every coordinate of whatever has at most this squared norm, in grid steps².
+    ///
+    /// ```
+    /// use unsaid_protocol::CoordinateWidth;
+    /// assert_eq!(CoordinateWidth::for_bound(127 * 127), CoordinateWidth::One);
+    /// assert_eq!(CoordinateWidth::for_bound(128 * 128), CoordinateWidth::Two);
+    /// ```
+    pub fn for_bound(bound_squared: u64) -> Self {
+        let largest = i32::try_from(bound_squared.isqrt()).unwrap_or(i32::MAX);
+        Self::for_coordinates(&[largest])
     }
 
     /// The width in bytes.
@@ -82,9 +98,16 @@ impl UpdateFrame {
         Self::HEADER_LEN + 4 * parameters
     }
 
-    /// The bytes that cross the network.
+    /// The bytes that cross the network in a task that fixes no width.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_in(None)
+    }
+
+    /// The bytes that cross the network in a task that fixes this width, if it fixes one. Coordinates that it does not hold get the width
+    /// that they need: such a frame is refused.
+    pub fn encode_in(&self, fixed: Option<CoordinateWidth>) -> Vec<u8> {
         let width = CoordinateWidth::for_coordinates(&self.coordinates);
+        let width = fixed.map_or(width, |fixed| fixed.max(width));
         let mut out = Vec::with_capacity(Self::HEADER_LEN + width.bytes() * self.coordinates.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -101,12 +124,43 @@ impl UpdateFrame {
         out
     }
 
-    /// Reads a frame.
+    /// Reads a frame of a task that fixes no width.
+    ///
+    /// # Errors
+    /// As [`Self::decode_in`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_in(bytes, None)
+    }
+
+    /// Reads a frame of a task that fixes this width, if it fixes one.
     ///
     /// # Errors
     /// [`DecodeError`] for anything but exactly one frame: the count must match the bytes that follow it, the width must
-    /// be the least that holds the coordinates, the reserved byte must be 0.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// be the fixed one, or without one the least that holds the coordinates, the reserved byte must be 0.
+    pub fn decode_in(bytes: &[u8], fixed: Option<CoordinateWidth>) -> Result<Self, DecodeError> {
+        let (frame, width) = Self::read(bytes)?;
+        let (wanted, expected) = match fixed {
+            Some(fixed) => (fixed, "the width that the task fixes"),
+            None => (
+                CoordinateWidth::for_coordinates(&frame.coordinates),
+                "the least width that holds every coordinate",
+            ),
+        };
+        if width != wanted {
+            return Err(DecodeError::Field {
+                field: "coordinate width",
+                value: width.bytes() as u64,
+                expected,
+            });
+        }
+        Ok(frame)
+    }
+
+    /// Reads a frame of whatever task, and its width. Whether that is the right one is left to whoever knows the task.
+    ///
+    /// # Errors
+    /// As [`Self::decode_in`], of all but the width.
+    pub fn read(bytes: &[u8]) -> Result<(Self, CoordinateWidth), DecodeError> {
         let mut reader = Reader::new(bytes);
         reader.header(MAGIC, "an update frame")?;
         let width = CoordinateWidth::from_byte(reader.u8("coordinate width")?)?;
@@ -135,21 +189,15 @@ impl UpdateFrame {
         let payload = reader.bytes(length, "coordinates")?;
         reader.finish()?;
         let coordinates = read_coordinates(payload, width);
-        if CoordinateWidth::for_coordinates(&coordinates) != width {
-            return Err(DecodeError::Field {
-                field: "coordinate width",
-                value: width.bytes() as u64,
-                expected: "the least width that holds every coordinate",
-            });
-        }
-        Ok(Self {
+        let frame = Self {
             update,
             client,
             manifest,
             model,
             round,
             coordinates,
-        })
+        };
+        Ok((frame, width))
     }
 
     /// The path that a client posts the frame to, below the relay's base address.
@@ -229,6 +277,56 @@ mod tests {
             );
             assert_eq!(UpdateFrame::decode(&frame.encode()), Ok(frame), "{value}");
         }
+    }
+
+    #[test]
+    fn where_the_task_fixes_the_width_no_frame_has_another_whatever_its_coordinates() {
+        let two = Some(CoordinateWidth::for_bound(1_049_602)); // 1,024 steps and what rounding adds
+        assert_eq!(two, Some(CoordinateWidth::Two));
+        let lengths = [0, 1, -127, 128, -1_024].map(|value| {
+            let frame = frame(vec![0, value]);
+            let bytes = frame.encode_in(two);
+            assert_eq!(UpdateFrame::decode_in(&bytes, two), Ok(frame.clone()), "{value}");
+            assert_eq!(
+                UpdateFrame::read(&bytes),
+                Ok((frame, CoordinateWidth::Two)),
+                "{value}"
+            );
+            bytes.len()
+        });
+        assert_eq!(lengths, [UpdateFrame::HEADER_LEN + 4; 5]);
+        // The least width, and one that out-of-bound coordinates need, are refused; and the fixed one where none is fixed.
+        let refused = |bytes: &[u8], fixed| {
+            matches!(
+                UpdateFrame::decode_in(bytes, fixed),
+                Err(DecodeError::Field {
+                    field: "coordinate width",
+                    ..
+                })
+            )
+        };
+        assert!(refused(&frame(vec![0, 1]).encode(), two));
+        assert!(refused(&frame(vec![0, 40_000]).encode_in(two), two));
+        assert!(refused(&frame(vec![0, 1]).encode_in(two), None));
+    }
+
+    #[test]
+    fn the_width_of_a_bound_holds_what_obeys_it_and_no_less_does() {
+        for (largest, width) in [
+            (0_u64, 1),
+            (127, 1),
+            (128, 2),
+            (32_767, 2),
+            (32_768, 3),
+            (8_388_607, 3),
+            (8_388_608, 4),
+        ] {
+            let found = CoordinateWidth::for_bound(largest * largest);
+            assert_eq!(found.bytes(), width, "{largest}");
+            // One less than the next square: no coordinate is larger.
+            assert_eq!(CoordinateWidth::for_bound((largest + 1).pow(2) - 1), found);
+        }
+        assert_eq!(CoordinateWidth::for_bound(u64::MAX), CoordinateWidth::Four);
     }
 
     #[test]

@@ -306,11 +306,11 @@ async fn open(
     // Data, id and unsent update belong to the task of this very relay: another relay with a task of the same name gets none
     // of them. The ledger is the origin's own.
     let owner = format!("{}/{task}", given.relay.trim_end_matches('/'));
-    let place = locks::take_place(&owner, given.participants, waiting, &closing).await?;
+    let mut place = locks::take_place(&owner, given.participants, waiting, &closing).await?;
     let store = IndexedDb::open(&owner, place.number, budget).await?;
     let relay = HttpRelay::new(&given.relay, task, seal);
     let events_url = relay.url("events");
-    let ports = BrowserPorts {
+    let mut ports = BrowserPorts {
         relay,
         store,
         clock: WorkerClock,
@@ -328,6 +328,12 @@ async fn open(
         Err(error) => Err(error),
     };
     let task = task.inspect_err(|_| ports.store.close())?;
+    let places = task.places(given.participants);
+    if place.number >= places {
+        ports.store.close();
+        place = locks::take_place(&owner, places, waiting, &closing).await?;
+        ports.store = IndexedDb::open(&owner, place.number, budget).await?;
+    }
     let feed = Feed::default();
     let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);
     // The chart begins with what was before.

@@ -3,17 +3,18 @@
 //! | store      | key                        | value                                                                    |
 //! |------------|----------------------------|--------------------------------------------------------------------------|
 //! | `examples` | automatic                  | `{owner, x: Float32Array, y: Uint32Array}`, index `owner`                |
-//! | `clients`  | owner                      | the participant's id, hexadecimal                                        |
+//! | `clients`  | owner, or the task alone   | the participant's id, hexadecimal                                        |
 //! | `pending`  | owner                      | `{round, frame: Uint8Array}`: paid for and not acknowledged              |
 //! | `ledger`   | `"ledger"`                 | the ledger as JSON, one for the whole origin                             |
 //!
 //! An owner is `<relay>/<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the
-//! ledger. Nothing kept for one relay is sent to another.
+//! ledger. Nothing kept for one relay is sent to another, but for one thing: in a task of mode `central` a profile is one client, whatever
+//! the relay's address and the place, so that one sum never has two of its updates. That id goes by the task alone.
 
 use idb::{DatabaseEvent, Factory, IndexParams, KeyPath, ObjectStore, ObjectStoreParams, Query, Transaction};
 use js_sys::{Array, Float32Array, Object, Reflect, Uint8Array, Uint32Array};
 use unsaid_privacy::{Budget, Ledger};
-use unsaid_protocol::ClientId;
+use unsaid_protocol::{ClientId, TaskId};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use web_sys::IdbTransaction;
 
@@ -219,16 +220,13 @@ impl IndexedDb {
 }
 
 impl Store for IndexedDb {
-    async fn client_id(&self) -> Result<ClientId, ClientError> {
+    async fn client_id(&self, shared: Option<&TaskId>) -> Result<ClientId, ClientError> {
         let fresh = ClientId::from_bytes(Random::default().bytes()?);
-        let key = JsValue::from_str(&self.owner);
+        let owner = shared.map_or(self.owner.as_str(), TaskId::as_str);
+        let key = JsValue::from_str(owner);
         transact!(self, &[CLIENTS], Write, |transaction| {
             let store = transaction.object_store(CLIENTS).map_err(failed)?;
-            let known = store
-                .get(query(&self.owner))
-                .map_err(failed)?
-                .await
-                .map_err(failed)?;
+            let known = store.get(query(owner)).map_err(failed)?.await.map_err(failed)?;
             let known = known.and_then(|id| id.as_string()).and_then(|id| id.parse().ok());
             if let Some(known) = known {
                 return Ok(known);

@@ -86,5 +86,7 @@ impl<P: Ports> Session<P> {
 /// # Errors
 /// [`ClientError::Internal`] where the kept bytes are none.
 pub fn read_pending(pending: &Pending) -> Result<UpdateFrame, ClientError> {
-    UpdateFrame::decode(&pending.frame).map_err(|error| ClientError::Internal(error.to_string()))
+    let read = UpdateFrame::read(&pending.frame);
+    read.map(|(frame, _)| frame)
+        .map_err(|error| ClientError::Internal(error.to_string()))
 }

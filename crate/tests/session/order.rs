@@ -285,12 +285,38 @@ fn where_the_relay_adds_the_noise_a_round_is_booked_before_the_clipped_update_le
     assert!(debit.is_some() && debit < upload);
     // No noise: each frame is within the bound that noise of four times it would leave far behind.
     for body in &world.relay.state.borrow().bodies {
-        let frame = UpdateFrame::decode(body).unwrap();
+        let frame = UpdateFrame::decode_in(body, task(&terms).fixed_width()).unwrap();
         let norm: u64 = frame
             .coordinates
             .iter()
             .map(|c| u64::from(c.unsigned_abs()).pow(2))
             .sum();
         assert!(norm <= task(&terms).encoding.bound_squared());
+    }
+}
+
+#[test]
+fn where_all_share_one_noise_a_profile_is_one_client_of_the_task_and_elsewhere_each_place_is_one() {
+    let central = CentralPrivacy::new(4.0, CentralAdjacency::AddRemove, 1e-5, None);
+    for (privacy, shared) in [
+        (Privacy::Central(central), true),
+        (
+            Privacy::Local {
+                noise_multiplier: 4.0,
+            },
+            false,
+        ),
+        (Privacy::None, false),
+    ] {
+        let terms = Manifest {
+            privacy,
+            ..manifest()
+        };
+        let world = World::new(terms.clone());
+        run(&world, 1).unwrap();
+        let asked = world.store.asked_for.borrow();
+        assert!(!asked.is_empty());
+        let expected = shared.then(|| terms.task.to_string());
+        assert!(asked.iter().all(|it| *it == expected), "{asked:?}");
     }
 }

@@ -99,13 +99,13 @@ fn sum_and_count_together_cost_what_the_terms_say() {
                     .unwrap()
                     .epsilon(1e-5)
                     .unwrap();
-                assert!((figures.epsilon / all - 1.0).abs() < 1e-12);
-                let resumed = central.resume(Some(&figures), None).unwrap();
+                assert!((figures.epsilon.unwrap() / all - 1.0).abs() < 1e-12);
+                let resumed = central.resume(Some(&figures), None, false).unwrap();
                 assert!(resumed.spent >= state.spent && resumed.clip_l2 == state.clip_l2);
                 // A cost that cannot be read is never taken for nothing.
                 for rho in [f64::NAN, f64::INFINITY, f64::MAX, -1.0] {
                     let damaged = unsaid_protocol::RoundPrivacy { rho, ..figures };
-                    assert!(central.resume(Some(&damaged), None).is_err(), "{rho}");
+                    assert!(central.resume(Some(&damaged), None, false).is_err(), "{rho}");
                 }
             }
         }
@@ -272,27 +272,28 @@ fn a_tree_costs_what_its_nodes_do_and_begins_again_after_its_rounds() {
     ] {
         let central = tree(4, 2, adjacency);
         let mut state = central.first();
-        let mut keys = std::collections::BTreeSet::new();
         // Nodes of 1 to 4 rounds, two apart: 1; 1+1; 2+1; 2+2+4. The second tree costs as much again.
         for (round, nodes) in (1_u8..).zip([1.0, 2.0, 3.0, 8.0, 9.0, 10.0, 11.0, 16.0]) {
             state = central
                 .release(&PartialSum::zero(3), 50, &state, &mut rng(round))
                 .unwrap()
                 .state;
-            keys.insert(state.tree.unwrap().key);
+            // A seed for each open node, and the second tree begins with another one.
+            let tree = state.tree.clone().unwrap();
+            assert_eq!(tree.rounds, u64::from((round - 1) % 4 + 1));
+            assert!(tree.is_whole());
             let off = state.spent.get() / (nodes / 8.0) - 1.0;
             assert!(off.abs() < 1e-3, "round {round}: {off}");
             let told = central.figures(&state);
             let all = Rho::new(s * state.spent.get()).unwrap().epsilon(1e-5).unwrap();
-            assert!((told.epsilon / all - 1.0).abs() < 1e-12);
+            assert!((told.epsilon.unwrap() / all - 1.0).abs() < 1e-12);
             // Through the store: the tree goes on, and nothing is forgotten.
             let saved = serde_json::to_string(&state.tree).unwrap();
             let tree = serde_json::from_str(&saved).unwrap();
-            let resumed = central.resume(Some(&told), tree).unwrap();
-            assert_eq!((resumed.tree, resumed.spent >= state.spent), (state.tree, true));
+            let resumed = central.resume(Some(&told), tree, false).unwrap();
+            assert!(resumed.tree == state.tree && resumed.spent >= state.spent);
             state = resumed;
         }
-        assert_eq!(keys.len(), 2, "a key for each tree");
         // A tree that ended early stays paid for.
         state.tree = None;
         let next = central
@@ -309,7 +310,7 @@ fn a_tree_costs_what_its_nodes_do_and_begins_again_after_its_rounds() {
         .unwrap();
         assert_eq!(
             plain
-                .resume(Some(&central.figures(&next)), next.tree)
+                .resume(Some(&central.figures(&next)), next.tree, false)
                 .unwrap()
                 .tree,
             None
@@ -317,26 +318,141 @@ fn a_tree_costs_what_its_nodes_do_and_begins_again_after_its_rounds() {
     }
 }
 
+/// Closes the same round twice, as over a store that was put back: the second time by another generator, and with 1,024 steps more in each
+/// coordinate of the sum.
 #[test]
-fn a_round_of_a_tree_that_is_closed_again_gets_the_very_same_noise() {
+fn a_round_of_a_tree_that_is_closed_again_has_other_noise_in_its_own_node_and_the_same_in_those_it_replaces()
+{
     let central = tree(8, 1, CentralAdjacency::AddRemove);
-    let close = |state: &State, sum: i64, seed| {
+    let bound = Encoding::new(1.0, 1.0 / 1024.0, 3).unwrap().bound_squared() as f64;
+    let close = |state: &State, sum: i64, rng: &mut ChaCha20Rng| {
         central
-            .release(&PartialSum::from_steps(vec![sum; 3]), 50, state, &mut rng(seed))
+            .release(&PartialSum::from_steps(vec![sum; 3]), 50, state, rng)
             .unwrap()
     };
-    let mut state = close(&central.first(), 7, 1).state;
-    for round in 2..=8 {
-        // By another relay, with another generator, and with an update more.
-        let (one, other) = (close(&state, 7, round), close(&state, 1031, 100 + round));
-        for (one, other) in one.direction.iter().zip(&other.direction) {
-            let apart = (other - one) * 100.0 * 1024.0;
-            assert!((apart - 1024.0).abs() < 1e-6, "round {round}: {apart}");
+    let (mut one_rng, mut other_rng) = (rng(1), rng(2));
+    let mut state = close(&central.first(), 7, &mut one_rng).state;
+    for round in 2..=8_u64 {
+        let (mut squares, mut state_after) = (0.0, state.clone());
+        for _ in 0..4_000 {
+            let one = close(&state, 7, &mut one_rng);
+            let other = close(&state, 1031, &mut other_rng);
+            for (one, other) in one.direction.iter().zip(&other.direction) {
+                let apart: f64 = (other - one) * 100.0 * 1024.0 - 1024.0;
+                squares += apart * apart / 12_000.0;
+            }
+            assert_ne!(one.state, other.state);
+            state_after = one.state;
         }
-        assert_eq!(one.state, other.state);
-        state = one.state;
+        // Twice the variance of one node, however many are replaced: with one noise for both this would be nothing, and with other noise in
+        // the replaced nodes, too, it would be one more of it for each.
+        let named = 2.0 * 4.0 * bound;
+        assert!(
+            (squares / named - 1.0).abs() < OFF,
+            "round {round}: {squares} {named}"
+        );
+        state = state_after;
     }
-    // The control: the ninth begins another tree, of a key that nobody knows before.
-    assert_ne!(close(&state, 7, 1).direction, close(&state, 7, 2).direction);
-    assert!(!format!("{state:?}").contains("key"), "{state:?}");
+    assert!(!format!("{state:?}").contains("seed"), "{state:?}");
+}
+
+#[test]
+fn the_store_has_the_seeds_of_a_trees_open_nodes_and_of_no_others() {
+    let mut tree = Tree {
+        seeds: Vec::new(),
+        rounds: 0,
+        before: 0,
+    };
+    // For each round the seed of the node that ends with it, by its number.
+    let seed = |round: u64| {
+        let mut seed = Seed::default();
+        seed[..8].copy_from_slice(&round.to_le_bytes());
+        seed
+    };
+    for round in 1..=300_u64 {
+        let replaced = tree.grow(seed(round));
+        let ends = (0..round.trailing_zeros()).map(|level| seed(round - (1 << level)));
+        assert_eq!(replaced, ends.collect::<Vec<_>>(), "{round}");
+        // The open nodes of `round` end where its binary digits, from the highest down, add up to.
+        let mut end = 0;
+        let open = (0..64)
+            .rev()
+            .filter(|digit| (round >> digit) & 1 == 1)
+            .map(|digit| {
+                end += 1 << digit;
+                seed(end)
+            });
+        assert_eq!(tree.seeds, open.collect::<Vec<_>>(), "{round}");
+        assert!(tree.is_whole());
+    }
+}
+
+#[test]
+fn a_tree_of_before_nodes_had_seeds_is_read_and_ends_and_stays_paid_for() {
+    let old = format!(r#"{{"key":{:?},"rounds":3,"before":0}}"#, [7; 32]);
+    let old: Tree = serde_json::from_str(&old).unwrap();
+    let central = tree(8, 1, CentralAdjacency::AddRemove);
+    let mut state = central.first();
+    for round in 1..=3 {
+        state = central
+            .release(&PartialSum::zero(3), 50, &state, &mut rng(round))
+            .unwrap()
+            .state;
+    }
+    let resumed = central
+        .resume(Some(&central.figures(&state)), Some(old), false)
+        .unwrap();
+    let next = central
+        .release(&PartialSum::zero(3), 50, &resumed, &mut rng(9))
+        .unwrap()
+        .state;
+    assert_eq!(next.tree.as_ref().map(|tree| tree.rounds), Some(1));
+    // A first leaf is one node.
+    assert!((next.spent.get() - state.spent.get() - 1.0 / 8.0).abs() < 1e-3);
+}
+
+#[test]
+fn the_noise_of_a_trees_nodes_cancels_whatever_number_of_updates_a_round_has() {
+    // Rounds of 100 and of 50 updates in turn; the model after eight rounds has the noise of one node.
+    for adjacency in [CentralAdjacency::AddRemove, CentralAdjacency::ReplaceOne] {
+        let central = tree(64, 1, adjacency);
+        let bound = Encoding::new(1.0, 1.0 / 1024.0, 3).unwrap().bound_squared() as f64;
+        let (mut rng, mut spread) = (rng(21), 0.0);
+        for _ in 0..4_000 {
+            let (mut state, mut told) = (central.first(), [0.0; 3]);
+            for count in [100, 50].repeat(4) {
+                let release = central
+                    .release(&PartialSum::zero(3), count, &state, &mut rng)
+                    .unwrap();
+                for (told, step) in told.iter_mut().zip(release.direction) {
+                    *told += step * 100.0 * 1024.0;
+                }
+                state = release.state;
+            }
+            spread += told.iter().map(|x: &f64| x * x).sum::<f64>() / 12_000.0;
+        }
+        let named = 4.0 * bound;
+        assert!((spread / named - 1.0).abs() < OFF, "{spread} {named}");
+    }
+}
+
+#[test]
+fn no_epsilon_of_all_rounds_is_told_where_some_counted_updates_without_the_noise() {
+    for central in [
+        central(CentralAdjacency::AddRemove, None).0,
+        tree(4, 1, CentralAdjacency::AddRemove),
+    ] {
+        let mut told = None;
+        for otherwise in [false, true] {
+            let state = central.resume(told.as_ref(), None, otherwise).unwrap();
+            let release = central
+                .release(&PartialSum::zero(3), 50, &state, &mut rng(1))
+                .unwrap();
+            let figures = central.figures(&release.state);
+            assert_eq!(figures.epsilon.is_none(), otherwise);
+            // What has the noise adds up all the same.
+            assert!(figures.rho > told.map_or(0.0, |told: RoundPrivacy| told.rho));
+            told = Some(figures);
+        }
+    }
 }

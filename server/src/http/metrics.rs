@@ -157,7 +157,8 @@ const TASK_FIGURES: [TaskFigure; 11] = [
             snapshot
                 .newest
                 .privacy
-                .map_or(f64::NAN, |privacy| privacy.epsilon)
+                .and_then(|privacy| privacy.epsilon)
+                .unwrap_or(f64::NAN)
         },
     ),
     (

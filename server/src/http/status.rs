@@ -217,7 +217,7 @@ fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Cost>) -> Vec<RoundStatu
             .and_then(|spent| spent.epsilon(DELTA).ok())
             .filter(|it| it.is_finite());
         // Where the relay adds the noise it has said so itself, at the task's own δ.
-        let epsilon = epsilon.or(metrics.privacy.map(|privacy| privacy.epsilon));
+        let epsilon = epsilon.or(metrics.privacy.and_then(|privacy| privacy.epsilon));
         RoundStatus { metrics, epsilon }
     });
     told.skip(skipped).collect()

@@ -25,6 +25,7 @@ fn rounds() -> Rounds {
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
         min_separation: 0,
+        by_identity: false,
     };
     Rounds::first(rules, ContentHash::of(b"model"))
 }

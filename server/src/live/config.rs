@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use unsaid_engine::Model;
-use unsaid_protocol::{CentralPrivacy, ContentHash, DecodeError, Manifest, Privacy, UpdateFrame};
+use unsaid_protocol::{
+    CentralPrivacy, ContentHash, CoordinateWidth, DecodeError, Manifest, Privacy, UpdateFrame,
+};
 
 use super::OpenError;
 use crate::{
@@ -94,10 +96,17 @@ impl TaskConfig {
     /// # Errors
     /// [`DecodeError`] where the bytes are no frame.
     pub fn examine(&self, bytes: &[u8]) -> Result<Submission, DecodeError> {
-        let frame = UpdateFrame::decode(bytes)?;
+        let frame = UpdateFrame::decode_in(bytes, self.fixed_width())?;
         let claim = Claim::of(&frame, bytes);
         let coordinates = self.fit(frame.coordinates);
         Ok(Submission { claim, coordinates })
+    }
+
+    /// The width of every update's coordinates, where it must not follow from them: in mode `central`, where they have no noise yet.
+    pub(crate) fn fixed_width(&self) -> Option<CoordinateWidth> {
+        self.central
+            .as_ref()
+            .and_then(|_| self.norm_bound.map(CoordinateWidth::for_bound))
     }
 
     fn fit(&self, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
@@ -172,6 +181,7 @@ impl TaskConfig {
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
             min_separation: self.min_separation(),
+            by_identity: self.identity.is_some(),
         }
     }
 }

@@ -64,7 +64,7 @@ pub enum OpenError {
         "another relay has brought this task under the manifest {0}: start this one again with the same task file"
     )]
     OtherManifest(ContentHash),
-    /// The bound of an update or the noise changed while the open round held updates under the old terms.
+    /// The bound of an update, the noise, or what a client is known by changed while the open round held updates under the old terms.
     #[error(
         "the open round holds {received} updates that were promised other bounds or other noise: \
          let the round close under the old task file first"
@@ -134,7 +134,7 @@ impl Live {
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
             self.updates.clear();
-            self.private = private(config, turn, saved.head.tree)?;
+            self.private = private(config, turn, saved.head.tree.clone())?;
         }
         gather_again(config, &self.rounds, saved, &mut self.updates)?;
         Ok(())
@@ -189,7 +189,7 @@ impl Live {
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
         let task = &config.manifest.task;
-        let mut tree = saved.head.tree;
+        let mut tree = saved.head.tree.clone();
         let rounds = Rounds::resume(
             config.rules(),
             &saved.head,
@@ -205,7 +205,13 @@ impl Live {
             let now = &config.manifest;
             let promised = |it: &Manifest| {
                 let central = matches!(it.privacy, Privacy::Central(_));
-                let terms = (it.privacy, it.update.clip_l2, it.rounds.target_clients);
+                // Under an identity a client has another name: it could be counted once more.
+                let terms = (
+                    it.privacy,
+                    it.update.clip_l2,
+                    it.rounds.target_clients,
+                    it.identity,
+                );
                 central.then_some(terms)
             };
             if received > 0 && promised(&old) != promised(now) {
@@ -255,7 +261,12 @@ fn private(
     };
     let published = turn.rounds()?;
     let last = published.iter().rev().find_map(|round| round.privacy);
-    central.resume(last.as_ref(), tree).map(Some).map_err(damaged)
+    // Under other terms of the task: what those updates cost is not known here.
+    let otherwise = published
+        .iter()
+        .any(|round| round.clients > 0 && round.privacy.is_none());
+    let resumed = central.resume(last.as_ref(), tree, otherwise);
+    resumed.map(Some).map_err(damaged)
 }
 
 /// The newest parameters, `[d]`.

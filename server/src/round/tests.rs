@@ -15,6 +15,7 @@ fn rules() -> Rules {
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
         min_separation: 0,
+        by_identity: false,
     }
 }
 
@@ -552,5 +553,62 @@ fn a_counted_client_is_let_in_again_only_after_the_separation_whatever_the_resta
             .filter(|round| *round <= 2 * u64::from(separation) + 2)
             .collect();
         assert_eq!(counted, expected, "{separation}");
+    }
+}
+
+#[test]
+fn the_separation_is_between_all_clients_of_an_identity_whatever_the_restarts() {
+    for by_identity in [true, false] {
+        let rules = Rules {
+            policy: RoundPolicy {
+                min_clients: 1,
+                target_clients: 1,
+                deadline_ms: MINUTE,
+            },
+            min_separation: 3,
+            by_identity,
+            ..rules()
+        };
+        let identity = |number: u8| IdentityId::from_bytes([number; 32]);
+        let mut rounds = Rounds::first(rules, model(0));
+        let mut kept: Vec<Counted> = Vec::new();
+        let mut counted = Vec::new();
+        for round in 1..=7_u8 {
+            // The first identity comes as another client each time; where it is not let in, somebody else makes the round.
+            let ask_as = |who: u8, name: u8| CheckIn {
+                client: ClientId::from_bytes(identity(who).own(&[name; 16])),
+                manifest: rules.manifest,
+            };
+            let first = ask_as(1, round);
+            let mut counts = first.client;
+            if let CheckInReply::Train { .. } = rounds.check_in(&first, 0).unwrap() {
+                counted.push(round);
+            } else {
+                let other = ask_as(2 + round, round);
+                counts = other.client;
+                rounds.check_in(&other, 0).unwrap();
+                let refused = Claim {
+                    client: first.client,
+                    ..claim(&rounds, 1)
+                };
+                let not_in = Refusal::NotCheckedIn { round: round.into() };
+                assert_eq!(rounds.judge(&refused), Err(not_in));
+            }
+            let claim = Claim {
+                client: counts,
+                ..claim(&rounds, round)
+            };
+            assert_eq!(rounds.judge(&claim), Ok(Judgement::New));
+            kept.push(rounds.count(&claim, 0));
+            rounds.publish(model(round.into()), 1, 0);
+            rounds = Rounds::resume(rules, &rounds.head(), [], kept.iter().copied());
+        }
+        // The control: by client id alone the same person is in every round.
+        let expected = if by_identity {
+            vec![1, 4, 7]
+        } else {
+            (1..=7).collect()
+        };
+        assert_eq!(counted, expected);
     }
 }

@@ -144,7 +144,7 @@ impl Simulation {
             coordinates,
         };
         Ok(Framed {
-            bytes: frame.encode(),
+            bytes: frame.encode_in(self.config.fixed_width()),
             clipped: encoded.clipped,
         })
     }

@@ -11,7 +11,7 @@
 //! (`END_FROZEN`).
 //!
 //! A database may be put back to an older state (a backup, or a replica that had not heard of the last commits). What was
-//! acknowledged since then is lost, but nothing is counted wrongly: commits have random names ([`Stage`]), and a relay that does not
+//! acknowledged since then is lost, but nothing is counted twice: commits have random names ([`Stage`]), and a relay that does not
 //! find the last one it saw in the task's past reads the task again.
 //!
 //! The database must make a commit last before it says so (a synchronous replica, where one takes over from another), and is

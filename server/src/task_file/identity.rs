@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 use unsaid_privacy::{Cost, PrivacyError};
-use unsaid_protocol::Enrolment;
+use unsaid_protocol::{Enrolment, Privacy};
 
 use super::{
     document::Fault,
@@ -18,7 +18,7 @@ pub(super) struct IdentitySection {
     #[serde(default)]
     required: Required,
     /// Otherwise one.
-    updates_per_round: Option<Count>,
+    updates_per_round: Option<Spanned<Count>>,
     /// Otherwise any number.
     updates_per_day: Option<Count>,
     max_epsilon: Option<Spanned<MaxEpsilon>>,
@@ -35,11 +35,11 @@ enum Required {
 }
 
 impl IdentitySection {
-    /// The rules, in a task whose updates have this cost, and which tells ε at `usual_delta`; none where it asks for no identity.
+    /// The rules, in a task of these terms whose updates have this cost; none where it asks for no identity.
     pub(super) fn read(
         &self,
         span: std::ops::Range<usize>,
-        usual_delta: Option<f64>,
+        privacy: &Privacy,
         cost: impl FnOnce() -> Result<Cost, PrivacyError>,
     ) -> Result<Option<Rules>, Fault> {
         let required = match self.required {
@@ -47,8 +47,25 @@ impl IdentitySection {
             Required::Open => Enrolment::Open,
             Required::Invitation => Enrolment::Invitation,
         };
+        let usual = match privacy {
+            Privacy::Central(terms) => {
+                // k updates in a sum of one noise cost k² times one, not k times.
+                if let Some(most) = self
+                    .updates_per_round
+                    .as_ref()
+                    .filter(|most| most.get_ref().get() > 1)
+                {
+                    let message = format!(
+                        "{} is too many for privacy mode \"central\": all updates of an identity would share one noise, so that k cost as much as k²",
+                        most.get_ref().get()
+                    );
+                    return Err(Fault::at(most.span(), message));
+                }
+                terms.delta
+            }
+            _ => USUAL_DELTA,
+        };
         let cost = cost().map_err(|error| Fault::at(span.clone(), error))?;
-        let usual = usual_delta.unwrap_or(USUAL_DELTA);
         let (max_epsilon, delta) = match (&self.max_epsilon, self.delta) {
             (None, delta) => (None, delta.map_or(usual, Delta::get)),
             (Some(max), _) if cost == Cost::NOTHING => {
@@ -70,7 +87,10 @@ impl IdentitySection {
         };
         Ok(Some(Rules {
             required,
-            per_round: self.updates_per_round.map_or(1, Count::get),
+            per_round: self
+                .updates_per_round
+                .as_ref()
+                .map_or(1, |most| most.get_ref().get()),
             per_day: self.updates_per_day.map(Count::get),
             cost,
             max_epsilon,

@@ -652,6 +652,11 @@ fn each_mistake_in_a_central_section_is_reported_with_its_line_and_field() {
             "needs a [privacy.tree]",
         ),
         (
+            "adjacency = \"add-remove\"\ndelta = 1e-5\ntree = { restart_every = 64, min_separation = 8 }",
+            "privacy",
+            "needs mechanism \"tree-aggregation\"",
+        ),
+        (
             "adjacency = \"add-remove\"\ndelta = 1e-5\nmechanism = \"tree\"",
             "privacy.mechanism",
             "unknown variant `tree`",
@@ -835,6 +840,14 @@ fn the_section_on_identities_is_read_bound_by_the_manifest_and_says_where_it_is_
     assert_eq!((rules.per_round, rules.per_day), (2, Some(24)));
     assert_eq!((rules.max_epsilon, rules.delta), (Some(50.0), 1e-6));
     let local: &[&str] = &["privacy.mode=local"];
+    let central: &[&str] = &[
+        "privacy.mode=central",
+        "privacy.adjacency=add-remove",
+        "privacy.delta=1e-7",
+    ];
+    let told = parse(&with("required = \"open\"\nupdates_per_round = 1"), central).unwrap();
+    let rules = told.identity.unwrap();
+    assert_eq!((rules.per_round, rules.delta), (1, 1e-7));
     for (lines, overrides, field, message) in [
         (
             "required = \"closed\"",
@@ -847,6 +860,12 @@ fn the_section_on_identities_is_read_bound_by_the_manifest_and_says_where_it_is_
             local,
             "identity.updates_per_round",
             "0 is not a whole number",
+        ),
+        (
+            "required = \"open\"\nupdates_per_round = 2",
+            central,
+            "identity.updates_per_round",
+            "too many for privacy mode \"central\"",
         ),
         (
             "updates_per_dya = 1",

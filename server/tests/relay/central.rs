@@ -7,6 +7,7 @@ use unsaid_protocol::{CheckInReply, ProblemKind, UpdateFrame};
 use unsaid_relay::{
     Relay, RelayOptions, StartError,
     clock::{Clock, SystemClock},
+    key::RelayKey,
     live::OpenError,
     store::{RedbStore, Store},
 };
@@ -47,6 +48,35 @@ async fn a_client_that_does_not_clip_is_refused_and_counts_nothing() {
     }
 }
 
+#[tokio::test]
+async fn what_is_told_of_a_round_beside_its_model_is_the_same_whatever_is_in_the_updates() {
+    for terms in [&CENTRAL[..], &ADAPTIVE, &TREE] {
+        let mut told = Vec::new();
+        // Of a width of one and of two bytes, were it the least that holds them.
+        for largest in [127, 128] {
+            let relay = TestRelay::start(terms).await;
+            for client in 1..=3 {
+                relay.api.check_in(client).await.unwrap();
+                let mut frame = relay.api.frame(client).await;
+                if client == 2 {
+                    frame.coordinates[3] = largest;
+                }
+                // Whoever picks the width by what is in the update is refused.
+                let least = relay.api.try_send(frame.encode()).await.unwrap();
+                assert_eq!(least.is_err(), client != 2 || largest < 128);
+                if least.is_err() {
+                    relay.api.send(&frame).await.unwrap();
+                }
+            }
+            let last = relay.api.rounds().await.pop().unwrap();
+            let fixed = (UpdateFrame::HEADER_LEN + 2 * PARAMETERS) as u64;
+            assert_eq!((last.round, last.clients, last.bytes_up), (1, 3, 3 * fixed));
+            told.push((last.bytes_up, last.checked_in, last.model_bytes));
+        }
+        assert_eq!(told[0], told[1]);
+    }
+}
+
 /// The whole noise is checked where it is made (`src/central/tests.rs`); here, that it is added at all, once for a round, and paid for.
 #[tokio::test]
 async fn rounds_are_noised_and_their_cost_adds_up_over_restarts() {
@@ -75,7 +105,11 @@ async fn rounds_are_noised_and_their_cost_adds_up_over_restarts() {
                 (privacy.rho / rho - 1.0).abs() < 1e-3,
                 "round {round}: {privacy:?}"
             );
-            assert!(privacy.epsilon > 0.0 && privacy.epsilon < 20.0);
+            assert!(
+                privacy
+                    .epsilon
+                    .is_some_and(|epsilon| epsilon > 0.0 && epsilon < 20.0)
+            );
             let adapts = terms.len() > CENTRAL.len();
             assert_eq!(privacy.next_clip_l2 == 1.0, !adapts);
         }
@@ -128,6 +162,30 @@ async fn a_tree_goes_on_over_restarts_and_ends_with_its_rounds_or_its_terms() {
 }
 
 #[tokio::test]
+async fn a_round_of_a_tree_that_a_put_back_store_repeats_has_other_noise() {
+    let folder = TempDir::new().unwrap();
+    let [path, copy] = ["relay.redb", "copy.redb"].map(|name| folder.path().join(name));
+    let relay = TestRelay::in_file(&path, &TREE).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    relay.stop().await;
+    std::fs::copy(&path, &copy).unwrap();
+    let mut told = Vec::new();
+    for path in [&path, &copy] {
+        let relay = TestRelay::in_file(path, &TREE).await;
+        for client in 11..=13 {
+            relay.api.take_part(client).await;
+        }
+        told.push(relay.api.rounds().await.pop().unwrap());
+        relay.stop().await;
+    }
+    // The same updates: were the noise the same, so would be the models, and with other updates their difference would be bare.
+    assert_eq!((told[0].round, told[1].round), (2, 2));
+    assert_ne!(told[0].model, told[1].model);
+}
+
+#[tokio::test]
 async fn a_client_waits_out_the_separation_whatever_restarts_come_between() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("relay.redb");
@@ -161,8 +219,48 @@ async fn a_client_waits_out_the_separation_whatever_restarts_come_between() {
 }
 
 #[tokio::test]
+async fn after_a_round_without_the_noise_no_epsilon_of_all_rounds_is_told_and_what_was_spent_stays_spent() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let mut told = Vec::new();
+    for (round, terms) in (1_u8..).zip([&CENTRAL[..], &[], &CENTRAL, &TREE]) {
+        let relay = TestRelay::in_file(&path, terms).await;
+        for client in 1..=3 {
+            relay.api.take_part(10 * round + client).await;
+        }
+        told.push(relay.api.rounds().await.pop().unwrap().privacy);
+        relay.stop().await;
+    }
+    let [first, none, third, tree] = told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(first.unwrap().epsilon.is_some() && none.is_none());
+    for (told, rounds) in [(first, 1.0), (third, 2.0), (tree, 3.0)] {
+        assert!(
+            (told.unwrap().rho / (rounds / 4.5) - 1.0).abs() < 1e-3,
+            "{told:?}"
+        );
+    }
+    assert_eq!([third, tree].map(|told| told.unwrap().epsilon), [None; 2]);
+}
+
+#[tokio::test]
 async fn the_terms_cannot_change_under_updates_that_were_promised_others() {
-    let cases: [(&[&str], &[&str]); 6] = [
+    // A relay that may ask for identities.
+    let options = |folder: &TempDir| {
+        let key = folder.path().join("relay.key");
+        let key = RelayKey::read(&key).or_else(|_| RelayKey::create(&key));
+        RelayOptions {
+            key: Some(key.unwrap()),
+            ..RelayOptions::default()
+        }
+    };
+    let cases: [(&[&str], &[&str]); 7] = [
+        // The same client would have another name.
+        (
+            &CENTRAL,
+            &[CENTRAL[0], CENTRAL[1], CENTRAL[2], "identity.required=open"],
+        ),
         (&[], &CENTRAL),
         (&CENTRAL, &[]),
         (&CENTRAL, &ADAPTIVE),
@@ -187,7 +285,7 @@ async fn the_terms_cannot_change_under_updates_that_were_promised_others() {
         relay.stop().await;
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let refused = Relay::open(vec![task(new)], &store, &clock, RelayOptions::default());
+        let refused = Relay::open(vec![task(new)], &store, &clock, options(&folder));
         let refused = refused.err().unwrap();
         let open = matches!(
             &refused,

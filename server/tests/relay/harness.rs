@@ -12,8 +12,8 @@ use std::{
 use tempfile::TempDir;
 use unsaid_engine::Model;
 use unsaid_protocol::{
-    CheckInReply, ClientId, ContentHash, Problem, ProblemKind, RoundMetrics, RoundState, Shard, TaskId,
-    UpdateFrame, UpdateId, UpdateReply,
+    CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, Problem, ProblemKind, RoundMetrics,
+    RoundState, Shard, TaskId, UpdateFrame, UpdateId, UpdateReply,
 };
 use unsaid_relay::{
     Relay, RelayOptions,
@@ -95,7 +95,10 @@ impl TestRelay {
         let server = tokio::spawn(unsaid_relay::serve(listener, relay.clone(), told));
         Self {
             relay,
-            api: Api::new(&base),
+            api: Api {
+                width: width(overrides),
+                ..Api::new(&base)
+            },
             stop: Some(stop),
             server,
             _folder: None,
@@ -122,6 +125,15 @@ pub type Answer<T> = Result<T, ProblemKind>;
 pub struct Api {
     pub base: String,
     pub http: reqwest::Client,
+    /// That of its frames, where the task fixes it.
+    pub width: Option<CoordinateWidth>,
+}
+
+/// The width that a task fixes.
+pub fn width(overrides: &[&str]) -> Option<CoordinateWidth> {
+    let task = task(overrides);
+    let central = matches!(task.manifest.privacy, Privacy::Central(_));
+    central.then(|| CoordinateWidth::for_bound(task.encoding.bound_squared()))
 }
 
 impl Api {
@@ -129,6 +141,7 @@ impl Api {
         Self {
             base: base.to_owned(),
             http: reqwest::Client::new(),
+            width: None,
         }
     }
 
@@ -177,7 +190,7 @@ impl Api {
     }
 
     pub async fn send(&self, frame: &UpdateFrame) -> Answer<UpdateReply> {
-        self.try_send(frame.encode()).await.unwrap()
+        self.try_send(frame.encode_in(self.width)).await.unwrap()
     }
 
     pub fn update_request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {

@@ -9,7 +9,7 @@ use std::{
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use unsaid_protocol::{CheckInReply, RoundState};
+use unsaid_protocol::{CheckInReply, CoordinateWidth, RoundState};
 
 use crate::{harness::*, load::*, program::*};
 
@@ -137,7 +137,13 @@ async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is
 }
 
 /// A client that tries until it is acknowledged, and then never sends again.
-async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, delay: Duration) {
+async fn report(
+    client: u8,
+    address: Arc<RwLock<String>>,
+    state: RoundState,
+    delay: Duration,
+    width: Option<CoordinateWidth>,
+) {
     let api = || Api::new(&address.read().unwrap());
     tokio::time::sleep(delay).await;
     loop {
@@ -148,7 +154,7 @@ async fn report(client: u8, address: Arc<RwLock<String>>, state: RoundState, del
         }
     }
     tokio::time::sleep(delay / 2).await;
-    let bytes = frame(&state, client).encode();
+    let bytes = frame(&state, client).encode_in(width);
     loop {
         match api().try_send(bytes.clone()).await {
             Ok(Ok(_)) => return,
@@ -169,7 +175,7 @@ async fn updates_that_are_kept_one_by_one_survive_kills_too() {
     let before = program.api().model(state.model).await;
     let address = Arc::new(RwLock::new(program.base.clone()));
     let clients: Vec<_> = (1..=CLIENTS)
-        .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(1_200))))
+        .map(|client| tokio::spawn(report(client, address.clone(), state.clone(), pick(1_200), None)))
         .collect();
     for _ in 0..8 {
         tokio::time::sleep(pick(250)).await;
@@ -219,6 +225,8 @@ async fn sums_are_seen_once(seed: u64, terms: &[&str], cost: &[f64]) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut pick = |below_ms: u64| Duration::from_millis(rng.next_u64() % below_ms);
     let folder = folder_with_task();
+    let overrides: Vec<&str> = terms.iter().copied().filter(|it| *it != "--set").collect();
+    let width = width(&overrides);
     let mut program = start(folder.path(), terms);
     let state = program.api().state().await;
     let before = program.api().model(state.model).await;
@@ -241,7 +249,7 @@ async fn sums_are_seen_once(seed: u64, terms: &[&str], cost: &[f64]) {
     for round in 1..=cost.len() as u64 {
         assert_eq!(open.round, round);
         let clients: Vec<_> = (1..=CLIENTS)
-            .map(|client| tokio::spawn(report(client, address.clone(), open.clone(), pick(200))))
+            .map(|client| tokio::spawn(report(client, address.clone(), open.clone(), pick(200), width)))
             .collect();
         // Until well after the round has closed.
         for _ in 0..8 {

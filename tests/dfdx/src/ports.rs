@@ -166,7 +166,7 @@ pub struct MemoryStore {
 }
 
 impl Store for MemoryStore {
-    async fn client_id(&self) -> Result<ClientId, ClientError> {
+    async fn client_id(&self, _: Option<&TaskId>) -> Result<ClientId, ClientError> {
         Ok(self.client.get())
     }
 

@@ -69,7 +69,8 @@ pub struct TreeNode {
 }
 
 /// The noise of a [`TreeSum`] without the sums: what each step adds to the noise of all steps so far. For an aggregator that tells one
-/// step's sum after the other, and keeps nothing of a tree but a key of which the nodes' noise is made.
+/// step's sum after the other, and keeps nothing of a tree but a seed for each open node, of which its noise is made: drawn when the node's last step is
+/// told, never before, and kept until the node is replaced. Whoever tells one step twice, with two sums, must draw another seed for its node.
 ///
 /// With Nₜ the noise of the first t sums together, step t is told with Nₜ − Nₜ₋₁: so all steps told so far add up to their exact sum and Nₜ,
 /// which is all that anyone knows of them. That is the noise of the node that ends with t, less that of the nodes that it replaces.

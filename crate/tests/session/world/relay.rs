@@ -149,7 +149,7 @@ impl RelayState {
 
     /// The rules of a relay: what was counted is known for ever, then manifest, round, model, check-in, report, size.
     fn receive(&mut self, body: &[u8]) -> Result<UpdateReply, RelayFault> {
-        let frame = UpdateFrame::decode(body).map_err(|_| refusal(ProblemKind::Malformed))?;
+        let (frame, _) = UpdateFrame::read(body).map_err(|_| refusal(ProblemKind::Malformed))?;
         if let Some((round, known)) = self.accepted.get(&frame.update) {
             return if known == body {
                 Ok(UpdateReply {

@@ -7,7 +7,7 @@ use unsaid::{
     ports::{LedgerChange, Pending, Store},
 };
 use unsaid_privacy::{Budget, Charge, Cost, Ledger};
-use unsaid_protocol::{ClientId, ContentHash};
+use unsaid_protocol::{ClientId, ContentHash, TaskId};
 
 use super::{DELTA, Log, Op, terms::examples, turn};
 
@@ -27,6 +27,8 @@ pub enum Fails {
 pub struct MemoryStore {
     log: Log,
     client: Cell<ClientId>,
+    /// For which tasks the id was asked that all places share, and whether that or its own was.
+    pub asked_for: RefCell<Vec<Option<String>>>,
     pub examples: RefCell<(Vec<f32>, Vec<u32>)>,
     ledger: RefCell<String>,
     pub pending: RefCell<Option<Pending>>,
@@ -37,6 +39,7 @@ impl MemoryStore {
     pub fn new(log: &Log) -> Self {
         Self {
             log: log.clone(),
+            asked_for: RefCell::default(),
             client: Cell::new(ClientId::from_bytes(*b"a client's id 16")),
             examples: RefCell::new(examples()),
             ledger: RefCell::new(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json()),
@@ -88,8 +91,9 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    async fn client_id(&self) -> Result<ClientId, ClientError> {
+    async fn client_id(&self, shared: Option<&TaskId>) -> Result<ClientId, ClientError> {
         self.works(Fails::ClientId)?;
+        self.asked_for.borrow_mut().push(shared.map(TaskId::to_string));
         Ok(self.client.get())
     }
 
