@@ -94,7 +94,8 @@ impl Standings {
         Ok(account)
     }
 
-    /// Whether one more of the identity's clients may check in to the open round; one that is in already may ask again.
+    /// Whether one more of the identity's clients may check in to the open round; one that is in already, or has reported, may ask
+    /// again.
     ///
     /// # Errors
     /// [`Refusal`]: not known, revoked, not invited, or with what it has under way it would have more than its share.
@@ -107,16 +108,15 @@ impl Standings {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let account = self.of(rules, who)?;
-        if rounds.is_in(client) {
+        if rounds.is_in(client) || rounds.has_reported(client) {
             return Ok(());
         }
-        let (round, [least, greatest]) = (rounds.round(), who.owned());
-        let (checked_in, reported) = rounds.between(least, greatest);
-        if checked_in >= rules.per_round {
-            let most = rules.per_round;
+        let own = who.owned();
+        let under_way = rounds.under_way_of(own, client).saturating_add(1);
+        if rounds.reported_of(own).saturating_add(under_way) > rules.per_round {
+            let (round, most) = (rounds.round(), rules.per_round);
             return Err(Refusal::RoundQuota { round, most });
         }
-        let under_way = checked_in.saturating_sub(reported).saturating_add(1);
         rules.allow(account, under_way, now_ms)
     }
 
@@ -132,9 +132,7 @@ impl Standings {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let account = self.of(rules, who)?;
-        let [least, greatest] = who.owned();
-        let (_, reported) = rounds.between(least, greatest);
-        if reported >= rules.per_round {
+        if rounds.reported_of(who.owned()) >= rules.per_round {
             let (round, most) = (rounds.round(), rules.per_round);
             return Err(Refusal::RoundQuota { round, most });
         }

@@ -329,11 +329,27 @@ impl Rounds {
         self.checked_in.contains(client)
     }
 
-    /// How many clients have checked in to the open round, and how many have reported, among those with ids from `least` to `greatest`.
-    pub fn between(&self, least: [u8; 16], greatest: [u8; 16]) -> (u32, u32) {
+    /// How many of the clients with ids from `least` to `greatest` the open round counts.
+    pub fn reported_of(&self, [least, greatest]: [[u8; 16]; 2]) -> u32 {
         let ids = ClientId::from_bytes(least)..=ClientId::from_bytes(greatest);
-        let reported = self.reported.range(ids.clone()).count();
-        (self.checked_in.range(ids).count() as u32, reported as u32) // at most MAX_CHECK_INS
+        self.reported.range(ids).count() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// How many of the clients with ids from `least` to `greatest` have checked in and may still report, to the open round or to one
+    /// before it, without the client `but`.
+    pub fn under_way_of(&self, [least, greatest]: [[u8; 16]; 2], but: &ClientId) -> u32 {
+        let (least, greatest) = (ClientId::from_bytes(least), ClientId::from_bytes(greatest));
+        let now = self.checked_in.range(least..=greatest);
+        let before = self.earlier.iter().zip(1..).flat_map(|(_, behind)| {
+            let round = self.round.saturating_sub(behind);
+            let may_report = move |client: &ClientId| self.last_report.get(client).is_none_or(|&last| last < round);
+            let ids = (round, least)..=(round, greatest);
+            let then = self.earlier_check_ins.range(ids).map(|(_, client)| client);
+            then.filter(move |client| may_report(client))
+        });
+        let open = |client: &&ClientId| *client != but && !self.reported.contains(*client);
+        let clients: BTreeSet<_> = now.chain(before).filter(open).collect();
+        clients.len() as u32 // at most MAX_CHECK_INS for each round that is remembered
     }
 
     /// How often the open round has forgotten the check-ins of those that had not reported.

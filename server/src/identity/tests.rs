@@ -15,6 +15,10 @@ fn client(number: u8) -> ClientId {
 }
 
 fn rounds() -> Rounds {
+    rounds_of(0)
+}
+
+fn rounds_of(max_staleness: u32) -> Rounds {
     let rules = round::Rules {
         policy: RoundPolicy {
             min_clients: 2,
@@ -23,7 +27,7 @@ fn rounds() -> Rounds {
         },
         limit: None,
         manifest: ContentHash::of(b"manifest"),
-        max_staleness: 0,
+        max_staleness,
         min_separation: 0,
     };
     Rounds::first(rules, ContentHash::of(b"model"))
@@ -72,6 +76,52 @@ fn what_is_under_way_counts_before_it_is_counted() {
         check_in(&mut others, ClientId::from_bytes([number; 16]));
     }
     assert_eq!(may(&others, 1), Ok(()));
+}
+
+/// The client reports to the open round from the model of `base`.
+fn report(rounds: &mut Rounds, client: ClientId, base: (u64, ContentHash)) {
+    let claim = round::Claim {
+        update: unsaid_protocol::UpdateId::from_bytes(*client.as_bytes()),
+        client,
+        manifest: ContentHash::of(b"manifest"),
+        model: base.1,
+        round: base.0,
+        digest: ContentHash::of(client.as_bytes()),
+        bytes: 1,
+        identity: Some(who()),
+    };
+    assert_eq!(rounds.judge(&claim), Ok(round::Judgement::New));
+    rounds.count(&claim, NOW_MS);
+}
+
+#[test]
+fn what_is_under_way_from_rounds_that_have_closed_counts_too() {
+    let (rules, mut rounds) = (rules(), rounds_of(1));
+    let standings = standings(Account::default());
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    let base = (rounds.round(), rounds.model());
+    check_in(&mut rounds, client(1));
+    rounds.publish(ContentHash::of(b"second"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 2), Ok(()));
+    check_in(&mut rounds, client(2));
+    // Two of a day are under way: one from the round before.
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(may(&rounds, 1), Ok(()), "one client is not under way twice");
+
+    // The first reports late, and takes nothing off the second's.
+    report(&mut rounds, client(1), base);
+    let mut account = Account::default();
+    account.count(rules.cost, NOW_MS);
+    let standings = self::standings(account);
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(may(&rounds, 1), Ok(()), "one that has reported is told to wait");
+
+    // A check-in is worth nothing any more once its round is too old.
+    rounds.publish(ContentHash::of(b"third"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    rounds.publish(ContentHash::of(b"fourth"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 3), Ok(()));
 }
 
 #[test]
