@@ -26,7 +26,7 @@ pub struct Rules {
     pub per_round: u32,
     /// The most updates of one identity on a day (UTC); none for any number.
     pub per_day: Option<u32>,
-    /// What one update costs its sender; nothing in a task without noise.
+    /// What one update costs its sender; everything in a task without noise.
     pub cost: Cost,
     /// The most ε that all updates of one identity may cost; none for any.
     pub max_epsilon: Option<f64>,
@@ -37,27 +37,49 @@ pub struct Rules {
 /// The δ at which ε is told where a task says none.
 pub const USUAL_DELTA: f64 = 1e-5;
 
+/// Why it is not known what an update costs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CostError {
+    /// The noise is none that can be counted.
+    #[error(transparent)]
+    Noise(#[from] PrivacyError),
+    /// This relay knows no cost of the task's privacy mode.
+    #[error("this relay does not know what an update costs with this privacy mode")]
+    UnknownMode,
+}
+
+/// What an update without noise costs: there is no ε for it, at any δ.
+pub fn cost_without_noise() -> Cost {
+    Cost::of_examples(|_| f64::INFINITY)
+}
+
 /// What one update costs its sender, as the sender's own ledger counts it: in mode `central` too, where the relay's noise is all there
-/// is. `epochs` are those of the local training.
+/// is, but for mode `none`, of which that ledger books nothing: [`cost_without_noise`]. `epochs` are those of the local training.
 ///
 /// # Errors
-/// [`PrivacyError`] where the noise is none that can be counted.
-pub fn cost_of_update(privacy: &Privacy, encoding: &Encoding, epochs: u32) -> Result<Cost, PrivacyError> {
+/// [`CostError`]
+pub fn cost_of_update(privacy: &Privacy, encoding: &Encoding, epochs: u32) -> Result<Cost, CostError> {
     Ok(match *privacy {
-        Privacy::Local { noise_multiplier } => LocalNoise::new(encoding, noise_multiplier)?
+        Privacy::None => cost_without_noise(),
+        Privacy::Local { noise_multiplier } => LocalNoise::new(encoding, noise_multiplier)
+            .map_err(PrivacyError::from)?
             .rho(Adjacency::ReplaceOne)
             .into(),
-        Privacy::Central(terms) => Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne)?.into(),
+        Privacy::Central(terms) => Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne)
+            .map_err(PrivacyError::from)?
+            .into(),
         Privacy::Example {
             noise_multiplier,
             sampling_rate,
             ..
         } => {
-            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, encoding.dimension())?;
+            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, encoding.dimension())
+                .map_err(PrivacyError::from)?;
             let steps = epochs.saturating_mul(noise.steps_per_epoch());
             Cost::of_examples(|order| noise.cost(order, steps))
         }
-        _ => Cost::NOTHING,
+        _ => return Err(CostError::UnknownMode),
     })
 }
 

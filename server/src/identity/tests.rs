@@ -145,10 +145,11 @@ fn a_budget_holds_for_the_update_too() {
 }
 
 #[test]
-fn every_mode_with_noise_has_a_cost_and_none_has_none() {
+fn every_mode_with_noise_has_a_cost_and_an_update_without_costs_more_than_any_budget() {
     let encoding = Encoding::new(1.0, 1.0 / 1024.0, 8).unwrap();
     let cost = |privacy| cost_of_update(&privacy, &encoding, 3).unwrap();
-    assert_eq!(cost(Privacy::None), Cost::NOTHING);
+    let bare = cost(Privacy::None);
+    assert_eq!(bare.epsilon(1e-5).unwrap(), f64::INFINITY);
     let local = cost(Privacy::Local {
         noise_multiplier: 4.0,
     });
@@ -157,6 +158,19 @@ fn every_mode_with_noise_has_a_cost_and_none_has_none() {
         local.is_of_updates() && (0.124..=0.125).contains(&local.rho().get()),
         "{local:?}"
     );
+    // One of them is never forgotten: not beside later ones with noise, nor in the account's stored form.
+    let mut account = Account::default();
+    account.count(bare, NOW_MS);
+    account.count(local, NOW_MS);
+    let account = Account::from_bytes(&account.to_bytes()).unwrap();
+    let limited = Rules {
+        cost: local,
+        max_epsilon: Some(1e300),
+        ..rules()
+    };
+    let standings = standings(account);
+    let refused = standings.update(&limited, &rounds(), &who(), NOW_MS + 86_400_000);
+    assert!(matches!(refused, Err(Refusal::RelayBudget { .. })), "{refused:?}");
     let example = cost(Privacy::Example {
         clip_l2: 1.0,
         noise_multiplier: 1.0,
