@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use unsaid_privacy::{Adjacency, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho};
-use unsaid_protocol::{Enrolment, IdentityId, Privacy};
+use unsaid_protocol::{ContentHash, Enrolment, IdentityId, Privacy};
 
 use crate::{
     round::{Refusal, Rounds},
@@ -170,6 +170,18 @@ impl Standings {
 }
 
 impl Rules {
+    /// The name of what a manifest does not say of these rules: shares and budget.
+    pub fn shares(&self) -> ContentHash {
+        let Self {
+            per_round,
+            per_day,
+            max_epsilon,
+            delta,
+            ..
+        } = self;
+        ContentHash::of(format!("{per_round} {per_day:?} {max_epsilon:?} {delta:?}").as_bytes())
+    }
+
     /// ε of a cost.
     pub fn epsilon(&self, cost: Cost) -> f64 {
         // δ was checked when the file was read; were it not, nothing would be within any budget.

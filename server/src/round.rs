@@ -47,6 +47,8 @@ pub struct Rules {
     pub max_staleness: u32,
     /// A client that a round counts is let in again so many rounds later at the earliest; at most 1 for the next one.
     pub min_separation: u32,
+    /// The name of what the task takes of one identity, which its manifest does not say; none where it asks for none.
+    pub shares: Option<ContentHash>,
 }
 
 /// The time in which a round collects, in Unix milliseconds.
@@ -128,6 +130,9 @@ pub struct Head {
     /// Where clients are let in again after some rounds only: after how many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_separation: u32,
+    /// The name of what the task takes of one identity ([`crate::identity::Rules::shares`]): relays that share it must agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<ContentHash>,
     /// Where the relay's noise is that of a tree over rounds: the tree whose next leaf the open round is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Tree>,
@@ -170,6 +175,7 @@ impl Rounds {
             forgot: 0,
             earlier: Vec::new(),
             min_separation: rules.min_separation,
+            shares: rules.shares,
             tree: None,
         };
         Self::resume(rules, &head, [], [])
@@ -290,6 +296,7 @@ impl Rounds {
             forgot: self.forgot,
             earlier: self.earlier.clone(),
             min_separation: self.rules.min_separation,
+            shares: self.rules.shares,
             tree: None,
         }
     }
@@ -342,7 +349,8 @@ impl Rounds {
         let now = self.checked_in.range(least..=greatest);
         let before = self.earlier.iter().zip(1..).flat_map(|(_, behind)| {
             let round = self.round.saturating_sub(behind);
-            let may_report = move |client: &ClientId| self.last_report.get(client).is_none_or(|&last| last < round);
+            let may_report =
+                move |client: &ClientId| self.last_report.get(client).is_none_or(|&last| last < round);
             let ids = (round, least)..=(round, greatest);
             let then = self.earlier_check_ins.range(ids).map(|(_, client)| client);
             then.filter(move |client| may_report(client))

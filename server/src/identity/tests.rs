@@ -29,6 +29,7 @@ fn rounds_of(max_staleness: u32) -> Rounds {
         manifest: ContentHash::of(b"manifest"),
         max_staleness,
         min_separation: 0,
+        shares: None,
     };
     Rounds::first(rules, ContentHash::of(b"model"))
 }

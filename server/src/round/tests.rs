@@ -15,6 +15,7 @@ fn rules() -> Rules {
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
         min_separation: 0,
+        shares: None,
     }
 }
 

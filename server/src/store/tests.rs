@@ -18,6 +18,7 @@ fn head(round: u64) -> Head {
         forgot: 0,
         earlier: Vec::new(),
         min_separation: 0,
+        shares: None,
         tree: None,
     }
 }
