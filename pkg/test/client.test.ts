@@ -269,3 +269,42 @@ test("the ledger is given out as it is stored, and erased only where the worker 
   assert.equal((await c.budget.erase()).spent, 0);
   assert.equal(erased, 2);
 });
+
+test("nothing is erased, and nobody joins again, while an identity is being enrolled", async () => {
+  const open = JSON.stringify({ identity: "open" });
+  let ran = 0;
+  const order: string[] = [];
+  const { client: c, workers } = await client({
+    open: async (_, __, signatures) => signatures.check(new TextEncoder().encode(open), undefined),
+    run: async () => ({ rounds: ++ran, reason: "rounds-done", backend: "cpu" }),
+    eraseLedger: async () => (order.push("ledger"), budget),
+  });
+  const [worker] = workers;
+  assert.ok(worker);
+  let answer: (relay: Response) => void = () => {};
+  worker.fetch = async (_, { method }) =>
+    method === "GET" ? new Promise((resolve) => (answer = resolve)) : Response.json({ enrolment: "open" });
+  const forget = worker.keys.forget.bind(worker.keys);
+  worker.keys.forget = async () => (order.push("keys"), forget());
+
+  const joined = c.join();
+  while (worker.keys.kept.size === 0) await tick();
+  await tick();
+  await assert.rejects(c.budget.erase(), code("busy"));
+  await assert.rejects(c.join(), code("busy"));
+  assert.deepEqual([worker.keys.kept.size, order], [1, []]);
+  answer(Response.json({ relay: "00".repeat(32), time_ms: 0 }));
+  assert.equal((await joined).rounds, 1);
+
+  await c.budget.erase();
+  assert.deepEqual([worker.keys.kept.size, order, ran], [0, ["keys", "ledger"], 1]);
+});
+
+test("an erasing that is cut off leaves a new key with the old ledger, never the old key with an empty one", async () => {
+  const { client: c, workers } = await client({ eraseLedger: async () => Promise.reject(coded("storage", "full")) });
+  const [worker] = workers;
+  assert.ok(worker);
+  worker.keys.kept.set("relay", { privateKey: {} as CryptoKey, publicKey: new Uint8Array(32) });
+  await assert.rejects(c.budget.erase(), code("storage"));
+  assert.equal(worker.keys.kept.size, 0);
+});

@@ -2,6 +2,7 @@
 
 import type { KeptKey, Keys } from "../../worker/src/keys.js";
 import type { ToWorker } from "../../worker/src/messages.js";
+import type { Signatures } from "../../worker/src/seal.js";
 import { serve } from "../../worker/src/shell.js";
 import type { WasmModule, WasmSession } from "../../worker/src/wasm.js";
 import type { WorkerLike } from "../src/link.js";
@@ -9,7 +10,7 @@ import type { BudgetView, OpenOptions, SessionEvent } from "../src/types.js";
 
 /** Every call answers with the same fixed values unless a test overrides it. */
 export type SessionOverrides = Partial<WasmSession> & {
-  open?: (options: OpenOptions, onEvent: (event: SessionEvent) => void) => Promise<void>;
+  open?: (options: OpenOptions, onEvent: (event: SessionEvent) => void, signatures: Signatures) => Promise<void>;
   init?: () => Promise<void>;
 };
 
@@ -70,10 +71,10 @@ export class WorkerDouble extends EventTarget implements WorkerLike {
     const wasm: WasmModule = {
       default: overrides.init ?? (async () => {}),
       Session: {
-        open: async (options, onEvent) => {
+        open: async (options, onEvent, _, signatures) => {
           this.opened.push(options);
           this.emit = onEvent;
-          await overrides.open?.(options, onEvent);
+          await overrides.open?.(options, onEvent, signatures);
           return session;
         },
       },

@@ -295,7 +295,7 @@ impl Actor {
             Err(error) => {
                 tracing::warn!(%task, %error, "the store cannot be read; trying again");
                 self.healthy.store(false, Ordering::Relaxed);
-                self.outdated = matches!(error, OpenError::OtherManifest(_));
+                self.outdated = matches!(error, OpenError::OtherManifest(_) | OpenError::OtherShares);
                 batch
                     .into_iter()
                     .for_each(|command| Answer::failed(command).send(false));

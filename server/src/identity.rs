@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use unsaid_privacy::{Adjacency, Cost, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho};
-use unsaid_protocol::{Enrolment, IdentityId, Privacy};
+use unsaid_protocol::{ContentHash, Enrolment, IdentityId, Privacy};
 
 use crate::{
     round::{Refusal, Rounds},
@@ -26,7 +26,7 @@ pub struct Rules {
     pub per_round: u32,
     /// The most updates of one identity on a day (UTC); none for any number.
     pub per_day: Option<u32>,
-    /// What one update costs its sender; nothing in a task without noise.
+    /// What one update costs its sender; everything in a task without noise.
     pub cost: Cost,
     /// The most ε that all updates of one identity may cost; none for any.
     pub max_epsilon: Option<f64>,
@@ -37,27 +37,49 @@ pub struct Rules {
 /// The δ at which ε is told where a task says none.
 pub const USUAL_DELTA: f64 = 1e-5;
 
+/// Why it is not known what an update costs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CostError {
+    /// The noise is none that can be counted.
+    #[error(transparent)]
+    Noise(#[from] PrivacyError),
+    /// This relay knows no cost of the task's privacy mode.
+    #[error("this relay does not know what an update costs with this privacy mode")]
+    UnknownMode,
+}
+
+/// What an update without noise costs: there is no ε for it, at any δ.
+pub fn cost_without_noise() -> Cost {
+    Cost::of_examples(|_| f64::INFINITY)
+}
+
 /// What one update costs its sender, as the sender's own ledger counts it: in mode `central` too, where the relay's noise is all there
-/// is. `epochs` are those of the local training.
+/// is, but for mode `none`, of which that ledger books nothing: [`cost_without_noise`]. `epochs` are those of the local training.
 ///
 /// # Errors
-/// [`PrivacyError`] where the noise is none that can be counted.
-pub fn cost_of_update(privacy: &Privacy, encoding: &Encoding, epochs: u32) -> Result<Cost, PrivacyError> {
+/// [`CostError`]
+pub fn cost_of_update(privacy: &Privacy, encoding: &Encoding, epochs: u32) -> Result<Cost, CostError> {
     Ok(match *privacy {
-        Privacy::Local { noise_multiplier } => LocalNoise::new(encoding, noise_multiplier)?
+        Privacy::None => cost_without_noise(),
+        Privacy::Local { noise_multiplier } => LocalNoise::new(encoding, noise_multiplier)
+            .map_err(PrivacyError::from)?
             .rho(Adjacency::ReplaceOne)
             .into(),
-        Privacy::Central(terms) => Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne)?.into(),
+        Privacy::Central(terms) => Rho::local_round(terms.noise_multiplier, Adjacency::ReplaceOne)
+            .map_err(PrivacyError::from)?
+            .into(),
         Privacy::Example {
             noise_multiplier,
             sampling_rate,
             ..
         } => {
-            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, encoding.dimension())?;
+            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, encoding.dimension())
+                .map_err(PrivacyError::from)?;
             let steps = epochs.saturating_mul(noise.steps_per_epoch());
             Cost::of_examples(|order| noise.cost(order, steps))
         }
-        _ => Cost::NOTHING,
+        _ => return Err(CostError::UnknownMode),
     })
 }
 
@@ -94,7 +116,8 @@ impl Standings {
         Ok(account)
     }
 
-    /// Whether one more of the identity's clients may check in to the open round; one that is in already may ask again.
+    /// Whether one more of the identity's clients may check in to the open round; one that is in already, or has reported, may ask
+    /// again.
     ///
     /// # Errors
     /// [`Refusal`]: not known, revoked, not invited, or with what it has under way it would have more than its share.
@@ -107,16 +130,15 @@ impl Standings {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let account = self.of(rules, who)?;
-        if rounds.is_in(client) {
+        if rounds.is_in(client) || rounds.has_reported(client) {
             return Ok(());
         }
-        let (round, [least, greatest]) = (rounds.round(), who.owned());
-        let (checked_in, reported) = rounds.between(least, greatest);
-        if checked_in >= rules.per_round {
-            let most = rules.per_round;
+        let own = who.owned();
+        let under_way = rounds.under_way_of(own, client).saturating_add(1);
+        if rounds.reported_of(own).saturating_add(under_way) > rules.per_round {
+            let (round, most) = (rounds.round(), rules.per_round);
             return Err(Refusal::RoundQuota { round, most });
         }
-        let under_way = checked_in.saturating_sub(reported).saturating_add(1);
         rules.allow(account, under_way, now_ms)
     }
 
@@ -132,9 +154,7 @@ impl Standings {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let account = self.of(rules, who)?;
-        let [least, greatest] = who.owned();
-        let (_, reported) = rounds.between(least, greatest);
-        if reported >= rules.per_round {
+        if rounds.reported_of(who.owned()) >= rules.per_round {
             let (round, most) = (rounds.round(), rules.per_round);
             return Err(Refusal::RoundQuota { round, most });
         }
@@ -150,6 +170,18 @@ impl Standings {
 }
 
 impl Rules {
+    /// The name of what a manifest does not say of these rules: shares and budget.
+    pub fn shares(&self) -> ContentHash {
+        let Self {
+            per_round,
+            per_day,
+            max_epsilon,
+            delta,
+            ..
+        } = self;
+        ContentHash::of(format!("{per_round} {per_day:?} {max_epsilon:?} {delta:?}").as_bytes())
+    }
+
     /// ε of a cost.
     pub fn epsilon(&self, cost: Cost) -> f64 {
         // δ was checked when the file was read; were it not, nothing would be within any budget.

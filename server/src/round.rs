@@ -49,6 +49,8 @@ pub struct Rules {
     pub min_separation: u32,
     /// Whether clients are named as identities' own ([`IdentityId::own`]): then it is their identity that is let in again so much later.
     pub by_identity: bool,
+    /// The name of what the task takes of one identity, which its manifest does not say; none where it asks for none.
+    pub shares: Option<ContentHash>,
 }
 
 /// The time in which a round collects, in Unix milliseconds.
@@ -131,6 +133,9 @@ pub struct Head {
     /// Where clients are let in again after some rounds only: after how many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_separation: u32,
+    /// The name of what the task takes of one identity ([`crate::identity::Rules::shares`]): relays that share it must agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<ContentHash>,
     /// Where the relay's noise is that of a tree over rounds: the tree whose next leaf the open round is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Tree>,
@@ -173,6 +178,7 @@ impl Rounds {
             forgot: 0,
             earlier: Vec::new(),
             min_separation: rules.min_separation,
+            shares: rules.shares,
             tree: None,
         };
         Self::resume(rules, &head, [], [])
@@ -294,6 +300,7 @@ impl Rounds {
             forgot: self.forgot,
             earlier: self.earlier.clone(),
             min_separation: self.rules.min_separation,
+            shares: self.rules.shares,
             tree: None,
         }
     }
@@ -333,11 +340,28 @@ impl Rounds {
         self.checked_in.contains(client)
     }
 
-    /// How many clients have checked in to the open round, and how many have reported, among those with ids from `least` to `greatest`.
-    pub fn between(&self, least: [u8; 16], greatest: [u8; 16]) -> (u32, u32) {
+    /// How many of the clients with ids from `least` to `greatest` the open round counts.
+    pub fn reported_of(&self, [least, greatest]: [[u8; 16]; 2]) -> u32 {
         let ids = ClientId::from_bytes(least)..=ClientId::from_bytes(greatest);
-        let reported = self.reported.range(ids.clone()).count();
-        (self.checked_in.range(ids).count() as u32, reported as u32) // at most MAX_CHECK_INS
+        self.reported.range(ids).count() as u32 // at most MAX_CHECK_INS
+    }
+
+    /// How many of the clients with ids from `least` to `greatest` have checked in and may still report, to the open round or to one
+    /// before it, without the client `but`.
+    pub fn under_way_of(&self, [least, greatest]: [[u8; 16]; 2], but: &ClientId) -> u32 {
+        let (least, greatest) = (ClientId::from_bytes(least), ClientId::from_bytes(greatest));
+        let now = self.checked_in.range(least..=greatest);
+        let before = self.earlier.iter().zip(1..).flat_map(|(_, behind)| {
+            let round = self.round.saturating_sub(behind);
+            let may_report =
+                move |client: &ClientId| self.last_report.get(client).is_none_or(|&last| last < round);
+            let ids = (round, least)..=(round, greatest);
+            let then = self.earlier_check_ins.range(ids).map(|(_, client)| client);
+            then.filter(move |client| may_report(client))
+        });
+        let open = |client: &&ClientId| *client != but && !self.reported.contains(*client);
+        let clients: BTreeSet<_> = now.chain(before).filter(open).collect();
+        clients.len() as u32 // at most MAX_CHECK_INS for each round that is remembered
     }
 
     /// How often the open round has forgotten the check-ins of those that had not reported.

@@ -26,9 +26,16 @@ export function storedKeys(): Keys {
     load: (relay) => within("readonly", (keys) => keys.get(relay) as IDBRequest<KeptKey | undefined>),
     async keep(relay, key) {
       // Two tabs that are new at the same time come to have the same.
-      const kept = await within("readwrite", (keys) => {
+      const kept = await within("readwrite", (keys, abort) => {
         const known = keys.get(relay) as IDBRequest<KeptKey | undefined>;
-        known.onsuccess = () => known.result ?? keys.put(key, relay);
+        known.onsuccess = () => {
+          if (known.result) return;
+          try {
+            keys.put(key, relay);
+          } catch (cause) {
+            abort(cause); // some browsers keep no such keys in private windows: thrown from here, it would be nobody's
+          }
+        };
         return known;
       });
       return kept ?? key;
@@ -39,8 +46,11 @@ export function storedKeys(): Keys {
   };
 }
 
-/** Does something with the keys, in one transaction. */
-function within<T>(mode: IDBTransactionMode, work: (keys: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+/** Does something with the keys, in one transaction, which `abort` ends with a reason. */
+function within<T>(
+  mode: IDBTransactionMode,
+  work: (keys: IDBObjectStore, abort: (cause: unknown) => void) => IDBRequest<T>,
+): Promise<T> {
   return new Promise((done, fail) => {
     const failed = (cause: unknown): void => {
       const message = `the browser cannot keep this task’s identity: ${String(cause)}`;
@@ -59,7 +69,11 @@ function within<T>(mode: IDBTransactionMode, work: (keys: IDBObjectStore) => IDB
         };
         try {
           const transaction = database.transaction("keys", mode, { durability: "strict" });
-          const request = work(transaction.objectStore("keys"));
+          const abort = (cause: unknown): void => {
+            failed(cause);
+            transaction.abort();
+          };
+          const request = work(transaction.objectStore("keys"), abort);
           transaction.oncomplete = () => settle(() => done(request.result));
           transaction.onabort = () => settle(() => failed(transaction.error));
         } catch (cause) {

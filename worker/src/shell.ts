@@ -30,6 +30,7 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
   let session: WasmSession | null = null;
   let identity: Identity | null = null;
   let dead = false;
+  let busy = false;
   const running = new Map<number, { readonly controller: AbortController; readonly ended: Promise<void> }>();
 
   const post = (message: FromWorker, transfer: Transferable[] = []): void => {
@@ -54,6 +55,17 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
   const opened = (): WasmSession => {
     if (session) return session;
     throw Object.assign(new Error("the session is not open"), { code: "closed" });
+  };
+
+  // Joining begins with the identity, before the session runs. Its key must not be forgotten meanwhile, nor replaced under a run.
+  const alone = async <T>(work: () => Promise<T>): Promise<T> => {
+    if (busy) throw Object.assign(new Error("this client is taking part already"), { code: "busy" });
+    busy = true;
+    try {
+      return await work();
+    } finally {
+      busy = false;
+    }
   };
 
   const call = async (message: CallMessage, signal: AbortSignal): Promise<Calls[CallKind]["result"]> => {
@@ -93,13 +105,15 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
       case "run": {
         const { invitation, ...options } = message.args;
         const running = opened();
-        try {
-          await identity?.enrol(invitation, signal);
-        } catch (thrown) {
-          if (signal.aborted) return { rounds: 0, reason: "aborted", backend: "none" };
-          throw thrown;
-        }
-        return running.run(options, signal);
+        return alone(async () => {
+          try {
+            await identity?.enrol(invitation, signal);
+          } catch (thrown) {
+            if (signal.aborted) return { rounds: 0, reason: "aborted", backend: "none" };
+            throw thrown;
+          }
+          return running.run(options, signal);
+        });
       }
       case "predict":
         return opened().predict(message.args.x);
@@ -110,10 +124,12 @@ export function serve(scope: Scope, wasm: WasmModule, wasmUrl: URL | string): vo
       case "export-ledger":
         return opened().exportLedger();
       case "erase-ledger": {
-        const view = await opened().eraseLedger();
-        // A run that is under way keeps its key in memory, and refuses above. Were this to fail, it can be asked for again.
-        await scope.world.keys.forget();
-        return view;
+        const erasing = opened();
+        return alone(async () => {
+          // First, so that what is cut off here leaves a new key with the old ledger, and never an empty ledger with the old key.
+          await scope.world.keys.forget();
+          return erasing.eraseLedger();
+        });
       }
       case "close": {
         const closing = session;

@@ -1,11 +1,7 @@
 //! Identities: how a key is enrolled, and who signed a request. Signatures are verified here, away from the threads of tasks; whether a
 //! signer is known is asked there, in the turn that counts ([`crate::identity`]).
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{Extension, Json, body::Body, extract::State, http::HeaderMap};
 use ed25519_dalek::VerifyingKey;
@@ -17,7 +13,7 @@ use unsaid_protocol::{
 
 use super::{
     body,
-    limits::{Peer, subscriber},
+    limits::Peer,
     openapi::{OfEnrolment, OfIdentities, Refusals},
     problem::Refused,
 };
@@ -27,14 +23,18 @@ use crate::{
     store::{Admission, Application, Census, Registry, StoreError},
 };
 
+mod enrolments;
 pub mod operator;
+
+pub use self::enrolments::Enrolments;
 
 /// How many identities may be enrolled without an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnrolmentLimits {
-    /// By one address on a day (UTC); none for any number.
+    /// By one address on a day (UTC), and ten times as many by an IPv6 /48; none for any number. Each relay counts for itself, from
+    /// when it started.
     pub per_address_and_day: Option<u32>,
-    /// In all.
+    /// In all, without those that were revoked.
     pub most: u64,
 }
 
@@ -43,42 +43,6 @@ impl Default for EnrolmentLimits {
         Self {
             per_address_and_day: Some(20),
             most: 1_000_000,
-        }
-    }
-}
-
-const DAY_MS: u64 = 86_400_000;
-
-/// Addresses that are remembered of one day. Beyond that nobody new is enrolled without an invitation until the next.
-const MAX_ADDRESSES: usize = 65_536;
-
-/// Who has enrolled how many identities without an invitation, today.
-#[derive(Debug, Default)]
-pub struct Enrolments(Mutex<(u64, HashMap<IpAddr, u32>)>);
-
-impl Enrolments {
-    /// Takes one of an address's enrolments of today, where there is one left.
-    fn take(&self, address: IpAddr, most: u32, now_ms: u64) -> bool {
-        let (day, taken) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let today = now_ms / DAY_MS;
-        if today > *day {
-            (*day, *taken) = (today, HashMap::new());
-        }
-        let address = subscriber(address);
-        if taken.len() >= MAX_ADDRESSES && !taken.contains_key(&address) {
-            return false;
-        }
-        let taken = taken.entry(address).or_default();
-        let left = *taken < most;
-        *taken += u32::from(left);
-        left
-    }
-
-    /// Gives one back that was not needed.
-    fn give(&self, address: IpAddr) {
-        let (_, taken) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = taken.get_mut(&subscriber(address)) {
-            *taken = taken.saturating_sub(1);
         }
     }
 }
@@ -164,7 +128,14 @@ pub async fn enrol(
     let identity = IdentityId::of(&ask.public_key);
     let enrolled = |enrolment| Ok(Json(Enrolled { identity, enrolment }));
     let refused = |kind, detail: &str| Err(Refused::new(kind, detail));
-    match admit(&relay, application, peer.map(|Extension(Peer(address))| address)).await? {
+    let address = peer.map(|Extension(Peer(address))| address);
+    let turn = relay.enrolments.turn().await.ok_or_else(Refused::busy)?;
+    let asking = relay.clone();
+    let outcome = relay.with_registry(move |registry| {
+        let _turn = turn; // as long as the thread is used, whoever has gone meanwhile
+        admit(&asking, registry, &application, address)
+    });
+    match outcome.await? {
         Outcome::Admission(Admission::New(enrolment)) => {
             tracing::info!(%identity, ?enrolment, "an identity was enrolled");
             enrolled(enrolment)
@@ -206,36 +177,40 @@ enum Outcome {
     Limited,
 }
 
-async fn admit(relay: &Relay, application: Application, address: Option<IpAddr>) -> Result<Outcome, Refused> {
+/// Asks the store, on a thread that may wait for it. Whoever is known is told so before anything is counted or locked.
+fn admit(
+    relay: &Relay,
+    registry: &dyn Registry,
+    application: &Application,
+    address: Option<IpAddr>,
+) -> Result<Outcome, StoreError> {
     let limits = relay.options.enrolment;
+    let enrol = |most| registry.enrol(application, most).map(Outcome::Admission);
     if application.invitation.is_some() {
-        let admission = relay.with_registry(move |registry| registry.enrol(&application, limits.most));
-        return admission.await.map(Outcome::Admission);
+        return enrol(limits.most);
+    }
+    match enrol(0)? {
+        Outcome::Admission(Admission::Full) => {}
+        known => return Ok(known),
     }
     let is_open = |task: &Arc<TaskHandle>| {
         let rules = task.config.identity;
         rules.is_some_and(|rules| rules.required == Enrolment::Open)
     };
-    let open = relay.handles().iter().any(is_open);
-    let bounded = limits.per_address_and_day.zip(address).filter(|_| open);
-    let now_ms = application.now_ms;
-    let taken = bounded.is_none_or(|(most, address)| relay.enrolments.take(address, most, now_ms));
-    // Who is known is told so in any case.
-    let most = if open && taken { limits.most } else { 0 };
-    let admission = relay
-        .with_registry(move |registry| registry.enrol(&application, most))
-        .await;
-    if taken
-        && !matches!(admission, Ok(Admission::New(_)))
-        && let Some((_, address)) = bounded
-    {
-        relay.enrolments.give(address);
+    if !relay.handles().iter().any(is_open) {
+        return Ok(Outcome::Closed);
     }
-    Ok(match admission? {
-        Admission::Full if !open => Outcome::Closed,
-        Admission::Full if !taken => Outcome::Limited,
-        admission => Outcome::Admission(admission),
-    })
+    let Some((most, address)) = limits.per_address_and_day.zip(address) else {
+        return enrol(limits.most);
+    };
+    let Some(place) = relay.enrolments.take(address, most, application.now_ms) else {
+        return Ok(Outcome::Limited);
+    };
+    let outcome = enrol(limits.most);
+    if !matches!(outcome, Ok(Outcome::Admission(Admission::New(_)))) {
+        relay.enrolments.give(&place);
+    }
+    outcome
 }
 
 /// Whoever signed a request, before it is known whether that holds.
@@ -406,22 +381,5 @@ mod tests {
         signature[0] = 1;
         let (key, signature) = (PublicKey::from_bytes(small), Signature::from_bytes(signature));
         assert!(verify(&key, b"anything", &signature).is_err());
-    }
-
-    #[test]
-    fn an_address_has_its_enrolments_a_day_and_memory_is_bounded() {
-        let enrolments = Enrolments::default();
-        let address = |number: u32| IpAddr::V4(number.into());
-        assert!(enrolments.take(address(1), 2, 0) && enrolments.take(address(1), 2, 0));
-        assert!(!enrolments.take(address(1), 2, DAY_MS - 1));
-        assert!(enrolments.take(address(2), 2, 0));
-        enrolments.give(address(1));
-        assert!(enrolments.take(address(1), 2, 0) && !enrolments.take(address(1), 2, 0));
-        assert!(enrolments.take(address(1), 2, DAY_MS));
-        for number in 0..MAX_ADDRESSES as u32 {
-            enrolments.take(address(number), 2, DAY_MS);
-        }
-        assert!(!enrolments.take(address(u32::MAX), 2, DAY_MS));
-        assert!(enrolments.take(address(u32::MAX), 2, 2 * DAY_MS));
     }
 }

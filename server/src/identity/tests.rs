@@ -15,6 +15,10 @@ fn client(number: u8) -> ClientId {
 }
 
 fn rounds() -> Rounds {
+    rounds_of(0)
+}
+
+fn rounds_of(max_staleness: u32) -> Rounds {
     let rules = round::Rules {
         policy: RoundPolicy {
             min_clients: 2,
@@ -23,9 +27,10 @@ fn rounds() -> Rounds {
         },
         limit: None,
         manifest: ContentHash::of(b"manifest"),
-        max_staleness: 0,
+        max_staleness,
         min_separation: 0,
         by_identity: false,
+        shares: None,
     };
     Rounds::first(rules, ContentHash::of(b"model"))
 }
@@ -75,6 +80,52 @@ fn what_is_under_way_counts_before_it_is_counted() {
     assert_eq!(may(&others, 1), Ok(()));
 }
 
+/// The client reports to the open round from the model of `base`.
+fn report(rounds: &mut Rounds, client: ClientId, base: (u64, ContentHash)) {
+    let claim = round::Claim {
+        update: unsaid_protocol::UpdateId::from_bytes(*client.as_bytes()),
+        client,
+        manifest: ContentHash::of(b"manifest"),
+        model: base.1,
+        round: base.0,
+        digest: ContentHash::of(client.as_bytes()),
+        bytes: 1,
+        identity: Some(who()),
+    };
+    assert_eq!(rounds.judge(&claim), Ok(round::Judgement::New));
+    rounds.count(&claim, NOW_MS);
+}
+
+#[test]
+fn what_is_under_way_from_rounds_that_have_closed_counts_too() {
+    let (rules, mut rounds) = (rules(), rounds_of(1));
+    let standings = standings(Account::default());
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    let base = (rounds.round(), rounds.model());
+    check_in(&mut rounds, client(1));
+    rounds.publish(ContentHash::of(b"second"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 2), Ok(()));
+    check_in(&mut rounds, client(2));
+    // Two of a day are under way: one from the round before.
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(may(&rounds, 1), Ok(()), "one client is not under way twice");
+
+    // The first reports late, and takes nothing off the second's.
+    report(&mut rounds, client(1), base);
+    let mut account = Account::default();
+    account.count(rules.cost, NOW_MS);
+    let standings = self::standings(account);
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(may(&rounds, 1), Ok(()), "one that has reported is told to wait");
+
+    // A check-in is worth nothing any more once its round is too old.
+    rounds.publish(ContentHash::of(b"third"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    rounds.publish(ContentHash::of(b"fourth"), 1, NOW_MS);
+    assert_eq!(may(&rounds, 3), Ok(()));
+}
+
 #[test]
 fn a_budget_holds_for_the_update_too() {
     let cost = Cost::from(Rho::new(0.1).unwrap());
@@ -96,10 +147,11 @@ fn a_budget_holds_for_the_update_too() {
 }
 
 #[test]
-fn every_mode_with_noise_has_a_cost_and_none_has_none() {
+fn every_mode_with_noise_has_a_cost_and_an_update_without_costs_more_than_any_budget() {
     let encoding = Encoding::new(1.0, 1.0 / 1024.0, 8).unwrap();
     let cost = |privacy| cost_of_update(&privacy, &encoding, 3).unwrap();
-    assert_eq!(cost(Privacy::None), Cost::NOTHING);
+    let bare = cost(Privacy::None);
+    assert_eq!(bare.epsilon(1e-5).unwrap(), f64::INFINITY);
     let local = cost(Privacy::Local {
         noise_multiplier: 4.0,
     });
@@ -108,6 +160,19 @@ fn every_mode_with_noise_has_a_cost_and_none_has_none() {
         local.is_of_updates() && (0.124..=0.125).contains(&local.rho().get()),
         "{local:?}"
     );
+    // One of them is never forgotten: not beside later ones with noise, nor in the account's stored form.
+    let mut account = Account::default();
+    account.count(bare, NOW_MS);
+    account.count(local, NOW_MS);
+    let account = Account::from_bytes(&account.to_bytes()).unwrap();
+    let limited = Rules {
+        cost: local,
+        max_epsilon: Some(1e300),
+        ..rules()
+    };
+    let standings = standings(account);
+    let refused = standings.update(&limited, &rounds(), &who(), NOW_MS + 86_400_000);
+    assert!(matches!(refused, Err(Refusal::RelayBudget { .. })), "{refused:?}");
     let example = cost(Privacy::Example {
         clip_l2: 1.0,
         noise_multiplier: 1.0,

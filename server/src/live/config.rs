@@ -15,7 +15,7 @@ use crate::{
     gather::{self, Gathered},
     identity,
     randomness::Randomness,
-    round::{Claim, Refusal, Rules},
+    round::{Claim, Head, Refusal, Rules},
     strategy::Strategy,
     task_file::Task,
 };
@@ -139,6 +139,19 @@ impl TaskConfig {
         }
     }
 
+    /// Whether identities have the same shares of the task and the same budget as the relay says that wrote `head`.
+    pub(super) fn check_shares(&self, head: &Head) -> Result<(), OpenError> {
+        if head.shares == self.shares() {
+            Ok(())
+        } else {
+            Err(OpenError::OtherShares)
+        }
+    }
+
+    fn shares(&self) -> Option<ContentHash> {
+        self.identity.as_ref().map(identity::Rules::shares)
+    }
+
     /// Whether a store that takes values of at most `most` bytes takes all that the task will have.
     pub(super) fn check_sizes(&self, most: Option<u64>) -> Result<(), OpenError> {
         const MODEL_HEADER: u64 = 1 << 20; // far more than the names and shapes of the largest model take
@@ -174,7 +187,7 @@ impl TaskConfig {
         }
     }
 
-    pub(super) const fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> Rules {
         Rules {
             policy: self.manifest.rounds,
             limit: self.round_limit,
@@ -182,6 +195,7 @@ impl TaskConfig {
             max_staleness: self.strategy.aggregation.max_staleness(),
             min_separation: self.min_separation(),
             by_identity: self.identity.is_some(),
+            shares: self.shares(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     central::{self, Central},
     gather::Gathered,
     identity::Standings,
-    round::Rounds,
+    round::{Head, Rounds},
     store::{Changes, Saved, StoreError, Turn},
     strategy::Strategy,
 };
@@ -64,6 +64,11 @@ pub enum OpenError {
         "another relay has brought this task under the manifest {0}: start this one again with the same task file"
     )]
     OtherManifest(ContentHash),
+    /// Another relay that shares the store runs the task with other shares or another budget of identities.
+    #[error(
+        "another relay has brought this task under other shares or another budget of identities: start this one again with the same task file"
+    )]
+    OtherShares,
     /// The bound of an update, the noise, or what a client is known by changed while the open round held updates under the old terms.
     #[error(
         "the open round holds {received} updates that were promised other bounds or other noise: \
@@ -110,6 +115,7 @@ impl Live {
         }
         let saved = turn.load()?.ok_or_else(|| damaged("the task is gone"))?;
         config.check_manifest(&saved.manifest)?;
+        config.check_shares(&saved.head)?;
         Self::resume(config, turn, &saved, &mut Changes::default())
     }
 
@@ -124,6 +130,7 @@ impl Live {
         saved: &Saved,
     ) -> Result<(), OpenError> {
         config.check_manifest(&saved.manifest)?;
+        config.check_shares(&saved.head)?;
         let opened = saved.head.round != self.rounds.round();
         let (check_ins, counted) = (saved.check_ins.iter(), saved.counted.iter());
         self.rounds
@@ -234,6 +241,13 @@ impl Live {
             changes.head = Some(rounds.head());
             tree = None;
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
+        }
+        if config.check_shares(&saved.head).is_err() {
+            changes.head = Some(Head {
+                tree: tree.clone(),
+                ..rounds.head()
+            });
+            tracing::info!(%task, "the task goes on with other shares or another budget of identities");
         }
         let parameters = parameters(config, turn, &rounds)?;
         let mut updates = config.nothing_gathered();

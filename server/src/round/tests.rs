@@ -16,6 +16,7 @@ fn rules() -> Rules {
         max_staleness: 0,
         min_separation: 0,
         by_identity: false,
+        shares: None,
     }
 }
 

@@ -73,11 +73,14 @@ impl Identity {
         }
     }
 
-    /// What one who asks again is told.
-    pub const fn admission(&self) -> Admission {
+    /// What one who asks again is told; none where that brings an invitation to one that had none.
+    pub const fn answer(&self, application: &Application) -> Option<Admission> {
         match self.revoked_ms {
-            Some(_) => Admission::Revoked,
-            None => Admission::Known(self.enrolment()),
+            Some(_) => Some(Admission::Revoked),
+            None if self.invited || application.invitation.is_none() => {
+                Some(Admission::Known(self.enrolment()))
+            }
+            None => None,
         }
     }
 }
@@ -200,8 +203,9 @@ pub struct Census {
 
 /// Where identities are kept. Calls block; each is a transaction of its own, which is on the disk when it returns.
 pub trait Registry {
-    /// Enrols a key, where its invitation is good, or where there is room for one without: `most_open` of them at most. A key that is
-    /// known stays what it is, and becomes invited where it brings an invitation.
+    /// Enrols a key, where its invitation is good, or where there is room for one without: `most_open` of them at most, without those
+    /// that were revoked. A key that is known stays what it is, and becomes invited where it brings an invitation. Only what changes
+    /// something waits for others that do.
     ///
     /// # Errors
     /// [`StoreError`]; it may or may not have been enrolled, and asking again tells.

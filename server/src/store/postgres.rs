@@ -58,13 +58,15 @@ const MAKING_TABLES: i64 = 0x756e_7361_6964;
 const READERS: usize = 4;
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A store in a PostgreSQL database. It has one connection for each task, at most four for reading and one for listening, and
+/// A store in a PostgreSQL database. It has one connection for each task, at most four for reading, one for the operator and one for listening, and
 /// connects again by itself.
 pub struct PostgresStore {
     link: Link,
     watchers: Arc<Watchers>,
     keep_models: u64,
     reading: Semaphore,
+    /// The operator's one place: however many read or enrol, an identity can be revoked.
+    operating: Semaphore,
 }
 
 impl PostgresStore {
@@ -89,6 +91,7 @@ impl PostgresStore {
             watchers,
             keep_models: KEEP_MODELS,
             reading: Semaphore::new(READERS),
+            operating: Semaphore::new(1),
         })
     }
 
@@ -99,23 +102,23 @@ impl PostgresStore {
         self
     }
 
-    /// A place among those who use the database outside of turns.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        let place = tokio::time::timeout(READER_PATIENCE, self.reading.acquire()).await;
-        let busy = || StoreError("too many want to read at the same time".into());
-        place.map_err(|_| busy())?.map_err(|_| busy())
-    }
-
     /// Reads rows outside of any turn.
     fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
         self.link.wait(async {
-            let _place = self.place().await?;
+            let _place = place(&self.reading).await?;
             let client = self.link.take_if_reachable().await?;
             let rows = query(&client, sql, parameters).await?;
             self.link.give(client);
             Ok(rows)
         })
     }
+}
+
+/// A place among those who use the database outside of turns.
+async fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, StoreError> {
+    let place = tokio::time::timeout(READER_PATIENCE, places.acquire()).await;
+    let busy = || StoreError("too many want to use the database at the same time".into());
+    place.map_err(|_| busy())?.map_err(|_| busy())
 }
 
 /// A value of a statement, and its type: said here, the database need not be asked for it.

@@ -18,6 +18,7 @@ fn head(round: u64) -> Head {
         forgot: 0,
         earlier: Vec::new(),
         min_separation: 0,
+        shares: None,
         tree: None,
     }
 }
@@ -294,4 +295,81 @@ fn a_file_in_use_and_a_file_of_something_else_are_refused() {
             .starts_with("not a database"),
         "and left alone"
     );
+}
+
+fn application(seed: u8, invitation: Option<ContentHash>) -> Application {
+    Application {
+        key: unsaid_protocol::PublicKey::from_bytes([seed; 32]),
+        invitation,
+        now_ms: 1,
+    }
+}
+
+#[test]
+fn whoever_is_refused_enrolment_waits_for_nobody_who_writes() {
+    let (store, _, _folder) = open();
+    let [used, unknown] = [b"used", b"none"].map(|it| ContentHash::of(it));
+    store.invite(&[used]).unwrap();
+    for (seed, invitation) in [(1, None), (2, Some(used))] {
+        let admission = store.enrol(&application(seed, invitation), 1).unwrap();
+        assert!(matches!(admission, Admission::New(_)));
+    }
+    let writer = ::redb::Database::begin_write;
+    store
+        .with(|database| {
+            let writing = writer(database)?;
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for (seed, invitation) in [
+                        (1, None),
+                        (2, Some(used)),
+                        (3, None),
+                        (3, Some(used)),
+                        (3, Some(unknown)),
+                    ] {
+                        tell.send(store.enrol(&application(seed, invitation), 1).unwrap())
+                            .unwrap();
+                    }
+                });
+                let next = || told.recv_timeout(std::time::Duration::from_secs(20)).ok();
+                let answers: Vec<_> = (0..5).map_while(|_| next()).collect();
+                drop(writing); // or the thread would wait for ever
+                assert_eq!(
+                    answers,
+                    [
+                        Admission::Known(unsaid_protocol::Enrolment::Open),
+                        Admission::Known(unsaid_protocol::Enrolment::Invitation),
+                        Admission::Full,
+                        Admission::UsedInvitation,
+                        Admission::NoInvitation,
+                    ]
+                );
+            });
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_revoked_identity_gives_back_the_place_that_it_had_without_an_invitation() {
+    let (store, _, _folder) = open();
+    let id = |seed| IdentityId::of(&application(seed, None).key);
+    let invitation = ContentHash::of(b"invitation");
+    store.invite(&[invitation]).unwrap();
+    let enrol = |seed, invitation| store.enrol(&application(seed, invitation), 1).unwrap();
+    assert!(matches!(enrol(1, Some(invitation)), Admission::New(_)));
+    assert!(matches!(enrol(2, None), Admission::New(_)));
+    store.revoke(&id(1), 5).unwrap();
+    assert_eq!(enrol(3, None), Admission::Full, "the invited one had none");
+    for _ in 0..2 {
+        store.revoke(&id(2), 5).unwrap();
+    }
+    assert!(matches!(enrol(3, None), Admission::New(_)));
+    assert_eq!(
+        enrol(4, None),
+        Admission::Full,
+        "one place, however often it is asked"
+    );
+    assert_eq!(enrol(2, None), Admission::Revoked);
 }

@@ -2,14 +2,14 @@
 
 use serde::Deserialize;
 use toml::Spanned;
-use unsaid_privacy::{Cost, PrivacyError};
+use unsaid_privacy::Cost;
 use unsaid_protocol::{Enrolment, Privacy};
 
 use super::{
     document::Fault,
     number::{Count, Delta, MaxEpsilon},
 };
-use crate::identity::{Rules, USUAL_DELTA};
+use crate::identity::{CostError, Rules, USUAL_DELTA, cost_without_noise};
 
 /// The section as it is written. With `required = "none"` the rest may stay in the file.
 #[derive(Debug, Deserialize)]
@@ -40,7 +40,7 @@ impl IdentitySection {
         &self,
         span: std::ops::Range<usize>,
         privacy: &Privacy,
-        cost: impl FnOnce() -> Result<Cost, PrivacyError>,
+        cost: impl FnOnce() -> Result<Cost, CostError>,
     ) -> Result<Option<Rules>, Fault> {
         let required = match self.required {
             Required::None => return Ok(None),
@@ -68,7 +68,7 @@ impl IdentitySection {
         let cost = cost().map_err(|error| Fault::at(span.clone(), error))?;
         let (max_epsilon, delta) = match (&self.max_epsilon, self.delta) {
             (None, delta) => (None, delta.map_or(usual, Delta::get)),
-            (Some(max), _) if cost == Cost::NOTHING => {
+            (Some(max), _) if cost == cost_without_noise() => {
                 let message =
                     "must be left out with privacy mode \"none\": updates without noise have no epsilon";
                 return Err(Fault::at(max.span(), message));

@@ -752,6 +752,38 @@ async fn relays_of_one_database_know_the_same_identities() {
     assert_eq!(counts, [2, 1, 0, 0]);
 }
 
+/// The manifest does not say what a task takes of one identity, and relays that share it must agree all the same.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_with_other_shares_of_identities_stops_where_another_was_started_with_new_ones() {
+    let Some(database) = crate::database::Database::start() else {
+        return;
+    };
+    let folder = tempfile::TempDir::new().unwrap();
+    let start = async |share: &str| {
+        let store = crate::postgres::open(database.address(), None).await.unwrap();
+        TestRelay::over(store, &[OPEN, share], options(folder.path())).await
+    };
+    let old = start("identity.updates_per_day=5").await;
+    let person = Person::of(1, &old.api).await;
+    person.enrol(&old.api, None).await.unwrap();
+    let same = start("identity.updates_per_day=5").await;
+    person.check_in(&same.api, 1).await.unwrap();
+    person.check_in(&old.api, 1).await.unwrap();
+    let new = start("identity.updates_per_day=1").await;
+    assert_eq!(new.api.state().await.manifest, old.api.state().await.manifest);
+    for outdated in [&old, &same] {
+        assert_eq!(
+            person.check_in(&outdated.api, 1).await,
+            Err(ProblemKind::Unavailable)
+        );
+    }
+    person.check_in(&new.api, 1).await.unwrap();
+    let agreeing = start("identity.updates_per_day=1").await;
+    person.check_in(&agreeing.api, 1).await.unwrap();
+    person.check_in(&new.api, 1).await.unwrap();
+}
+
 /// Open enrolments that come at the same time through two relays do not pass their bound.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -325,6 +325,7 @@ pub fn head(round: u64) -> Head {
         forgot: 0,
         earlier: Vec::new(),
         min_separation: 0,
+        shares: None,
         tree: None,
     }
 }

@@ -116,7 +116,7 @@ struct Entry {
 struct Total {
     /// Updates that were counted.
     updates: u64,
-    /// What they cost, at `delta`; none where they have no noise, or cost more than numbers hold.
+    /// What they cost, at `delta`; none where any of them had no noise, or they cost more than numbers hold.
     epsilon: Option<f64>,
     delta: f64,
 }

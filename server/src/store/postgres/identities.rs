@@ -1,12 +1,13 @@
 //! Identities in the database: transactions of their own, but for what a turn reads and writes of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
+use tokio::sync::Semaphore;
 use tokio_postgres::{Client, Row, types::Type};
 use unsaid_protocol::{ContentHash, IdentityId, PublicKey, TaskId};
 
 use super::{
-    BEGIN, Parameter, PostgresStore, commit, execute, query,
+    BEGIN, Parameter, PostgresStore, commit, execute, place, query,
     rows::{array, get, to_i64, to_u64},
 };
 use crate::store::{
@@ -18,14 +19,15 @@ const NAMED: &str =
     "SELECT id, public_key, invited, enrolled_ms, revoked_ms FROM unsaid.identities WHERE id = ANY ($1)";
 
 impl PostgresStore {
-    /// Lends a connection to `work`, which ends whatever transaction it begins. Where it fails the connection is dropped, and what it
+    /// Lends a connection, in one of `places`, to `work`, which ends whatever transaction it begins. Where it fails the connection is dropped, and what it
     /// had begun with it.
     fn lend<T: Send, W: Future<Output = Result<T, StoreError>> + Send>(
         &self,
+        places: &Semaphore,
         work: impl FnOnce(Arc<Client>) -> W + Send,
     ) -> Result<T, StoreError> {
         self.link.wait(async {
-            let _place = self.place().await?;
+            let _place = place(places).await?;
             let client = self.link.take_if_reachable().await?;
             let done = work(client.clone()).await?;
             self.link.give(client);
@@ -36,23 +38,33 @@ impl PostgresStore {
 
 impl Registry for PostgresStore {
     fn enrol(&self, application: &Application, most_open: u64) -> Result<Admission, StoreError> {
-        self.lend(|client| async move { enrol(&client, *application, most_open).await })
+        self.lend(&self.reading, |client| async move {
+            enrol(&client, *application, most_open).await
+        })
     }
 
     fn invite(&self, invitations: &[ContentHash]) -> Result<(), StoreError> {
-        self.lend(|client| async move { invite(&client, invitations).await })
+        self.lend(&self.operating, |client| async move {
+            invite(&client, invitations).await
+        })
     }
 
     fn revoke(&self, id: &IdentityId, now_ms: u64) -> Result<Option<Identity>, StoreError> {
-        self.lend(|client| async move { revoke(&client, id, now_ms).await })
+        self.lend(&self.operating, |client| async move {
+            revoke(&client, id, now_ms).await
+        })
     }
 
     fn identities(&self, after: Option<&IdentityId>, most: u32) -> Result<Vec<Listed>, StoreError> {
-        self.lend(|client| async move { list(&client, after, most).await })
+        self.lend(&self.operating, |client| async move {
+            list(&client, after, most).await
+        })
     }
 
     fn standings(&self, task: &TaskId, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError> {
-        self.lend(|client| async move { standings(&client, task.as_str(), ids).await })
+        self.lend(&self.reading, |client| async move {
+            standings(&client, task.as_str(), ids).await
+        })
     }
 
     fn census(&self) -> Result<Census, StoreError> {
@@ -70,12 +82,11 @@ fn missing() -> StoreError {
     StoreError("a row is missing".into())
 }
 
-/// Begins a transaction that holds the census: at any time one of these at most changes identities. The number of those that came
-/// without an invitation.
-async fn begin(client: &Client) -> Result<u64, StoreError> {
+/// Begins a transaction that holds the census: at any time one of these at most changes identities.
+async fn begin(client: &Client) -> Result<(), StoreError> {
     execute(client, BEGIN).await?;
-    let rows = query(client, "SELECT uninvited FROM unsaid.census FOR UPDATE", &[]).await?;
-    to_u64(get(rows.first().ok_or_else(missing)?, 0)?)
+    let rows = query(client, "SELECT 1 FROM unsaid.census FOR UPDATE", &[]).await?;
+    rows.first().map(drop).ok_or_else(missing)
 }
 
 /// Counts what changed, and commits.
@@ -111,35 +122,58 @@ fn identity(row: &Row) -> Result<Identity, StoreError> {
     })
 }
 
+/// What an application comes to, as the tables stand: an answer, or that it is to be enrolled, with what is known of its key.
+async fn judge(
+    client: &Client,
+    application: &Application,
+    most_open: u64,
+) -> Result<ControlFlow<Admission, Option<Identity>>, StoreError> {
+    let before = known(client, &IdentityId::of(&application.key)).await?;
+    if let Some(answer) = before.and_then(|known| known.answer(application)) {
+        return Ok(ControlFlow::Break(answer));
+    }
+    let refusal = match application.invitation {
+        Some(hash) => {
+            let sql = "SELECT used_by IS NOT NULL FROM unsaid.invitations WHERE hash = $1";
+            let rows = query(client, sql, &[(&&hash.as_bytes()[..], Type::BYTEA)]).await?;
+            match rows.first().map(|row| get(row, 0)).transpose()? {
+                None => Some(Admission::NoInvitation),
+                Some(true) => Some(Admission::UsedInvitation),
+                Some(false) => None,
+            }
+        }
+        None => {
+            let rows = query(client, "SELECT uninvited FROM unsaid.census", &[]).await?;
+            let uninvited = to_u64(get(rows.first().ok_or_else(missing)?, 0)?)?;
+            (uninvited >= most_open).then_some(Admission::Full)
+        }
+    };
+    Ok(refusal.map_or(ControlFlow::Continue(before), ControlFlow::Break))
+}
+
 async fn enrol(client: &Client, application: Application, most_open: u64) -> Result<Admission, StoreError> {
+    // Without the lock first: whoever is refused keeps nobody waiting.
+    if let ControlFlow::Break(answer) = judge(client, &application, most_open).await? {
+        return Ok(answer);
+    }
+    begin(client).await?;
+    let before = match judge(client, &application, most_open).await? {
+        ControlFlow::Break(answer) => {
+            execute(client, "ROLLBACK").await?;
+            return Ok(answer);
+        }
+        ControlFlow::Continue(before) => before,
+    };
     let id = IdentityId::of(&application.key);
-    let uninvited = begin(client).await?;
-    let before = known(client, &id).await?;
-    if let Some(before) = before
-        && (before.invited || before.revoked_ms.is_some() || application.invitation.is_none())
-    {
-        execute(client, "ROLLBACK").await?;
-        return Ok(before.admission());
-    }
-    if application.invitation.is_none() && uninvited >= most_open {
-        execute(client, "ROLLBACK").await?;
-        return Ok(Admission::Full);
-    }
     let owner = &id.as_bytes()[..];
     if let Some(hash) = application.invitation {
         let named: [Parameter<'_>; 2] = [(&&hash.as_bytes()[..], Type::BYTEA), (&owner, Type::BYTEA)];
-        let sql =
-            "UPDATE unsaid.invitations SET used_by = $2 WHERE hash = $1 AND used_by IS NULL RETURNING hash";
-        if query(client, sql, &named).await?.is_empty() {
-            let sql = "SELECT 1 FROM unsaid.invitations WHERE hash = $1";
-            let used = !query(client, sql, &named[..1]).await?.is_empty();
-            execute(client, "ROLLBACK").await?;
-            return Ok(if used {
-                Admission::UsedInvitation
-            } else {
-                Admission::NoInvitation
-            });
-        }
+        query(
+            client,
+            "UPDATE unsaid.invitations SET used_by = $2 WHERE hash = $1",
+            &named,
+        )
+        .await?;
     }
     let new = Identity::new(&application);
     let sql = "INSERT INTO unsaid.identities (id, public_key, invited, enrolled_ms) VALUES ($1, $2, $3, $4) \
@@ -174,7 +208,9 @@ async fn revoke(client: &Client, id: &IdentityId, now_ms: u64) -> Result<Option<
     let named: [Parameter<'_>; 2] = [(&&id.as_bytes()[..], Type::BYTEA), (&now_ms, Type::INT8)];
     let revoked = query(client, sql, &named).await?.len() as u64;
     let identity = known(client, id).await?;
-    end(client, [0, to_i64(revoked)?, 0, 0]).await?;
+    let uninvited = identity.is_some_and(|identity| !identity.invited);
+    let revoked = to_i64(revoked)?;
+    end(client, [0, revoked, -revoked * i64::from(uninvited), 0]).await?;
     Ok(identity)
 }
 

@@ -1,6 +1,6 @@
 //! Identities in the file. New in layout 3.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use unsaid_protocol::{ContentHash, IdentityId, TaskId};
@@ -75,7 +75,17 @@ fn count(write: &WriteTransaction, what: &str, more: i64) -> Result<(), StoreErr
 
 impl Registry for RedbStore {
     fn enrol(&self, application: &Application, most_open: u64) -> Result<Admission, StoreError> {
-        self.transact(|write| enrol(write, application, most_open))
+        // Read first: whoever is refused keeps nobody from writing.
+        let judged = self.with(|database| {
+            let read = database.begin_read()?;
+            let (identities, invitations) = (read.open_table(IDENTITIES)?, read.open_table(INVITATIONS)?);
+            let meta = read.open_table(META)?;
+            judge(&identities, &invitations, &meta, application, most_open)
+        })?;
+        match judged {
+            ControlFlow::Break(answer) => Ok(answer),
+            ControlFlow::Continue(_) => self.transact(|write| enrol(write, application, most_open)),
+        }
     }
 
     fn invite(&self, invitations: &[ContentHash]) -> Result<(), StoreError> {
@@ -106,6 +116,7 @@ impl Registry for RedbStore {
             if is_new {
                 table.insert(id.as_bytes(), to_json(&identity)?.as_slice())?;
                 count(write, REVOKED, 1)?;
+                count(write, UNINVITED, -i64::from(!identity.invited))?;
             }
             Ok((Some(identity), is_new))
         })
@@ -175,6 +186,32 @@ impl Registry for RedbStore {
     }
 }
 
+/// What an application comes to, as the tables stand: an answer, or that it is to be enrolled, with what is known of its key.
+fn judge(
+    identities: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+    invitations: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+    meta: &impl ReadableTable<&'static str, u64>,
+    application: &Application,
+    most_open: u64,
+) -> Result<ControlFlow<Admission, Option<Identity>>, StoreError> {
+    let before = identities.get(IdentityId::of(&application.key).as_bytes())?;
+    let before: Option<Identity> = before.map(|json| from_json(json.value())).transpose()?;
+    if let Some(answer) = before.and_then(|known| known.answer(application)) {
+        return Ok(ControlFlow::Break(answer));
+    }
+    let refusal = match application.invitation {
+        Some(hash) => match invitations.get(hash.as_bytes())? {
+            None => Some(Admission::NoInvitation),
+            Some(by) => (!by.value().is_empty()).then_some(Admission::UsedInvitation),
+        },
+        None => {
+            let uninvited = meta.get(UNINVITED)?.map_or(0, |it| it.value());
+            (uninvited >= most_open).then_some(Admission::Full)
+        }
+    };
+    Ok(refusal.map_or(ControlFlow::Continue(before), ControlFlow::Break))
+}
+
 fn enrol(
     write: &WriteTransaction,
     application: &Application,
@@ -182,34 +219,19 @@ fn enrol(
 ) -> Result<(Admission, bool), StoreError> {
     let id = IdentityId::of(&application.key);
     let mut table = write.open_table(IDENTITIES)?;
-    let before = table
-        .get(id.as_bytes())?
-        .map(|json| from_json::<Identity>(json.value()));
-    let before = before.transpose()?;
-    if let Some(before) = &before
-        && (before.invited || before.revoked_ms.is_some() || application.invitation.is_none())
-    {
-        return Ok((before.admission(), false));
-    }
+    let mut invitations = write.open_table(INVITATIONS)?;
+    let meta = write.open_table(META)?;
+    let before = match judge(&table, &invitations, &meta, application, most_open)? {
+        ControlFlow::Break(answer) => return Ok((answer, false)),
+        ControlFlow::Continue(before) => before,
+    };
+    drop(meta);
     let mut new = Identity::new(application);
-    match application.invitation {
-        Some(hash) => {
-            let mut invitations = write.open_table(INVITATIONS)?;
-            let used = invitations.get(hash.as_bytes())?.map(|by| !by.value().is_empty());
-            match used {
-                None => return Ok((Admission::NoInvitation, false)),
-                Some(true) => return Ok((Admission::UsedInvitation, false)),
-                Some(false) => invitations.insert(hash.as_bytes(), &id.as_bytes()[..])?,
-            };
-            count(write, UNUSED, -1)?;
-        }
-        None => {
-            let uninvited = write.open_table(META)?.get(UNINVITED)?.map_or(0, |it| it.value());
-            if uninvited >= most_open {
-                return Ok((Admission::Full, false));
-            }
-            count(write, UNINVITED, 1)?;
-        }
+    if let Some(hash) = application.invitation {
+        invitations.insert(hash.as_bytes(), &id.as_bytes()[..])?;
+        count(write, UNUSED, -1)?;
+    } else {
+        count(write, UNINVITED, 1)?;
     }
     match before {
         // One that came without an invitation and brings one now gives its place back.
