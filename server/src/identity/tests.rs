@@ -16,6 +16,7 @@ fn client(number: u8) -> ClientId {
 
 fn rounds() -> Rounds {
     let rules = round::Rules {
+        invited: None,
         policy: RoundPolicy {
             min_clients: 2,
             target_clients: 9,
