@@ -16,7 +16,7 @@ use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
     live::{Live, TaskConfig},
-    round::{Counted, Head},
+    round::{Counted, FrameDigest, Head},
     store::{Changes, RedbStore, Store},
 };
 
@@ -84,7 +84,7 @@ fn fill(file: &Path, rounds: u64) {
             update: UpdateId::from_bytes(u128::from(round * CLIENTS + number).to_le_bytes()),
             round,
             client: client(number as usize),
-            digest: ContentHash::of(&number.to_le_bytes()),
+            digest: FrameDigest::of(&number.to_le_bytes()),
         });
         let metrics = first.rounds[0].clone();
         let changes = Changes {

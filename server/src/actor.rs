@@ -5,11 +5,11 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{broadcast, oneshot, watch};
@@ -28,6 +28,9 @@ mod tests;
 
 /// The most commands that one commit takes together.
 const MAX_BATCH: usize = 256;
+
+/// The longest that what came waits for more to share its commit, where more is under way.
+const GATHER: Duration = Duration::from_millis(3);
 
 /// How often the round's counts are announced at most: a thousand check-ins are not a thousand events to a thousand tabs.
 const ANNOUNCE_EVERY_MS: u64 = 100;
@@ -123,6 +126,8 @@ pub struct Outlook {
     pub events: broadcast::Sender<Numbered>,
     /// Whether the store did its last work for the task.
     pub healthy: Arc<AtomicBool>,
+    /// Updates that are being received, or wait for their answer.
+    pub under_way: Arc<AtomicUsize>,
 }
 
 /// The thread's own state.
@@ -146,6 +151,7 @@ pub struct Actor {
     snapshot: watch::Sender<Snapshot>,
     events: broadcast::Sender<Numbered>,
     healthy: Arc<AtomicBool>,
+    under_way: Arc<AtomicUsize>,
     announced_ms: u64,
     unannounced: bool,
     /// Whether the store may hold rounds that readers were not told of: a commit was written that was thought to have failed.
@@ -188,8 +194,9 @@ impl Actor {
             snapshot: receiver,
             events: events.clone(),
             healthy: Arc::new(AtomicBool::new(true)),
+            under_way: Arc::default(),
         };
-        let healthy = outlook.healthy.clone();
+        let (healthy, under_way) = (outlook.healthy.clone(), outlook.under_way.clone());
         let actor = Self {
             config,
             store,
@@ -204,6 +211,7 @@ impl Actor {
             snapshot,
             events,
             healthy,
+            under_way,
             announced_ms: 0,
             unannounced: false,
             untold: false,
@@ -231,7 +239,7 @@ impl Actor {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
-            batch.extend(mailbox.try_iter().take(MAX_BATCH - 1));
+            self.gather(mailbox, &mut batch);
             let stop = batch.iter().position(|command| matches!(command, Command::Stop));
             batch.truncate(stop.unwrap_or(batch.len()));
             let came = batch.len();
@@ -242,13 +250,31 @@ impl Actor {
                 }
                 _ => true,
             });
+            let mut stopped = false;
             let nothing_else = came > 0 && batch.is_empty();
             if !(nothing_else && stop.is_none() && !self.patience().is_zero()) {
-                self.turn(batch);
+                stopped = self.turn(batch, mailbox);
             } // otherwise what others did is looked at when its time has come
-            if stop.is_some() {
+            if stop.is_some() || stopped {
                 return;
             }
+        }
+    }
+
+    /// Takes what waits. A commit costs about as much for one update as for many: where updates come, it waits until half of those
+    /// under way are here, so that one half is received while the other is written.
+    fn gather(&self, mailbox: &mpsc::Receiver<Command>, batch: &mut Vec<Command>) {
+        let is_update = |command: &Command| matches!(command, Command::Update(..));
+        batch.extend(mailbox.try_iter().take(MAX_BATCH - batch.len()));
+        let mut updates = batch.iter().filter(|command| is_update(command)).count();
+        let until = Instant::now() + GATHER;
+        while updates > 0 && 2 * updates < self.under_way.load(Ordering::Relaxed) && batch.len() < MAX_BATCH {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(command) = mailbox.recv_timeout(left) else {
+                return;
+            };
+            updates += usize::from(is_update(&command));
+            batch.push(command);
         }
     }
 
@@ -278,15 +304,16 @@ impl Actor {
         self.clock.now_ms().saturating_add_signed(self.ahead_ms)
     }
 
-    /// Applies a batch, commits it, announces, answers: a client that asks again after its answer must not be told less.
-    fn turn(&mut self, batch: Vec<Command>) {
+    /// Applies a batch, with what has come until its turn began, commits it, announces, answers: a client that asks again after its
+    /// answer must not be told less. Says whether it was told to stop meanwhile.
+    fn turn(&mut self, mut batch: Vec<Command>, mailbox: &mpsc::Receiver<Command>) -> bool {
         let (config, store) = (self.config.clone(), self.store.clone());
         let task = &config.manifest.task;
         if self.outdated && !self.patience().is_zero() {
             batch
                 .into_iter()
                 .for_each(|command| Answer::failed(command).send(false));
-            return;
+            return false;
         }
         self.looked_ms = self.now_ms();
         self.untold |= self.live.is_none();
@@ -299,9 +326,12 @@ impl Actor {
                 batch
                     .into_iter()
                     .for_each(|command| Answer::failed(command).send(false));
-                return;
+                return false;
             }
         };
+        batch.extend(mailbox.try_iter().take(MAX_BATCH.saturating_sub(batch.len())));
+        let stop = batch.iter().position(|command| matches!(command, Command::Stop));
+        batch.truncate(stop.unwrap_or(batch.len()));
         self.outdated = false;
         self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
         let now_ms = self.now_ms(); // after the wait for others' turns
@@ -316,7 +346,9 @@ impl Actor {
             Ok(turn.stage())
         } else {
             live.complete(&mut changes);
-            turn.commit(&changes)
+            let stage = turn.commit(&changes);
+            live.take_back(&mut changes);
+            stage
         };
         let committed = stage.is_ok();
         self.healthy.store(committed, Ordering::Relaxed);
@@ -331,6 +363,7 @@ impl Actor {
             }
         }
         answers.into_iter().for_each(|answer| answer.send(committed));
+        stop.is_some()
     }
 
     /// Begins a turn, with the task and those who ask in it as they stand in the store, and the rounds that other relays published

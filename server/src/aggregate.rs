@@ -1,5 +1,7 @@
 //! Federated averaging on a grid of whole numbers: the sum is exact, so the order of arrival cannot change a bit of it.
 
+use crate::exact;
+
 /// The sum of some updates, in grid steps. Sums form a commutative monoid: parts may be added in any order and grouping.
 ///
 /// Each `i64` holds the sum of up to 2³² coordinates of type `i32`, more than a round lets in.
@@ -21,6 +23,11 @@ impl PartialSum {
         Self { steps }
     }
 
+    /// What [`Self::from_steps`] gives back. Until then this is the sum of nothing, of no length.
+    pub fn lend(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.steps)
+    }
+
     /// One whole number for each parameter.
     pub fn steps(&self) -> &[i64] {
         &self.steps
@@ -36,9 +43,7 @@ impl PartialSum {
             coordinates.len(),
             "an update has one coordinate per parameter"
         );
-        for (sum, &coordinate) in self.steps.iter_mut().zip(coordinates) {
-            *sum += i64::from(coordinate);
-        }
+        exact::add(&mut self.steps, coordinates);
     }
 
     /// Adds one update to the entries from `first` on.
@@ -46,10 +51,7 @@ impl PartialSum {
     /// # Panics
     /// If there are not as many.
     pub fn add_from(&mut self, first: usize, coordinates: &[i32]) {
-        let entries = &mut self.steps[first..first + coordinates.len()];
-        for (sum, &coordinate) in entries.iter_mut().zip(coordinates) {
-            *sum += i64::from(coordinate);
-        }
+        exact::add(&mut self.steps[first..first + coordinates.len()], coordinates);
     }
 
     /// Adds another sum.

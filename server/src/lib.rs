@@ -5,7 +5,8 @@
 //! listener that the caller brings. Inside, from the network to the disk:
 //!
 //! - [`serve`](mod@serve) takes connections, and bounds how many there are and how long they may say nothing;
-//! - [`http`] reads requests and writes answers and problem documents; it decides nothing about rounds;
+//! - [`http`] reads requests and writes answers and problem documents; it decides nothing about rounds; [`intake`] reads an update
+//!   while it arrives;
 //! - [`actor`] is one thread per task, the only one that changes it; it commits before it answers;
 //! - [`round`] is the state machine, without a clock or a disk; [`gather`] keeps a round's updates, as an exact sum
 //!   ([`aggregate`]) where that is enough, and [`strategy`] makes the next model of them;
@@ -21,9 +22,11 @@ pub mod central;
 pub mod clock;
 pub mod data;
 pub mod evaluate;
+pub mod exact;
 pub mod gather;
 pub mod http;
 pub mod identity;
+pub mod intake;
 pub mod key;
 pub mod live;
 pub mod randomness;

@@ -4,6 +4,7 @@ use unsaid_protocol::{CheckIn, CheckInReply, IdentityId, UpdateReply};
 
 use crate::{
     actor::{Answer, Command, Failure, Submission},
+    aggregate::PartialSum,
     central,
     gather::Gathered,
     identity::Standings,
@@ -219,14 +220,22 @@ impl Live {
         })
     }
 
-    /// Puts what is written as a whole into `changes`: the head, and the sum where it changed.
-    pub fn complete(&self, changes: &mut Changes) {
+    /// Puts what is written as a whole into `changes`: the head, and the sum where it changed, which is lent until
+    /// [`Self::take_back`].
+    pub fn complete(&mut self, changes: &mut Changes) {
         changes.head = Some(self.head());
         if changes.sum.is_some() {
-            changes.sum = match &self.updates {
-                Gathered::Sum { sum, count } if *count > 0 => Some(sum.steps().to_vec()),
+            changes.sum = match &mut self.updates {
+                Gathered::Sum { sum, count } if *count > 0 => Some(sum.lend()),
                 _ => None,
             };
+        }
+    }
+
+    /// Takes back what [`Self::complete`] lent, once it is written.
+    pub fn take_back(&mut self, changes: &mut Changes) {
+        if let (Gathered::Sum { sum, .. }, Some(steps)) = (&mut self.updates, changes.sum.take()) {
+            *sum = PartialSum::from_steps(steps);
         }
     }
 }

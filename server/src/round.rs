@@ -5,6 +5,12 @@
 //! stay; with none, the round is idle again. A client that checked in stays checked in for the whole round, so a slow one
 //! may still report after the span that it checked in to.
 //!
+//! Where the task limits how many are **invited** ([`Rules::invited`]), a round takes more than the target and no more: those of
+//! them that drop out are made up for by the others, and those that come after the target was reached are told that the round has
+//! closed. Who is not invited is told when to ask again, the later the more are waiting, and each at a time of its own. A span that
+//! ends with too few updates invites as many again. (Bonawitz et al., “Towards Federated Learning at Scale: System Design”, 2019,
+//! [arXiv:1902.01046](https://arxiv.org/abs/1902.01046), sections 2.2 and 2.3: selection of 130 % of the target, pace steering.)
+//!
 //! Where rounds are **asynchronous** ([`Rules::max_staleness`]), a client that checked in may report to one of the next rounds,
 //! too: its update names the round whose model it starts from, and the open round counts it. A client counts at most once in a
 //! round, and once for a check-in.
@@ -22,7 +28,7 @@ mod claim;
 #[cfg(test)]
 mod tests;
 
-pub use self::claim::{Claim, Counted, Refusal};
+pub use self::claim::{Claim, Counted, FrameDigest, FrameHasher, Refusal};
 
 /// Rounds after which the id of a counted update is forgotten. Until then, sending it again is answered as a duplicate.
 pub const REMEMBERED_ROUNDS: u64 = 64;
@@ -34,6 +40,9 @@ pub const MAX_CHECK_INS: usize = 65_536;
 const LONGEST_WAIT_MS: u64 = 5_000;
 const SHORTEST_WAIT_MS: u64 = 250;
 
+/// The longest that a client is told to wait that was not invited.
+const LONGEST_PACE_MS: u64 = 600_000;
+
 /// What does not change while a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -41,6 +50,8 @@ pub struct Rules {
     pub policy: RoundPolicy,
     /// The last round, if the task has one.
     pub limit: Option<u64>,
+    /// The most clients that a span of a round lets in; none for any number.
+    pub invited: Option<u32>,
     /// The manifest in force.
     pub manifest: ContentHash,
     /// The most rounds that may have closed since the one whose model an update starts from; 0 for synchronous rounds.
@@ -98,7 +109,11 @@ pub struct Rounds {
     paused: bool,
     /// How often the open round has forgotten check-ins.
     forgot: u32,
+    /// Clients of earlier spans of the open round that had not reported when their span ended: others are invited in their place.
+    excused: u32,
     checked_in: BTreeSet<ClientId>,
+    /// Clients that asked and were not invited to the open round. Not kept on disk: it only says how many wait.
+    turned_away: BTreeSet<ClientId>,
     reported: BTreeSet<ClientId>,
     counted: HashMap<UpdateId, Counted>,
     /// Models of the rounds before, the newest first, from which an update may still start.
@@ -127,6 +142,9 @@ pub struct Head {
     /// How often the open round has forgotten the check-ins of those that had not reported, to make room for others.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forgot: u32,
+    /// Clients of earlier spans of the open round in whose place others are invited.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excused: u32,
     /// Models of the rounds before, the newest first, from which an update may still start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<ContentHash>,
@@ -176,6 +194,7 @@ impl Rounds {
             bytes_up: 0,
             paused: false,
             forgot: 0,
+            excused: 0,
             earlier: Vec::new(),
             min_separation: rules.min_separation,
             shares: rules.shares,
@@ -199,7 +218,9 @@ impl Rounds {
             bytes_up: head.bytes_up,
             paused: head.paused,
             forgot: head.forgot,
+            excused: head.excused,
             checked_in: BTreeSet::new(),
+            turned_away: BTreeSet::new(),
             reported: BTreeSet::new(),
             counted: HashMap::new(),
             earlier: Vec::new(),
@@ -226,11 +247,13 @@ impl Rounds {
         if head.round != self.round {
             self.leave_check_ins();
             self.reported.clear();
+            self.turned_away.clear();
         } else if head.forgot != self.forgot {
             doubtful = std::mem::take(&mut self.checked_in);
         }
         self.round = head.round;
         self.forgot = head.forgot;
+        self.excused = head.excused;
         self.model = head.model;
         self.span = head.span;
         self.bytes_up = head.bytes_up;
@@ -298,6 +321,7 @@ impl Rounds {
             bytes_up: self.bytes_up,
             paused: self.paused,
             forgot: self.forgot,
+            excused: self.excused,
             earlier: self.earlier.clone(),
             min_separation: self.rules.min_separation,
             shares: self.rules.shares,
@@ -408,6 +432,8 @@ impl Rounds {
         if self.checked_in.len() >= MAX_CHECK_INS {
             self.make_room();
         }
+        self.excused = self.checked_in().saturating_sub(self.received());
+        self.turned_away.clear();
         if self.reported.is_empty() {
             self.span = None;
             return Due::Lapsed;
@@ -455,6 +481,17 @@ impl Rounds {
         if !is_in && self.checked_in.len() >= MAX_CHECK_INS {
             return Err(Refusal::Full { round });
         }
+        if let Some(invited) = self.rules.invited
+            && !is_in
+            && self.checked_in().saturating_sub(self.excused) >= invited
+        {
+            let retry_after_ms = self.pace(ask.client, invited, now_ms);
+            return Ok(CheckInReply::Wait {
+                round,
+                retry_after_ms,
+            });
+        }
+        self.turned_away.remove(&ask.client);
         self.checked_in.insert(ask.client);
         let span = self.collect_from(now_ms);
         Ok(CheckInReply::Train {
@@ -479,6 +516,23 @@ impl Rounds {
         } else {
             *client
         }
+    }
+
+    /// How long a client that was not invited is to wait: until the span has ended, and then a part, by its id, of the time in which
+    /// as many rounds can invite all that wait. So about as many come to each round as it invites.
+    fn pace(&mut self, client: ClientId, invited: u32, now_ms: u64) -> u64 {
+        if self.turned_away.len() < MAX_CHECK_INS {
+            self.turned_away.insert(client);
+        }
+        let left = self
+            .span
+            .map_or(0, |span| span.deadline_ms.saturating_sub(now_ms));
+        let rounds = (self.turned_away.len() as u64).div_ceil(invited.max(1).into());
+        let window = self.rules.policy.deadline_ms.saturating_mul(rounds);
+        // Below the window, so it is a u64.
+        let part = (u128::from(place(client, self.round)) * u128::from(window)) >> 64;
+        left.saturating_add(part as u64)
+            .clamp(SHORTEST_WAIT_MS, LONGEST_PACE_MS)
     }
 
     fn collect_from(&mut self, now_ms: u64) -> Span {
@@ -510,7 +564,7 @@ impl Rounds {
     pub fn judge(&self, claim: &Claim) -> Result<Judgement, Refusal> {
         if let Some(known) = self.counted.get(&claim.update) {
             let round = known.round;
-            return if known.digest == claim.digest {
+            return if (known.client, known.digest) == (claim.client, claim.digest) {
                 Ok(Judgement::Duplicate { round })
             } else {
                 Err(Refusal::Conflict { round })
@@ -593,6 +647,8 @@ impl Rounds {
         self.model = model;
         self.span = None;
         self.forgot = 0;
+        self.excused = 0;
+        self.turned_away.clear();
         self.bytes_up = 0;
         self.reported.clear();
         self.forget();
@@ -629,4 +685,18 @@ impl Rounds {
     pub const fn oldest_remembered(&self) -> u64 {
         oldest_remembered(self.round, self.rules.min_separation)
     }
+}
+
+/// Where a client stands among those that wait for a round, evenly spread over all of `u64`: its id, which it chose at random, and
+/// the round, mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014), so that nobody is the last one every time.
+const fn place(client: ClientId, round: u64) -> u64 {
+    let (low, high) = (client.as_bytes().first_chunk(), client.as_bytes().last_chunk());
+    let id = match (low, high) {
+        (Some(low), Some(high)) => u64::from_le_bytes(*low) ^ u64::from_le_bytes(*high),
+        _ => 0,
+    };
+    let mut mixed = (id ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -39,6 +39,10 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
 const MAX_STREAMS: u32 = 32;
 
+/// The most bytes of a connection that are read at once: they stay in the second-level cache until they are hashed and added, and
+/// a thousand uploads do not take 400 kB each.
+const READ_BUFFER: usize = 32 << 10;
+
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests
 /// that are being answered have been. The caller decides how long it waits for that.
 pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<Output = ()>) {
@@ -97,6 +101,7 @@ impl Connection {
         let mut http = http1::Builder::new();
         // The time runs from the end of one request, or from the connection's start, until the next head is whole.
         http.timer(TokioTimer::new())
+            .max_buf_size(READ_BUFFER)
             .header_read_timeout(self.relay.options.head_timeout);
         let peer = Peer(self.peer.ip());
         let service = service(self.app.clone(), peer, OpenRequests::default());

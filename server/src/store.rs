@@ -279,11 +279,16 @@ impl<S: Store + ?Sized> Turn for Alone<'_, S> {
     }
 }
 
-fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: fn(T) -> [u8; N]) -> Vec<u8> {
-    numbers.iter().flat_map(|&number| to_le_bytes(number)).collect()
+fn bytes<T: Copy, const N: usize>(numbers: &[T], to_le_bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; N * numbers.len()];
+    let (chunks, _) = bytes.as_chunks_mut();
+    for (chunk, &number) in chunks.iter_mut().zip(numbers) {
+        *chunk = to_le_bytes(number);
+    }
+    bytes
 }
 
-fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: fn([u8; N]) -> T) -> Vec<T> {
+fn numbers<T, const N: usize>(bytes: &[u8], from_le_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {
     let (chunks, _) = bytes.as_chunks();
     chunks.iter().map(|&chunk| from_le_bytes(chunk)).collect()
 }

@@ -60,6 +60,8 @@ pub struct Task {
     pub seed: u64,
     /// The last round, if the task has one.
     pub round_limit: Option<u64>,
+    /// The most clients that a span of a round lets in, if it limits them.
+    pub invited: Option<u32>,
     /// The held-out examples, a `.shard` file below the data folder.
     pub evaluation: Option<PathBuf>,
     /// Whom it lets take part, where it asks for identities.
@@ -261,7 +263,26 @@ struct RoundsSection {
     min_clients: Spanned<Count>,
     target_clients: Spanned<Count>,
     deadline_ms: DeadlineMs,
+    invited_clients: Option<Spanned<Count>>,
     limit: Option<Count>,
+}
+
+impl RoundsSection {
+    fn check_invited(&self, is_asynchronous: bool) -> Result<Option<u32>, Fault> {
+        let Some(invited) = &self.invited_clients else {
+            return Ok(None);
+        };
+        let (number, target) = (invited.get_ref().get(), self.target_clients.get_ref().get());
+        if number < target {
+            let message = format!("{number} is below target_clients, {target}: no round would reach it");
+            return Err(Fault::at(invited.span(), message));
+        }
+        if is_asynchronous {
+            let message = "asynchronous rounds take whoever comes: leave it out";
+            return Err(Fault::at(invited.span(), message));
+        }
+        Ok(Some(number))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -439,6 +460,8 @@ impl TaskFile {
             identity: identity.map(|rules| rules.required),
         };
         manifest.check().map_err(|error| Fault::at(model_span, error))?;
+        let is_asynchronous = strategy.aggregation.max_staleness() > 0;
+        let invited = self.rounds.check_invited(is_asynchronous)?;
         Ok(Task {
             manifest,
             model,
@@ -447,6 +470,7 @@ impl TaskFile {
             central,
             seed: self.seed,
             round_limit: self.rounds.limit.map(|limit| limit.get().into()),
+            invited,
             evaluation,
             identity,
         })

@@ -32,7 +32,7 @@ pub use messages::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use shard::Shard;
-pub use update::{CoordinateWidth, UpdateFrame};
+pub use update::{CoordinateWidth, UpdateFrame, UpdateHeader};
 
 /// The protocol version that this crate speaks. A relay and a client whose versions differ refuse each other.
 pub const VERSION: u16 = 1;

@@ -26,7 +26,11 @@ impl CoordinateWidth {
     /// The least width that holds every coordinate.
     pub fn for_coordinates(coordinates: &[i32]) -> Self {
         // v ^ (v >> 31) maps v and −v−1 to the same non-negative number: the magnitude that decides the width.
-        let reach = coordinates.iter().fold(0, |reach, v| reach | (v ^ (v >> 31)));
+        Self::for_reach(coordinates.iter().fold(0, |reach, v| reach | (v ^ (v >> 31))))
+    }
+
+    /// The least width that holds every coordinate, by the bits that any `v ^ (v >> 31)` of them has.
+    pub const fn for_reach(reach: i32) -> Self {
         match reach {
             0..=0x7f => Self::One,
             0x80..=0x7fff => Self::Two,
@@ -47,9 +51,40 @@ impl CoordinateWidth {
         Self::for_coordinates(&[largest])
     }
 
+    /// Whether a frame of this width has the one that it should have: the one that its task fixes, or where none is fixed `least`, which
+    /// holds every coordinate.
+    ///
+    /// # Errors
+    /// [`DecodeError::Field`] where it is another.
+    pub fn check(self, least: Self, fixed: Option<Self>) -> Result<(), DecodeError> {
+        let (wanted, expected) = match fixed {
+            Some(fixed) => (fixed, "the width that the task fixes"),
+            None => (least, "the least width that holds every coordinate"),
+        };
+        if self == wanted {
+            return Ok(());
+        }
+        Err(DecodeError::Field {
+            field: "coordinate width",
+            value: self.bytes() as u64,
+            expected,
+        })
+    }
+
     /// The width in bytes.
     pub const fn bytes(self) -> usize {
         self as usize
+    }
+
+    /// Appends the coordinates that `payload` holds. Bytes after the last whole one are left out.
+    #[inline(always)] // into callers that are compiled for a processor with wide registers
+    pub fn read(self, payload: &[u8], coordinates: &mut Vec<i32>) {
+        match self {
+            Self::One => widen::<1>(payload, coordinates),
+            Self::Two => widen::<2>(payload, coordinates),
+            Self::Three => widen::<3>(payload, coordinates),
+            Self::Four => widen::<4>(payload, coordinates),
+        }
     }
 
     fn from_byte(byte: u8) -> Result<Self, DecodeError> {
@@ -87,6 +122,68 @@ pub struct UpdateFrame {
     pub round: u64,
     /// One whole number of grid steps for each model parameter.
     pub coordinates: Vec<i32>,
+}
+
+/// What a frame says before its coordinates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpdateHeader {
+    /// Bytes of each coordinate.
+    pub width: CoordinateWidth,
+    /// As [`UpdateFrame::update`].
+    pub update: UpdateId,
+    /// As [`UpdateFrame::client`].
+    pub client: ClientId,
+    /// As [`UpdateFrame::manifest`].
+    pub manifest: ContentHash,
+    /// As [`UpdateFrame::model`].
+    pub model: ContentHash,
+    /// As [`UpdateFrame::round`].
+    pub round: u64,
+    /// Coordinates that follow.
+    pub count: u32,
+}
+
+impl UpdateHeader {
+    /// Reads the [`UpdateFrame::HEADER_LEN`] bytes that a frame begins with.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where they are none of a frame's.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.header(MAGIC, "an update frame")?;
+        let width = CoordinateWidth::from_byte(reader.u8("coordinate width")?)?;
+        match reader.u8("reserved")? {
+            0 => {}
+            other => {
+                return Err(DecodeError::Field {
+                    field: "reserved",
+                    value: other.into(),
+                    expected: "0",
+                });
+            }
+        }
+        Ok(Self {
+            width,
+            update: UpdateId::from_bytes(reader.array("update id")?),
+            client: ClientId::from_bytes(reader.array("client id")?),
+            manifest: ContentHash::from_bytes(reader.array("manifest hash")?),
+            model: ContentHash::from_bytes(reader.array("model hash")?),
+            round: reader.u64("round")?,
+            count: reader.u32("count")?,
+        })
+    }
+
+    /// Bytes that the coordinates take.
+    ///
+    /// # Errors
+    /// [`DecodeError::Field`] where this machine has no memory of that size.
+    pub fn payload_len(&self) -> Result<usize, DecodeError> {
+        let length = (self.count as usize).checked_mul(self.width.bytes());
+        length.ok_or(DecodeError::Field {
+            field: "count",
+            value: self.count.into(),
+            expected: "a number of coordinates that fits in memory",
+        })
+    }
 }
 
 impl UpdateFrame {
@@ -139,20 +236,7 @@ impl UpdateFrame {
     /// be the fixed one, or without one the least that holds the coordinates, the reserved byte must be 0.
     pub fn decode_in(bytes: &[u8], fixed: Option<CoordinateWidth>) -> Result<Self, DecodeError> {
         let (frame, width) = Self::read(bytes)?;
-        let (wanted, expected) = match fixed {
-            Some(fixed) => (fixed, "the width that the task fixes"),
-            None => (
-                CoordinateWidth::for_coordinates(&frame.coordinates),
-                "the least width that holds every coordinate",
-            ),
-        };
-        if width != wanted {
-            return Err(DecodeError::Field {
-                field: "coordinate width",
-                value: width.bytes() as u64,
-                expected,
-            });
-        }
+        width.check(CoordinateWidth::for_coordinates(&frame.coordinates), fixed)?;
         Ok(frame)
     }
 
@@ -162,42 +246,21 @@ impl UpdateFrame {
     /// As [`Self::decode_in`], of all but the width.
     pub fn read(bytes: &[u8]) -> Result<(Self, CoordinateWidth), DecodeError> {
         let mut reader = Reader::new(bytes);
-        reader.header(MAGIC, "an update frame")?;
-        let width = CoordinateWidth::from_byte(reader.u8("coordinate width")?)?;
-        match reader.u8("reserved")? {
-            0 => {}
-            other => {
-                return Err(DecodeError::Field {
-                    field: "reserved",
-                    value: other.into(),
-                    expected: "0",
-                });
-            }
-        }
-        let update = UpdateId::from_bytes(reader.array("update id")?);
-        let client = ClientId::from_bytes(reader.array("client id")?);
-        let manifest = ContentHash::from_bytes(reader.array("manifest hash")?);
-        let model = ContentHash::from_bytes(reader.array("model hash")?);
-        let round = reader.u64("round")?;
-        let count = reader.u32("count")? as usize;
-        let length = count.checked_mul(width.bytes()).ok_or(DecodeError::Field {
-            field: "count",
-            value: count as u64,
-            expected: "a number of coordinates that fits in memory",
-        })?;
+        let header = UpdateHeader::read(&mut reader)?;
         // The bytes are taken before anything is allocated, so a false count cannot ask for memory.
-        let payload = reader.bytes(length, "coordinates")?;
+        let payload = reader.bytes(header.payload_len()?, "coordinates")?;
         reader.finish()?;
-        let coordinates = read_coordinates(payload, width);
+        let mut coordinates = Vec::new();
+        header.width.read(payload, &mut coordinates);
         let frame = Self {
-            update,
-            client,
-            manifest,
-            model,
-            round,
+            update: header.update,
+            client: header.client,
+            manifest: header.manifest,
+            model: header.model,
+            round: header.round,
             coordinates,
         };
-        Ok((frame, width))
+        Ok((frame, header.width))
     }
 
     /// The path that a client posts the frame to, below the relay's base address.
@@ -206,14 +269,14 @@ impl UpdateFrame {
     }
 }
 
-fn read_coordinates(payload: &[u8], width: CoordinateWidth) -> Vec<i32> {
-    let unused = 8 * (4 - width.bytes() as u32);
-    let widen = |chunk: &[u8]| {
+#[inline(always)]
+fn widen<const WIDTH: usize>(payload: &[u8], coordinates: &mut Vec<i32>) {
+    let (chunks, _) = payload.as_chunks::<WIDTH>();
+    coordinates.extend(chunks.iter().map(|chunk| {
         let mut word = [0; 4];
-        word[..chunk.len()].copy_from_slice(chunk);
-        i32::from_le_bytes(word) << unused >> unused // the arithmetic shift restores the sign
-    };
-    payload.chunks_exact(width.bytes()).map(widen).collect()
+        word[4 - WIDTH..].copy_from_slice(chunk);
+        i32::from_le_bytes(word) >> (32 - 8 * WIDTH as u32) // the arithmetic shift restores the sign
+    }));
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use unsaid_protocol::{ClientId, RoundState, UpdateFrame, UpdateId};
@@ -66,6 +67,37 @@ impl Server {
         stream.set_nodelay(true).unwrap();
         stream
     }
+
+    /// The processor time that it has taken.
+    pub fn processor(&self) -> Duration {
+        processor(self.child.id())
+    }
+
+    /// Bytes that it has had written to disks.
+    pub fn written_bytes(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.unwrap().parse().unwrap()
+    }
+
+    /// A size of /proc/PID/status, `VmRSS` for what it holds and `VmHWM` for the most that it held, in MiB.
+    pub fn memory_mib(&self, name: &str) -> f64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let kib = line.trim_matches(|c: char| !c.is_ascii_digit());
+        kib.parse::<f64>().unwrap() / 1_024.0
+    }
+}
+
+/// The processor time that a process has taken, of all its threads.
+pub fn processor(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+        // Nanoseconds on a processor come first (the kernel's documentation of the scheduler's statistics).
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(|thread| of_thread(thread.path())).sum())
 }
 
 impl Drop for Server {

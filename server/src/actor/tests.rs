@@ -24,12 +24,18 @@ impl Wake for Reader {
     }
 }
 
-#[test]
-fn what_is_answered_is_what_readers_see_already() {
+fn actor() -> (Actor, Outlook, TempDir) {
     let folder = TempDir::new().unwrap();
     let store = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
     let config = Arc::new(TaskConfig::new(Task::parse("tiny.toml", TASK, &[]).unwrap()));
-    let (mut actor, outlook) = Actor::open(config.clone(), store, Arc::new(SystemClock), None).unwrap();
+    let (actor, outlook) = Actor::open(config, store, Arc::new(SystemClock), None).unwrap();
+    (actor, outlook, folder)
+}
+
+#[test]
+fn what_is_answered_is_what_readers_see_already() {
+    let (mut actor, outlook, _folder) = actor();
+    let config = actor.config.clone();
     for client in 1..=3 {
         let reader = Arc::new(Reader {
             snapshot: outlook.snapshot.clone(),
@@ -43,7 +49,7 @@ fn what_is_answered_is_what_readers_see_already() {
         let waker = Waker::from(reader.clone());
         let waiting = Pin::new(&mut answer).poll(&mut Context::from_waker(&waker));
         assert!(waiting.is_pending());
-        actor.turn(vec![Command::CheckIn(ask, None, reply)]);
+        actor.turn(vec![Command::CheckIn(ask, None, reply)], &mpsc::channel().1);
         assert!(matches!(
             answer.try_recv(),
             Ok(Ok(CheckInReply::Train { round: 1, .. }))
@@ -51,4 +57,66 @@ fn what_is_answered_is_what_readers_see_already() {
         let saw = reader.saw.lock().unwrap().take().expect("the answer was sent");
         assert_eq!((saw.round, saw.checked_in), (1, u32::from(client)));
     }
+}
+
+#[test]
+fn a_commit_waits_for_half_of_the_updates_under_way_and_not_for_long() {
+    let (actor, outlook, _folder) = actor();
+    let update = || {
+        let frame = unsaid_protocol::UpdateFrame {
+            update: unsaid_protocol::UpdateId::from_bytes([1; 16]),
+            client: ClientId::from_bytes([1; 16]),
+            manifest: actor.config.manifest_hash,
+            model: actor.config.manifest_hash,
+            round: 1,
+            coordinates: vec![],
+        };
+        let submission = actor.config.examine(&frame.encode()).unwrap();
+        Command::Update(submission, oneshot::channel().0)
+    };
+    let gathered = |waiting: usize, under_way: usize| {
+        let (sender, mailbox) = mpsc::channel();
+        (0..waiting).for_each(|_| sender.send(update()).unwrap());
+        outlook.under_way.store(under_way, Ordering::Relaxed);
+        let (mut batch, begun) = (vec![update()], Instant::now());
+        actor.gather(&mailbox, &mut batch);
+        (batch.len(), begun.elapsed())
+    };
+    assert_eq!(gathered(6, 4).0, 7, "all that is here comes along");
+    // Without company nothing waits: the best of some tries, since the machine may be busy.
+    for (waiting, under_way) in [(0, 1), (0, 2), (1, 4)] {
+        let shortest = (0..20).map(|_| gathered(waiting, under_way).1).min();
+        assert!(shortest < Some(GATHER), "{shortest:?}");
+    }
+    let (came, took) = gathered(0, 4);
+    assert_eq!(came, 1, "none of the others came");
+    assert!((GATHER..Duration::from_secs(10)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn what_comes_while_a_turn_is_waited_for_shares_its_commit() {
+    let (mut actor, outlook, _folder) = actor();
+    let ask = |number| CheckIn {
+        client: ClientId::from_bytes([number; 16]),
+        manifest: actor.config.manifest_hash,
+    };
+    let (sender, mailbox) = mpsc::channel();
+    let (replies, answers): (Vec<_>, Vec<_>) = (0..4).map(|_| oneshot::channel()).unzip();
+    let mut commands: Vec<_> = (1..)
+        .zip(replies)
+        .map(|(number, reply)| Command::CheckIn(ask(number), None, reply))
+        .collect();
+    let after_the_end = commands.pop().unwrap();
+    let first = commands.remove(0);
+    for command in commands {
+        sender.send(command).unwrap();
+    }
+    sender.send(Command::Stop).unwrap();
+    sender.send(after_the_end).unwrap();
+    assert!(actor.turn(vec![first], &mailbox), "it was told to stop");
+    let answered = answers
+        .into_iter()
+        .filter_map(|mut answer| answer.try_recv().ok());
+    assert_eq!(answered.count(), 3, "all that came before the end");
+    assert_eq!(outlook.snapshot.borrow().state(0).checked_in, 3);
 }

@@ -40,23 +40,26 @@ pub fn check_headers(headers: &HeaderMap, max_bytes: usize, content_type: &str) 
     Ok(())
 }
 
-/// Reads a body of at most `max_bytes`, in at most `timeout`.
+/// Hands on a body of at most `max_bytes`, part by part as it arrives, in at most `timeout`.
 ///
 /// # Errors
 /// [`ProblemKind::TooLarge`], [`ProblemKind::Malformed`] where the body breaks off, or [`ProblemKind::Unavailable`] where
 /// it took too long.
-pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec<u8>, Refused> {
+pub async fn stream(
+    body: Body,
+    max_bytes: usize,
+    timeout: Duration,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), Refused> {
     let receive = async {
-        let mut bytes = Vec::new();
+        let mut left = max_bytes;
         let mut parts = body.into_data_stream();
         while let Some(part) = parts.next().await {
             let part = part.map_err(|_| Refused::new(ProblemKind::Malformed, "the body breaks off"))?;
-            if part.len() > max_bytes - bytes.len() {
-                return Err(too_large(max_bytes));
-            }
-            bytes.extend_from_slice(&part);
+            left = left.checked_sub(part.len()).ok_or_else(|| too_large(max_bytes))?;
+            take(&part);
         }
-        Ok(bytes)
+        Ok(())
     };
     let slow = || {
         Refused::new(
@@ -67,6 +70,16 @@ pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec
     tokio::time::timeout(timeout, receive)
         .await
         .unwrap_or_else(|_| Err(slow()))
+}
+
+/// Reads a body as [`stream`] does, into memory.
+///
+/// # Errors
+/// As [`stream`].
+pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec<u8>, Refused> {
+    let mut bytes = Vec::new();
+    stream(body, max_bytes, timeout, |part| bytes.extend_from_slice(part)).await?;
+    Ok(bytes)
 }
 
 /// Reads a JSON body.

@@ -6,8 +6,8 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{Extension, Json, body::Body, extract::State, http::HeaderMap};
 use ed25519_dalek::VerifyingKey;
 use unsaid_protocol::{
-    CheckIn, Credential, Enrol, Enrolled, Enrolment, IdentityId, ProblemKind, PublicKey, RelayIdentity,
-    Signature, SignedUpdate,
+    CheckIn, ContentHash, Credential, Enrol, Enrolled, Enrolment, IdentityId, ProblemKind, PublicKey,
+    RelayIdentity, Signature, SignedUpdate,
     identity::{CHECK_IN_WINDOW_MS, IDENTITY_HEADER, check_in_bytes, enrolment_bytes, update_bytes},
 };
 
@@ -252,7 +252,7 @@ impl Signer {
             manifest: claim.manifest,
             round: claim.round,
             client: claim.client,
-            frame: claim.digest,
+            frame: ContentHash::from_bytes(*claim.digest.as_bytes()),
         };
         let Credential {
             key,
@@ -345,12 +345,14 @@ mod tests {
         let frame = text("/update/frame").as_bytes();
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         let frame: Vec<u8> = frame.chunks(2).map(byte).collect();
-        let decoded = unsaid_protocol::UpdateFrame::decode(&frame).unwrap();
+        let header = unsaid_protocol::UpdateHeader::read(&mut unsaid_protocol::Reader::new(&frame)).unwrap();
+        let mut hasher = crate::round::FrameHasher::new(true);
+        frame.chunks(7).for_each(|part| hasher.update(part));
         let signer = |header: &str| Signer {
             relay,
             credential: header.parse().unwrap(),
         };
-        let claim = Claim::of(&decoded, &frame);
+        let claim = Claim::of(&header, hasher.digest(), frame.len() as u64);
         let claimed = signer(text("/update/header")).claim(claim).unwrap();
         assert_eq!(claimed.identity, Some(text("/identity").parse().unwrap()));
         let mut bad = 0;

@@ -1,6 +1,12 @@
 //! `POST /v1/tasks/{task}/updates`: the way in for what browsers learned.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use axum::{
     Extension, Json,
@@ -8,7 +14,7 @@ use axum::{
     extract::{Path, State},
     http::HeaderMap,
 };
-use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateId, UpdateReply};
+use unsaid_protocol::{DecodeError, ProblemKind, TaskId, UpdateFrame, UpdateReply};
 
 use super::{
     body,
@@ -18,8 +24,8 @@ use super::{
     problem::Refused,
 };
 use crate::{
-    actor::{Command, Submission},
-    live::TaskConfig,
+    actor::Command,
+    intake::Intake,
     relay::{Relay, TaskHandle},
 };
 
@@ -69,31 +75,39 @@ async fn receive(
     let turn = tokio::time::timeout(timeout, turn).await;
     let _turn = turn.map_err(|_| Refused::busy())?;
 
-    let bytes = body::read(body, max_bytes, timeout).await?;
-    let config = task.config.clone();
+    let _one = UnderWay::begin(&task.outlook.under_way);
+    let mut intake = Intake::new(&task.config);
+    body::stream(body, max_bytes, timeout, |part| intake.push(part)).await?;
     let signer = Signer::of(relay, task, headers)?;
-    let examined = tokio::task::spawn_blocking(move || examine(&config, &bytes, signer));
-    let (submission, update) = examined.await.map_err(|_| Refused::internal())??;
+    let mut submission = intake.finish().map_err(no_frame)?;
+    let update = submission.claim.update; // as its sender knows it, whoever signed it
+    if let Some(signer) = signer {
+        submission.claim = signer.claim(submission.claim)?;
+    }
     let reply = task.ask(|reply| Command::Update(submission, reply)).await?;
     Ok(UpdateReply { update, ..reply })
 }
 
-/// What can be said of an update, whoever signed it, and its id as its sender knows it.
-fn examine(
-    config: &TaskConfig,
-    bytes: &[u8],
-    signer: Option<Signer>,
-) -> Result<(Submission, UpdateId), Refused> {
-    let mut submission = config.examine(bytes).map_err(|error| {
-        let kind = match error {
-            DecodeError::Version { .. } => ProblemKind::Version,
-            _ => ProblemKind::Malformed,
-        };
-        Refused::new(kind, error.to_string())
-    })?;
-    let update = submission.claim.update;
-    if let Some(signer) = signer {
-        submission.claim = signer.claim(submission.claim)?;
+fn no_frame(error: DecodeError) -> Refused {
+    let kind = match error {
+        DecodeError::Version { .. } => ProblemKind::Version,
+        _ => ProblemKind::Malformed,
+    };
+    Refused::new(kind, error.to_string())
+}
+
+/// One update under way, until it is dropped.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
     }
-    Ok((submission, update))
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

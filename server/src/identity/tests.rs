@@ -20,6 +20,7 @@ fn rounds() -> Rounds {
 
 fn rounds_of(max_staleness: u32) -> Rounds {
     let rules = round::Rules {
+        invited: None,
         policy: RoundPolicy {
             min_clients: 2,
             target_clients: 9,
@@ -88,7 +89,7 @@ fn report(rounds: &mut Rounds, client: ClientId, base: (u64, ContentHash)) {
         manifest: ContentHash::of(b"manifest"),
         model: base.1,
         round: base.0,
-        digest: ContentHash::of(client.as_bytes()),
+        digest: round::FrameDigest::of(client.as_bytes()),
         bytes: 1,
         identity: Some(who()),
     };

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use unsaid_engine::Model;
-use unsaid_protocol::{
-    CentralPrivacy, ContentHash, CoordinateWidth, DecodeError, Manifest, Privacy, UpdateFrame,
-};
+use unsaid_protocol::{CentralPrivacy, ContentHash, CoordinateWidth, DecodeError, Manifest, Privacy};
 
 use super::OpenError;
 use crate::{
@@ -14,8 +12,9 @@ use crate::{
     central::Central,
     gather::{self, Gathered},
     identity,
+    intake::Intake,
     randomness::Randomness,
-    round::{Claim, Head, Refusal, Rules},
+    round::{Head, Rules},
     strategy::Strategy,
     task_file::Task,
 };
@@ -35,6 +34,8 @@ pub struct TaskConfig {
     pub seed: u64,
     /// The last round, if the task has one.
     pub round_limit: Option<u64>,
+    /// The most clients that a span of a round lets in, if the task limits them.
+    pub invited: Option<u32>,
     /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
     /// What noise the relay adds, where it does.
@@ -63,6 +64,7 @@ impl TaskConfig {
             model: Arc::new(task.model),
             seed: task.seed,
             round_limit: task.round_limit,
+            invited: task.invited,
             strategy: task.strategy,
             identity: task.identity,
         }
@@ -90,16 +92,14 @@ impl TaskConfig {
         }
     }
 
-    /// All that can be said of an update's bytes without the task's state. Coordinates that do not fit are only said after the
-    /// state was asked: a client that repeats an accepted update, or comes late, should learn that first.
+    /// All that can be said of an update's bytes without the task's state, where they are all there: see [`Intake`].
     ///
     /// # Errors
     /// [`DecodeError`] where the bytes are no frame.
     pub fn examine(&self, bytes: &[u8]) -> Result<Submission, DecodeError> {
-        let frame = UpdateFrame::decode_in(bytes, self.fixed_width())?;
-        let claim = Claim::of(&frame, bytes);
-        let coordinates = self.fit(frame.coordinates);
-        Ok(Submission { claim, coordinates })
+        let mut intake = Intake::new(self);
+        intake.push(bytes);
+        intake.finish()
     }
 
     /// The width of every update's coordinates, where it must not follow from them: in mode `central`, where they have no noise yet.
@@ -107,27 +107,6 @@ impl TaskConfig {
         self.central
             .as_ref()
             .and_then(|_| self.norm_bound.map(CoordinateWidth::for_bound))
-    }
-
-    fn fit(&self, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
-        let (found, expected) = (coordinates.len(), self.coordinates());
-        if found != expected {
-            return Err(Refusal::Coordinates { found, expected });
-        }
-        let (change, weight) = coordinates.split_at(self.manifest.parameters as usize);
-        if let (Some(&found), Some(most)) = (weight.first(), self.strategy.aggregation.max_weight())
-            && !u32::try_from(found).is_ok_and(|weight| (1..=most).contains(&weight))
-        {
-            return Err(Refusal::Weight { found, most });
-        }
-        if let Some(bound) = self.norm_bound {
-            let square = |&coordinate: &i32| u128::from(coordinate.unsigned_abs()).pow(2);
-            let found = change.iter().map(square).sum::<u128>();
-            if found > u128::from(bound) {
-                return Err(Refusal::Norm { found, bound });
-            }
-        }
-        Ok(coordinates)
     }
 
     /// Whether the task is still under this relay's manifest.
@@ -191,6 +170,7 @@ impl TaskConfig {
         Rules {
             policy: self.manifest.rounds,
             limit: self.round_limit,
+            invited: self.invited,
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
             min_separation: self.min_separation(),

@@ -1,6 +1,83 @@
 //! What an update claims, what is kept of one that was counted, and why one is refused.
 
-use unsaid_protocol::{ClientId, ContentHash, IdentityId, UpdateFrame, UpdateId};
+use sha2::{Digest, Sha256};
+use twox_hash::XxHash3_128;
+use unsaid_protocol::{ClientId, ContentHash, IdentityId, UpdateHeader, UpdateId};
+
+/// Tells the bytes of one frame from other bytes of the same client under the same update id: their XXH3-128 and their length, or,
+/// where clients sign, the SHA-256 that they sign.
+///
+/// It decides what a client is told that sends an id again, never whether anything is counted: an id counts once, whatever the
+/// bytes. Who makes two frames of one digest deceives nobody else, since another client's frame is never compared
+/// ([`crate::round::Rounds::judge`]), so where nobody signs, a hash that is no cryptographic one will do. It takes 16 µs for
+/// 800 kB, where SHA-256 takes 390 with the processor's own instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameDigest([u8; 32]);
+
+impl FrameDigest {
+    /// Of a whole frame that nobody signed.
+    pub fn of(frame: &[u8]) -> Self {
+        let mut hasher = FrameHasher::new(false);
+        hasher.update(frame);
+        hasher.digest()
+    }
+
+    /// A stored one.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// To be stored.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The digest of a frame that comes in parts.
+pub struct FrameHasher(Kind);
+
+enum Kind {
+    Unsigned { hash: XxHash3_128, length: u64 },
+    Signed(Sha256),
+}
+
+impl FrameHasher {
+    /// Of a frame that its client signs, or does not.
+    pub fn new(is_signed: bool) -> Self {
+        Self(if is_signed {
+            Kind::Signed(Sha256::new())
+        } else {
+            Kind::Unsigned {
+                hash: XxHash3_128::new(),
+                length: 0,
+            }
+        })
+    }
+
+    /// The next bytes of the frame.
+    pub fn update(&mut self, part: &[u8]) {
+        match &mut self.0 {
+            Kind::Unsigned { hash, length } => {
+                hash.write(part);
+                *length += part.len() as u64;
+            }
+            Kind::Signed(hash) => hash.update(part),
+        }
+    }
+
+    /// Of all of them.
+    pub fn digest(&self) -> FrameDigest {
+        match &self.0 {
+            Kind::Unsigned { hash, length } => {
+                let mut bytes = [0; 32];
+                bytes[..16].copy_from_slice(&hash.finish_128().to_le_bytes());
+                bytes[16..24].copy_from_slice(&length.to_le_bytes());
+                FrameDigest(bytes)
+            }
+            Kind::Signed(hash) => FrameDigest(hash.clone().finalize().into()),
+        }
+    }
+}
 
 /// What is kept of an accepted update. Its coordinates are in the sum, and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +88,8 @@ pub struct Counted {
     pub round: u64,
     /// Who sent it.
     pub client: ClientId,
-    /// SHA-256 of the whole frame.
-    pub digest: ContentHash,
+    /// Of the whole frame.
+    pub digest: FrameDigest,
 }
 
 /// An update frame without its coordinates: all that decides whether it is accepted.
@@ -28,8 +105,8 @@ pub struct Claim {
     pub model: ContentHash,
     /// The round that it is for.
     pub round: u64,
-    /// SHA-256 of the whole frame.
-    pub digest: ContentHash,
+    /// Of the whole frame.
+    pub digest: FrameDigest,
     /// Length of the frame.
     pub bytes: u64,
     /// The identity that signed it; none in a task that asks for none.
@@ -37,16 +114,16 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The claim of a frame that came as these bytes.
-    pub fn of(frame: &UpdateFrame, bytes: &[u8]) -> Self {
+    /// The claim of a frame of so many `bytes`.
+    pub const fn of(header: &UpdateHeader, digest: FrameDigest, bytes: u64) -> Self {
         Self {
-            update: frame.update,
-            client: frame.client,
-            manifest: frame.manifest,
-            model: frame.model,
-            round: frame.round,
-            digest: ContentHash::of(bytes),
-            bytes: bytes.len() as u64,
+            update: header.update,
+            client: header.client,
+            manifest: header.manifest,
+            model: header.model,
+            round: header.round,
+            digest,
+            bytes,
             identity: None,
         }
     }

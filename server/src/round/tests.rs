@@ -12,6 +12,7 @@ fn rules() -> Rules {
             deadline_ms: MINUTE,
         },
         limit: None,
+        invited: None,
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
         min_separation: 0,
@@ -48,7 +49,7 @@ fn claim(rounds: &Rounds, id: u8) -> Claim {
         manifest: rules().manifest,
         model: rounds.model(),
         round: rounds.round(),
-        digest: ContentHash::of(&update),
+        digest: FrameDigest::of(&update),
         bytes: 100,
         identity: None,
     }
@@ -242,6 +243,130 @@ fn strangers_cannot_fill_a_round_for_good() {
     assert!(rounds.check_in(&ask(0xfe), MINUTE).is_ok());
 }
 
+/// At most four of a target of three.
+fn over_selecting() -> Rounds {
+    let rules = Rules {
+        invited: Some(4),
+        ..rules()
+    };
+    Rounds::first(rules, model(0))
+}
+
+fn wait(rounds: &mut Rounds, id: ClientId, now_ms: u64) -> Option<u64> {
+    let ask = CheckIn { client: id, ..ask(0) };
+    match rounds.check_in(&ask, now_ms).unwrap() {
+        CheckInReply::Wait { retry_after_ms, .. } => Some(retry_after_ms),
+        _ => None,
+    }
+}
+
+#[test]
+fn more_are_invited_than_are_needed_and_no_more_than_that() {
+    let mut rounds = over_selecting();
+    for id in 1..=4 {
+        assert_eq!(wait(&mut rounds, client(id), 0), None);
+    }
+    assert!(
+        wait(&mut rounds, client(5), 0) >= Some(MINUTE),
+        "not in this span"
+    );
+    assert_eq!(wait(&mut rounds, client(1), 0), None, "who is in may ask again");
+    let fourth = claim(&rounds, 4);
+    for id in 1..=3 {
+        report(&mut rounds, id, 1);
+    }
+    assert_eq!(rounds.tick(1), Due::Publish, "without the fourth");
+    rounds.publish(model(1), 1, 1);
+    let late = Refusal::Closed { asked: 1, open: 2 };
+    assert_eq!(rounds.judge(&fourth), Err(late));
+    assert_eq!(
+        wait(&mut rounds, client(5), 2),
+        None,
+        "the next round is another's"
+    );
+}
+
+#[test]
+fn who_drops_out_is_made_up_for_in_the_next_span() {
+    let mut rounds = over_selecting();
+    for id in 1..=4 {
+        wait(&mut rounds, client(id), 0);
+    }
+    report(&mut rounds, 1, 1);
+    assert_eq!(rounds.tick(MINUTE), Due::Extended);
+    let mut others = Rounds::resume(rounds.rules, &rounds.head(), [], []);
+    others.catch_up(
+        &rounds.head(),
+        (1..=4).map(|id| (1, client(id))),
+        rounds.counted.values().copied().collect::<Vec<_>>(),
+    );
+    for mut rounds in [rounds, others] {
+        let let_in = |id: &u8| wait(&mut rounds, client(*id), MINUTE).is_none();
+        assert_eq!((5..=9).filter(let_in).count(), 3, "the one that reported counts");
+        report(&mut rounds, 2, MINUTE); // a slow one is not sent away
+        report(&mut rounds, 5, MINUTE);
+        assert_eq!(rounds.tick(MINUTE), Due::Publish);
+    }
+    // Where none reported, another span begins with another's check-in.
+    let mut rounds = over_selecting();
+    for id in 1..=4 {
+        wait(&mut rounds, client(id), 0);
+    }
+    assert_eq!(rounds.tick(MINUTE), Due::Lapsed);
+    let let_in = (5..=9).filter(|&id| wait(&mut rounds, client(id), MINUTE).is_none());
+    assert_eq!(let_in.count(), 4);
+}
+
+/// A thousand clients for a round of four: 250 rounds of a minute. Each is told a time by its id; about as many are to come in
+/// any of ten equal parts of that time. In each, the number is binomial (1,000, 1/10): 100, with a standard deviation of 9.5. A
+/// part beyond 50 to 150 has a probability below 10⁻⁶; the ids are fixed, so it either is or is not.
+#[test]
+fn those_that_wait_come_back_spread_over_the_rounds_that_they_need() {
+    let mut rounds = over_selecting();
+    rounds.rules.policy.deadline_ms = 2_000;
+    let stranger = |number: u64| {
+        let half = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        ClientId::from_bytes([half, [7; 8]].concat().try_into().unwrap())
+    };
+    for number in 0..1_000 {
+        wait(&mut rounds, stranger(number), 0);
+    }
+    let first = wait(&mut rounds, stranger(999), 0);
+    assert_eq!(
+        wait(&mut rounds, stranger(999), 0),
+        first,
+        "asking again changes nothing"
+    );
+    let mut parts = [0; 10];
+    for number in 4..1_000 {
+        let told = wait(&mut rounds, stranger(number), 0).unwrap();
+        assert!((2_000..502_000).contains(&told), "{told}");
+        parts[(told as usize - 2_000) / 50_000] += 1;
+    }
+    assert!(parts.iter().all(|part| (50..150).contains(part)), "{parts:?}");
+    // Few that wait are told little more than the end of the span.
+    let mut quiet = over_selecting();
+    for id in 1..=4 {
+        wait(&mut quiet, client(id), 0);
+    }
+    let told = wait(&mut quiet, client(5), 0).unwrap();
+    assert!((MINUTE..=2 * MINUTE).contains(&told));
+}
+
+#[test]
+fn an_update_id_of_another_client_is_taken_whatever_the_digest() {
+    let mut rounds = rounds();
+    let counted = report(&mut rounds, 1, 0);
+    rounds.check_in(&ask(2), 0).unwrap();
+    let same = |client| Claim { client, ..counted };
+    let duplicate = Judgement::Duplicate { round: 1 };
+    assert_eq!(rounds.judge(&same(client(1))), Ok(duplicate));
+    assert_eq!(
+        rounds.judge(&same(client(2))),
+        Err(Refusal::Conflict { round: 1 })
+    );
+}
+
 #[test]
 fn whoever_follows_forgets_the_same_check_ins() {
     let mut rounds = rounds();
@@ -312,7 +437,7 @@ fn stale_claim(id: u8, base: u64, number: u8) -> Claim {
         manifest: rules().manifest,
         model: model(base - 1),
         round: base,
-        digest: ContentHash::of(&update),
+        digest: FrameDigest::of(&update),
         bytes: 100,
         identity: None,
     }

@@ -13,7 +13,8 @@ use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
 use super::{Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
 use crate::{
-    round::{Counted, Head},
+    exact,
+    round::{Counted, FrameDigest, Head},
     strategy::Memory,
 };
 
@@ -25,14 +26,16 @@ const LAYOUT: u64 = 3;
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
 const MANIFESTS: TableDefinition<&str, &str> = TableDefinition::new("manifests");
-/// Little-endian `i64`s of the open round.
+/// Little-endian `i64`s of the open round, where its sum does not fit [`NARROW_SUMS`].
 const SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("sums");
+/// Little-endian `i32`s of the open round: half of what every commit has to write. New in layout 3.
+pub(super) const NARROW_SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("narrow-sums");
 /// Little-endian `i32`s of each update of the open round, where its rule needs them. New in layout 2.
 pub(super) const UPDATES: TableDefinition<Entry, &[u8]> = TableDefinition::new("updates");
 /// Kind, and little-endian `f32`s, of what a strategy remembers. New in layout 2.
 pub(super) const MEMORIES: TableDefinition<&str, (&str, &[u8])> = TableDefinition::new("memories");
 const CHECK_INS: TableDefinition<Entry, ()> = TableDefinition::new("check-ins");
-/// Client id and SHA-256 of the frame, for each counted update.
+/// Client id and digest of the frame, for each counted update.
 const COUNTED: TableDefinition<Entry, (&[u8; 16], &[u8; 32])> = TableDefinition::new("counted");
 const MODELS: TableDefinition<(&str, &[u8; 32]), &[u8]> = TableDefinition::new("models");
 const ROUNDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("rounds");
@@ -137,6 +140,7 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         write.open_table(HEADS)?;
         write.open_table(MANIFESTS)?;
         write.open_table(SUMS)?;
+        write.open_table(NARROW_SUMS)?;
         write.open_table(UPDATES)?;
         write.open_table(MEMORIES)?;
         write.open_table(CHECK_INS)?;
@@ -192,10 +196,16 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
         .open_table(MANIFESTS)?
         .get(task)?
         .map(|json| json.value().to_owned());
-    let sum = read
-        .open_table(SUMS)?
-        .get(task)?
-        .map(|bytes| numbers(bytes.value(), i64::from_le_bytes));
+    let narrow = read.open_table(NARROW_SUMS)?.get(task)?;
+    let sum = match narrow {
+        Some(bytes) => Some(numbers(bytes.value(), |entry| {
+            i64::from(i32::from_le_bytes(entry))
+        })),
+        None => {
+            let wide = read.open_table(SUMS)?.get(task)?;
+            wide.map(|bytes| numbers(bytes.value(), i64::from_le_bytes))
+        }
+    };
     let memory = read.open_table(MEMORIES)?.get(task)?.map(|memory| Memory {
         kind: memory.value().0.to_owned(),
         values: numbers(memory.value().1, f32::from_le_bytes),
@@ -228,7 +238,7 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
             update: UpdateId::from_bytes(*key.value().2),
             round: key.value().1,
             client: ClientId::from_bytes(*value.value().0),
-            digest: ContentHash::from_bytes(*value.value().1),
+            digest: FrameDigest::from_bytes(*value.value().1),
         });
     }
     Ok(Some(Saved {
@@ -281,7 +291,6 @@ fn apply(
         let mut memories = write.open_table(MEMORIES)?;
         memories.insert(task, (kind.as_str(), bytes(values, f32::to_le_bytes).as_slice()))?;
     }
-    let mut sums = write.open_table(SUMS)?;
     let mut updates = write.open_table(UPDATES)?;
     if let Some(head) = &changes.head {
         let mut heads = write.open_table(HEADS)?;
@@ -293,7 +302,8 @@ fn apply(
             None => true,
         };
         if opened {
-            sums.remove(task)?;
+            write.open_table(SUMS)?.remove(task)?;
+            write.open_table(NARROW_SUMS)?.remove(task)?;
             updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
             let first_base = head.first_base();
             check_ins.retain_in((task, 0, &LEAST_ID)..(task, first_base, &LEAST_ID), |_, ()| false)?;
@@ -311,12 +321,26 @@ fn apply(
         }
     }
     if let Some(steps) = &changes.sum {
-        sums.insert(task, bytes(steps, i64::to_le_bytes).as_slice())?;
+        write_sum(write, task, steps)?;
     }
     for (update, coordinates) in &changes.updates {
         let round = changes.head.as_ref().map_or(0, |head| head.round);
         let key = (task, round, update.as_bytes());
         updates.insert(key, bytes(coordinates, i32::to_le_bytes).as_slice())?;
+    }
+    Ok(())
+}
+
+/// Writes the open round's sum in the narrower of the two forms, and removes the other.
+fn write_sum(write: &WriteTransaction, task: &str, steps: &[i64]) -> Result<(), StoreError> {
+    let (mut wide, mut narrow) = (write.open_table(SUMS)?, write.open_table(NARROW_SUMS)?);
+    if exact::fits_i32(steps) {
+        wide.remove(task)?;
+        let steps = bytes(steps, |step| (step as i32).to_le_bytes()); // which it fits
+        narrow.insert(task, steps.as_slice())?;
+    } else {
+        narrow.remove(task)?;
+        wide.insert(task, bytes(steps, i64::to_le_bytes).as_slice())?;
     }
     Ok(())
 }

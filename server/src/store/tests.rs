@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use unsaid_protocol::UpdateId;
 
 use super::*;
-use crate::round::Span;
+use crate::round::{FrameDigest, Span};
 
 fn head(round: u64) -> Head {
     Head {
@@ -16,6 +16,7 @@ fn head(round: u64) -> Head {
         bytes_up: 3,
         paused: false,
         forgot: 0,
+        excused: 0,
         earlier: Vec::new(),
         min_separation: 0,
         shares: None,
@@ -28,7 +29,7 @@ fn counted(round: u64) -> Counted {
         update: UpdateId::from_bytes([round as u8; 16]),
         round,
         client: ClientId::from_bytes([9; 16]),
-        digest: ContentHash::of(b"frame"),
+        digest: FrameDigest::of(b"frame"),
     }
 }
 
@@ -89,6 +90,27 @@ fn what_was_committed_is_there_after_opening_again() {
         Some(&b"m"[..])
     );
     assert_eq!(store.model(&task, &ContentHash::of(b"n")).unwrap(), None);
+}
+
+#[test]
+fn a_sum_is_read_as_it_was_written_whether_it_fits_four_bytes_or_not() {
+    let (store, task, _folder) = open();
+    let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
+    for sum in [
+        vec![least, -1, most],
+        vec![least - 1, 0, 0],
+        vec![0, most, 1],
+        vec![most + 1, i64::MIN, i64::MAX],
+    ] {
+        let changes = Changes {
+            sum: Some(sum.clone()),
+            ..opening(1)
+        };
+        store.commit(&task, &changes).unwrap();
+        assert_eq!(store.load(&task).unwrap().unwrap().sum, Some(sum));
+    }
+    store.commit(&task, &opening(2)).unwrap();
+    assert_eq!(store.load(&task).unwrap().unwrap().sum, None);
 }
 
 #[test]
@@ -254,11 +276,18 @@ fn a_store_from_before_models_were_deleted_is_cleared_up_by_its_next_round() {
 #[test]
 fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
     let (store, task, folder) = open();
-    store.commit(&task, &opening(1)).unwrap();
+    let sum = Changes {
+        sum: Some(vec![1, i64::MAX]), // as all of them were written before layout 3
+        ..opening(1)
+    };
+    store.commit(&task, &sum).unwrap();
     let set = |store: &RedbStore, layout: u64| {
         let change = |database: &::redb::Database| {
             let write = database.begin_write()?;
             write.open_table(super::redb::META)?.insert("layout", layout)?;
+            if layout <= 2 {
+                write.delete_table(super::redb::NARROW_SUMS)?;
+            }
             if layout == 1 {
                 write.delete_table(super::redb::UPDATES)?;
                 write.delete_table(super::redb::MEMORIES)?;
@@ -267,13 +296,22 @@ fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
         };
         store.with(change).unwrap();
     };
-    set(&store, 1);
-    drop(store);
     let path = folder.path().join("a.redb");
-    let store = RedbStore::open(&path).unwrap();
-    assert_eq!(store.load(&task).unwrap().unwrap().head, head(1));
-    set(&store, 99);
-    drop(store);
+    let mut store = store;
+    for layout in [2, 1, 99] {
+        let saved = store.load(&task).unwrap().unwrap();
+        assert_eq!(
+            (saved.head, saved.sum),
+            (head(1), sum.sum.clone()),
+            "before {layout}"
+        );
+        set(&store, layout);
+        drop(store);
+        match RedbStore::open(&path) {
+            Ok(again) => store = again,
+            Err(_) => break,
+        }
+    }
     let error = RedbStore::open(&path).err().unwrap();
     assert!(error.to_string().contains("its layout is 99"), "{error}");
 }

@@ -139,6 +139,12 @@ impl Database {
         format!("postgres://unsaid@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// The server's first process, whose children serve the connections.
+    #[allow(dead_code)] // the measurements ask
+    pub fn process(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
     pub fn socket(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }

@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use unsaid_protocol::{CheckInReply, ClientId, ContentHash, Event, ProblemKind, TaskId, UpdateId};
 use unsaid_relay::{
     RelayOptions,
-    round::{Counted, Head, REMEMBERED_ROUNDS, Span},
+    round::{Counted, FrameDigest, Head, REMEMBERED_ROUNDS, Span},
     store::{Changes, Mark, PostgresStore, Saved, Store},
     strategy::Memory,
 };
@@ -323,6 +323,7 @@ pub fn head(round: u64) -> Head {
         bytes_up: 3,
         paused: true,
         forgot: 0,
+        excused: 0,
         earlier: Vec::new(),
         min_separation: 0,
         shares: None,
@@ -343,7 +344,7 @@ pub fn counted(round: u64, number: u8) -> Counted {
         update: update_id(round, number),
         round,
         client: ClientId::from_bytes([number; 16]),
-        digest: ContentHash::of(b"frame"),
+        digest: FrameDigest::of(b"frame"),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     rows::{array, get, metrics, to_i64, to_u64},
 };
 use crate::{
-    round::{Counted, Head},
+    round::{Counted, FrameDigest, Head},
     store::{Changes, Mark, News, Saved, Stage, Standing, StoreError, Turn, from_json, numbers},
     strategy::Memory,
 };
@@ -185,7 +185,7 @@ impl Held<'_> {
                 update: UpdateId::from_bytes(array(row, 0)?),
                 round: to_u64(get(row, 1)?)?,
                 client: ClientId::from_bytes(array(row, 2)?),
-                digest: ContentHash::from_bytes(array(row, 3)?),
+                digest: FrameDigest::from_bytes(array(row, 3)?),
             })
         };
         let check_in = |row: &Row| Ok((to_u64(get(row, 0)?)?, ClientId::from_bytes(array(row, 1)?)));

@@ -1,0 +1,162 @@
+//! A thousand clients at the same time: how long control calls take while models and updates flow, and what the relay holds.
+//!
+//! ```text
+//! cargo run --release -p unsaid-relay --example crowd [CLIENTS…]
+//! ```
+//!
+//! Each client has a connection. Within ten seconds it comes at a time of its own: it checks in, downloads the model, sends its
+//! update, all but at once, and from then on asks for the round every second, as a page does that waits without events. Check-ins
+//! and questions for the round are the control calls. The relay is a process of its own, on core 0 where `taskset` is there, and
+//! commits durably to a redb file; the clients are one process on the other cores.
+
+// What fails here ends the measurement.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use unsaid_protocol::RoundState;
+use unsaid_relay::{
+    Relay, RelayOptions,
+    clock::{Clock, SystemClock},
+    store::{RedbStore, Store},
+};
+
+mod wide;
+
+use wide::{PARAMETERS, Server, body_of, check_in, head, sign, task, update};
+
+/// Clients come within this.
+const COMING_MS: u64 = 10_000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().map(String::as_str) == Some("relay") {
+        return serve(arguments[1].parse().unwrap());
+    }
+    let sizes: Vec<usize> = arguments.iter().map(|text| text.parse().unwrap()).collect();
+    let sizes = if sizes.is_empty() { vec![250, 1_000] } else { sizes };
+    println!(
+        "clients with updates of {PARAMETERS} coordinates, who come within {COMING_MS} ms; times in ms, sizes in MiB"
+    );
+    println!(
+        "clients  control calls   p50     p99     max   updates p50     p99   all done s  relay at start  at most"
+    );
+    for clients in sizes {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(measure(clients));
+    }
+}
+
+fn serve(clients: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        let folder = tempfile::TempDir::new().unwrap();
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let task = task("wide", clients);
+        let relay = Relay::open(vec![task], &store, &clock, RelayOptions::default()).unwrap();
+        unsaid_relay::serve(listener, relay, std::future::pending()).await;
+    });
+}
+
+/// One request; the body of the answer, and how long it took.
+async fn ask(stream: &mut TcpStream, line: &str, start: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
+    let begun = Instant::now();
+    let head = head(line, start, start.len() + rest.len());
+    stream
+        .write_all(&[head.as_bytes(), start].concat())
+        .await
+        .unwrap();
+    stream.write_all(rest).await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        if let Some((start, length)) = body_of(&answer)
+            && answer.len() >= start + length
+        {
+            return (answer.split_off(start), begun.elapsed());
+        }
+        assert!(
+            stream.read_buf(&mut answer).await.unwrap() > 0,
+            "the connection ended"
+        );
+    }
+}
+
+async fn measure(clients: usize) {
+    let server = Server::start(&["relay".to_owned(), clients.to_string()], true);
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let (state, _) = ask(&mut stream, "GET /v1/tasks/wide/round", b"", b"").await;
+    let state: Arc<RoundState> = Arc::new(serde_json::from_slice(&state).unwrap());
+    let at_start = server.memory_mib("VmRSS:");
+    let encoded: Arc<[u8]> = update(&state).into();
+    let (control, updates) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..clients)
+        .map(|number| {
+            let (state, encoded, address) = (state.clone(), encoded.clone(), server.address.clone());
+            let (control, updates) = (control.clone(), updates.clone());
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                // Spread evenly, in an order that is not theirs.
+                let at = (number as u64 * 7_919) % clients as u64 * COMING_MS / clients as u64;
+                tokio::time::sleep(Duration::from_millis(at)).await;
+                let body = check_in(&state, number);
+                let (_, took) = ask(&mut stream, "POST /v1/tasks/wide/check-in", body.as_bytes(), b"").await;
+                control.lock().unwrap().push(took);
+                let line = format!("GET /v1/tasks/wide/models/{}", state.model);
+                ask(&mut stream, &line, b"", b"").await;
+                let mut start = encoded[..64].to_vec();
+                sign(&mut start, number);
+                let (_, took) = ask(&mut stream, "POST /v1/tasks/wide/updates", &start, &encoded[64..]).await;
+                updates.lock().unwrap().push(took);
+                loop {
+                    let (now, took) = ask(&mut stream, "GET /v1/tasks/wide/round", b"", b"").await;
+                    control.lock().unwrap().push(took);
+                    let now: RoundState = serde_json::from_slice(&now).unwrap();
+                    if now.round > state.round {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let took = begun.elapsed();
+    let calls = control.lock().unwrap().len();
+    let at = |times: &Mutex<Vec<Duration>>, share: f64| {
+        let mut times = times.lock().unwrap();
+        times.sort();
+        times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0
+    };
+    println!(
+        "{clients:7} {:14} {:7.1} {:7.1} {:7.1} {:11.1} {:9.1} {:12.1} {at_start:15.1} {:8.1}",
+        calls,
+        at(&control, 0.5),
+        at(&control, 0.99),
+        at(&control, 1.0),
+        at(&updates, 0.5),
+        at(&updates, 0.99),
+        took.as_secs_f64(),
+        server.memory_mib("VmHWM:"),
+    );
+}

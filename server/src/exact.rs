@@ -1,0 +1,174 @@
+//! Whole-number arithmetic over long vectors, exact, and as wide as the processor's registers.
+//!
+//! [`pulp`] compiles each loop for several instruction sets and picks one when it runs; the results are the same bits.
+
+use std::{ops::AddAssign, sync::LazyLock};
+
+use pulp::Arch;
+use unsaid_protocol::CoordinateWidth;
+
+static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+
+/// Coordinates that are looked at together: few enough to stay in the first-level cache, and for the squares of those within 24
+/// bits and a sign, each at most 2⁴⁸, to fit one `u64`.
+pub const BLOCK: usize = 1 << 12;
+
+/// The largest `v ^ (v >> 31)` of coordinates −2²⁴ ≤ v < 2²⁴.
+const NARROW: i32 = (1 << 24) - 1;
+
+/// What the coordinates of a vector have in common.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// The bits that any `v ^ (v >> 31)` has: see [`CoordinateWidth::for_reach`].
+    pub reach: i32,
+    /// The sum of squares.
+    pub square: u128,
+}
+
+impl Measure {
+    /// Of some coordinates.
+    pub fn of(coordinates: &[i32]) -> Self {
+        let mut all = Self::default();
+        for block in coordinates.chunks(BLOCK) {
+            let reach = reach(block);
+            let square = if reach <= NARROW {
+                square_narrow(block).into()
+            } else {
+                square_wide(block)
+            };
+            all += Self { reach, square };
+        }
+        all
+    }
+}
+
+impl AddAssign for Measure {
+    fn add_assign(&mut self, other: Self) {
+        self.reach |= other.reach;
+        self.square += other.square;
+    }
+}
+
+/// Appends the coordinates that `payload` holds.
+pub fn read(width: CoordinateWidth, payload: &[u8], coordinates: &mut Vec<i32>) {
+    ARCH.dispatch(
+        #[inline(always)]
+        || width.read(payload, coordinates),
+    );
+}
+
+fn reach(coordinates: &[i32]) -> i32 {
+    ARCH.dispatch(
+        #[inline(always)]
+        || coordinates.iter().fold(0, |reach, v| reach | (v ^ (v >> 31))),
+    )
+}
+
+/// Of at most [`BLOCK`] coordinates within [`NARROW`].
+fn square_narrow(block: &[i32]) -> u64 {
+    let square = |&value: &i32| {
+        let value = i64::from(value);
+        (value * value).cast_unsigned()
+    };
+    ARCH.dispatch(
+        #[inline(always)]
+        || block.iter().map(square).sum(),
+    )
+}
+
+/// Of at most [`BLOCK`] coordinates: the low and the high halves of the squares, each at most 2³², are added up apart.
+fn square_wide(block: &[i32]) -> u128 {
+    let (low, high) = ARCH.dispatch(
+        #[inline(always)]
+        || {
+            block.iter().fold((0, 0), |(low, high): (u64, u64), &value| {
+                let square = u64::from(value.unsigned_abs()).pow(2);
+                (low + (square & 0xffff_ffff), high + (square >> 32))
+            })
+        },
+    );
+    (u128::from(high) << 32) + u128::from(low)
+}
+
+/// Adds `coordinates` to as many entries of a sum.
+pub fn add(sum: &mut [i64], coordinates: &[i32]) {
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for (sum, &coordinate) in sum.iter_mut().zip(coordinates) {
+                *sum += i64::from(coordinate);
+            }
+        },
+    );
+}
+
+/// Whether every entry is an `i32`.
+pub fn fits_i32(sum: &[i64]) -> bool {
+    let reach = ARCH.dispatch(
+        #[inline(always)]
+        || sum.iter().fold(0, |reach, entry| reach | (entry ^ (entry >> 63))),
+    );
+    i32::try_from(reach).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whatever the lanes: the definition, one number at a time.
+    fn square_by_definition(coordinates: &[i32]) -> u128 {
+        let square = |&value: &i32| u128::from(value.unsigned_abs()).pow(2);
+        coordinates.iter().map(square).sum()
+    }
+
+    #[test]
+    fn the_largest_sums_of_a_block_fit_their_lanes() {
+        for value in [1 << 24, -(1 << 24), (1 << 24) - 1, i32::MIN, i32::MAX] {
+            for length in [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 9] {
+                let all = vec![value; length];
+                assert_eq!(
+                    Measure::of(&all).square,
+                    square_by_definition(&all),
+                    "{length} times {value}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_fits_i32_to_its_last_number() {
+        for (entry, fits) in [
+            (i64::from(i32::MAX), true),
+            (i64::from(i32::MIN), true),
+            (i64::from(i32::MAX) + 1, false),
+            (i64::from(i32::MIN) - 1, false),
+            (i64::MIN, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(fits_i32(&[0, -1, entry, 7]), fits, "{entry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn measures_are_those_of_the_definition(
+            coordinates in prop::collection::vec(any::<i32>(), 0..300), shift in 0u32..31,
+        ) {
+            let coordinates: Vec<i32> = coordinates.iter().map(|value| value >> shift).collect();
+            let measure = Measure::of(&coordinates);
+            prop_assert_eq!(measure.square, square_by_definition(&coordinates));
+            let width = CoordinateWidth::for_coordinates(&coordinates);
+            prop_assert_eq!(CoordinateWidth::for_reach(measure.reach), width);
+        }
+
+        #[test]
+        fn sums_are_those_of_the_definition(pairs in prop::collection::vec((-(1_i64 << 62)..1 << 62, any::<i32>()), 0..300)) {
+            let (mut sum, coordinates): (Vec<i64>, Vec<i32>) = pairs.iter().copied().unzip();
+            add(&mut sum, &coordinates);
+            let expected: Vec<i64> = pairs.iter().map(|&(entry, value)| entry + i64::from(value)).collect();
+            prop_assert_eq!(sum, expected);
+        }
+    }
+}

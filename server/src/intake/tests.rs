@@ -1,0 +1,171 @@
+use proptest::prelude::*;
+use unsaid_protocol::{ClientId, ContentHash, UpdateId};
+
+use super::*;
+use crate::{round::FrameDigest, task_file::Task};
+
+/// A task of 20 coordinates (3 × 5 and 5 biases), with a weight where asked for.
+fn config(weighted: bool) -> TaskConfig {
+    let strategy = if weighted {
+        r#"strategy = { aggregation = { type = "weighted-mean", max_weight = 100 } }"#
+    } else {
+        ""
+    };
+    let text = format!(
+        r#"
+        task = "small"
+        title = "Small"
+        model = {{ input = [3], layers = [{{ type = "dense", units = 5 }}], loss = "softmax-cross-entropy" }}
+        training = {{ epochs = 1, batch_size = 10, optimizer = {{ type = "sgd", learning_rate = 0.1 }} }}
+        update = {{ clip_l2 = 1.0, grid_step = 5.960464477539063e-8 }}
+        privacy = {{ mode = "none" }}
+        rounds = {{ min_clients = 2, target_clients = 2, deadline_ms = 60_000 }}
+        {strategy}
+        "#
+    );
+    TaskConfig::new(Task::parse("small", &text, &[]).unwrap())
+}
+
+/// What an update is, from its whole bytes, one number at a time: as a relay did before it read updates while they arrive.
+fn by_definition(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, DecodeError> {
+    let frame = UpdateFrame::decode(bytes)?;
+    let claim = Claim {
+        update: frame.update,
+        client: frame.client,
+        manifest: frame.manifest,
+        model: frame.model,
+        round: frame.round,
+        digest: FrameDigest::of(bytes),
+        bytes: bytes.len() as u64,
+        identity: None,
+    };
+    let coordinates = fit_by_definition(config, frame.coordinates);
+    Ok(Submission { claim, coordinates })
+}
+
+fn fit_by_definition(config: &TaskConfig, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
+    let (found, expected) = (coordinates.len(), config.coordinates());
+    if found != expected {
+        return Err(Refusal::Coordinates { found, expected });
+    }
+    let (change, weight) = coordinates.split_at(config.manifest.parameters as usize);
+    if let (Some(&found), Some(most)) = (weight.first(), config.strategy.aggregation.max_weight())
+        && !u32::try_from(found).is_ok_and(|weight| (1..=most).contains(&weight))
+    {
+        return Err(Refusal::Weight { found, most });
+    }
+    if let Some(bound) = config.norm_bound {
+        let square = |&coordinate: &i32| u128::from(coordinate.unsigned_abs()).pow(2);
+        let found = change.iter().map(square).sum::<u128>();
+        if found > u128::from(bound) {
+            return Err(Refusal::Norm { found, bound });
+        }
+    }
+    Ok(coordinates)
+}
+
+fn in_parts(config: &TaskConfig, bytes: &[u8], cuts: &[usize]) -> Result<Submission, DecodeError> {
+    let mut intake = Intake::new(config);
+    let mut rest = bytes;
+    for &cut in cuts {
+        let (part, after) = rest.split_at(cut.min(rest.len()));
+        intake.push(part);
+        rest = after;
+    }
+    intake.push(rest);
+    intake.finish()
+}
+
+fn frame(coordinates: Vec<i32>) -> Vec<u8> {
+    let frame = UpdateFrame {
+        update: UpdateId::from_bytes([1; 16]),
+        client: ClientId::from_bytes([2; 16]),
+        manifest: ContentHash::of(b"manifest"),
+        model: ContentHash::of(b"model"),
+        round: 3,
+        coordinates,
+    };
+    frame.encode()
+}
+
+#[test]
+fn the_norm_is_bounded_to_the_last_step() {
+    let config = config(false);
+    let bound = config.norm_bound.unwrap();
+    let side = bound.isqrt() as i32;
+    let rest = (bound - u64::from(side.unsigned_abs()).pow(2)).isqrt() as i32;
+    let mut coordinates = vec![0; config.coordinates()];
+    (coordinates[0], coordinates[19]) = (side, -rest);
+    let within = config.examine(&frame(coordinates.clone())).unwrap();
+    assert_eq!(within.coordinates, Ok(coordinates.clone()));
+    coordinates[19] = -rest - 1;
+    let beyond = config.examine(&frame(coordinates)).unwrap();
+    assert!(matches!(beyond.coordinates, Err(Refusal::Norm { .. })));
+}
+
+#[test]
+fn a_frame_of_another_length_is_looked_at_and_not_kept() {
+    let config = config(false);
+    let bytes = frame(vec![1; 5_000]);
+    let mut intake = Intake::new(&config);
+    for part in bytes.chunks(100) {
+        intake.push(part);
+        assert!(intake.coordinates.capacity() <= 200, "twice a part");
+    }
+    let (found, expected) = (5_000, config.coordinates());
+    let refused = Err(Refusal::Coordinates { found, expected });
+    assert_eq!(intake.finish().unwrap().coordinates, refused);
+}
+
+#[test]
+fn a_false_count_allocates_nothing() {
+    let config = config(false);
+    let mut bytes = frame(vec![1; 4]);
+    let count = UpdateFrame::HEADER_LEN - 4;
+    bytes[count..UpdateFrame::HEADER_LEN].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut intake = Intake::new(&config);
+    intake.push(&bytes);
+    assert!(intake.coordinates.capacity() <= 8);
+    assert!(matches!(intake.finish(), Err(DecodeError::Truncated { .. })));
+}
+
+proptest! {
+    /// Any bytes that look like a frame, however they are cut, are what they are as a whole: the same claim and coordinates, or
+    /// the same error.
+    #[test]
+    fn an_update_in_parts_is_what_it_is_as_a_whole(
+        weighted: bool,
+        coordinates in prop_oneof![
+            prop::collection::vec(any::<i32>(), 19..23),
+            prop::collection::vec(-1_000..1_000, 20..22),
+            prop::collection::vec(1..90, 21),
+            prop::collection::vec(any::<i32>(), 0..40),
+        ],
+        shift in 0u32..31,
+        cuts in prop::collection::vec(0usize..60, 0..12),
+        change in prop::option::of((0usize..130, any::<u8>())),
+        resize in prop::option::of(0usize..260),
+    ) {
+        let config = config(weighted);
+        let mut bytes = frame(coordinates.into_iter().map(|value| value >> shift).collect());
+        if let Some((at, to)) = change && at < bytes.len() {
+            bytes[at] = to;
+        }
+        bytes.resize(resize.unwrap_or(bytes.len()), 7);
+        let (parts, whole) = (in_parts(&config, &bytes, &cuts), by_definition(&config, &bytes));
+        match (parts, whole) {
+            (Ok(parts), Ok(whole)) => {
+                prop_assert_eq!(parts.claim, whole.claim);
+                prop_assert_eq!(parts.coordinates, whole.coordinates);
+            }
+            (parts, whole) => prop_assert_eq!(parts.err(), whole.err()),
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, cuts in prop::collection::vec(0usize..60, 0..5)) {
+        let config = config(false);
+        let same = in_parts(&config, &bytes, &cuts).err() == by_definition(&config, &bytes).err();
+        prop_assert!(same);
+    }
+}
