@@ -46,9 +46,17 @@ impl CoordinateWidth {
     /// assert_eq!(CoordinateWidth::for_bound(127 * 127), CoordinateWidth::One);
     /// assert_eq!(CoordinateWidth::for_bound(128 * 128), CoordinateWidth::Two);
     /// ```
-    pub fn for_bound(bound_squared: u64) -> Self {
-        let largest = i32::try_from(bound_squared.isqrt()).unwrap_or(i32::MAX);
-        Self::for_coordinates(&[largest])
+    pub const fn for_bound(bound_squared: u64) -> Self {
+        // The squares of 2⁷, 2¹⁵ and 2²³, the least magnitudes that do not fit.
+        if bound_squared < 1 << 14 {
+            Self::One
+        } else if bound_squared < 1 << 30 {
+            Self::Two
+        } else if bound_squared < 1 << 46 {
+            Self::Three
+        } else {
+            Self::Four
+        }
     }
 
     /// Whether a frame of this width has the one that it should have: the one that its task fixes, or where none is fixed `least`, which

@@ -330,9 +330,9 @@ async fn open(
     let task = task.inspect_err(|_| ports.store.close())?;
     let places = task.places(given.participants);
     if place.number >= places {
-        ports.store.close();
-        place = locks::take_place(&owner, places, waiting, &closing).await?;
-        ports.store = IndexedDb::open(&owner, place.number, budget).await?;
+        let moved = locks::take_place(&owner, places, waiting, &closing).await;
+        place = moved.inspect_err(|_| ports.store.close())?;
+        ports.store.move_to(&owner, place.number);
     }
     let feed = Feed::default();
     let inner = session::Session::new(ports, task, feed.clone(), given.backend, patience);

@@ -159,6 +159,11 @@ impl IndexedDb {
         })
     }
 
+    /// From now on this is the store of the participant in another place.
+    pub fn move_to(&mut self, task: &str, place: u32) {
+        self.owner = format!("{task}/{place}");
+    }
+
     /// Adds examples to the participant's own.
     pub async fn add_examples(&self, x: &[f32], y: &[u32]) -> Result<(), ClientError> {
         let record = object(&[
