@@ -37,7 +37,7 @@ impl FrameDigest {
 pub struct FrameHasher(Kind);
 
 enum Kind {
-    Unsigned { hash: XxHash3_128, length: u64 },
+    Unsigned { hash: Box<XxHash3_128>, length: u64 },
     Signed(Sha256),
 }
 
@@ -48,7 +48,7 @@ impl FrameHasher {
             Kind::Signed(Sha256::new())
         } else {
             Kind::Unsigned {
-                hash: XxHash3_128::new(),
+                hash: Box::new(XxHash3_128::new()),
                 length: 0,
             }
         })
