@@ -317,21 +317,17 @@ impl Actor {
         }
         self.looked_ms = self.now_ms();
         self.untold |= self.live.is_none();
-        let (mut live, turn, theirs) = match self.begin(&config, &*store, &batch) {
+        let (mut live, mut turn, theirs) = match self.begin(&config, &*store) {
             Ok(begun) => begun,
-            Err(error) => {
-                tracing::warn!(%task, %error, "the store cannot be read; trying again");
-                self.healthy.store(false, Ordering::Relaxed);
-                self.outdated = matches!(error, OpenError::OtherManifest(_) | OpenError::OtherShares);
-                batch
-                    .into_iter()
-                    .for_each(|command| Answer::failed(command).send(false));
-                return false;
-            }
+            Err(error) => return self.unread(&error, batch),
         };
         batch.extend(mailbox.try_iter().take(MAX_BATCH.saturating_sub(batch.len())));
         let stop = batch.iter().position(|command| matches!(command, Command::Stop));
         batch.truncate(stop.unwrap_or(batch.len()));
+        // Of all that are in the turn, those that came while it was waited for too.
+        if let Err(error) = live.meet(&mut *turn, &batch) {
+            return self.unread(&error.into(), batch);
+        }
         self.outdated = false;
         self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
         let now_ms = self.now_ms(); // after the wait for others' turns
@@ -366,18 +362,12 @@ impl Actor {
         stop.is_some()
     }
 
-    /// Begins a turn, with the task and those who ask in it as they stand in the store, and the rounds that other relays published
-    /// since the last one.
-    fn begin<'a>(
-        &mut self,
-        config: &'a TaskConfig,
-        store: &'a dyn Store,
-        batch: &[Command],
-    ) -> Result<Begun<'a>, OpenError> {
+    /// Begins a turn, with the task as it stands in the store, and the rounds that other relays published since the last one.
+    fn begin<'a>(&mut self, config: &'a TaskConfig, store: &'a dyn Store) -> Result<Begun<'a>, OpenError> {
         let known = self.live.take();
         let mut turn = store.turn(&config.manifest.task)?;
         let mut theirs = Vec::new();
-        let mut live = match known {
+        let live = match known {
             Some(live) if turn.stage() == self.stage => live,
             Some(mut live) => {
                 let (stage, round) = (self.stage, live.rounds.round());
@@ -399,8 +389,18 @@ impl Actor {
             }
             None => Live::reopen(config, &mut *turn)?,
         };
-        live.meet(&mut *turn, batch)?;
         Ok((live, turn, theirs))
+    }
+
+    /// What a turn ends with that could not read the store: nothing of its batch is done.
+    fn unread(&mut self, error: &OpenError, batch: Vec<Command>) -> bool {
+        tracing::warn!(task = %self.config.manifest.task, %error, "the store cannot be read; trying again");
+        self.healthy.store(false, Ordering::Relaxed);
+        self.outdated = matches!(error, OpenError::OtherManifest(_) | OpenError::OtherShares);
+        batch
+            .into_iter()
+            .for_each(|command| Answer::failed(command).send(false));
+        false
     }
 
     /// Tells readers what other relays published (`theirs`), and this one (`ours`), which also has its models evaluated.

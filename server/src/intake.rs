@@ -40,12 +40,13 @@ enum Head {
 }
 
 impl<'a> Intake<'a> {
-    /// Of an update to this task.
-    pub fn new(config: &'a TaskConfig) -> Self {
+    /// Of an update to this task, which its client signed, or did not: that decides about its digest, so that one which was counted before
+    /// the task asked for identities is still known.
+    pub fn new(config: &'a TaskConfig, is_signed: bool) -> Self {
         Self {
             config,
             bytes: 0,
-            hasher: FrameHasher::new(config.identity.is_some()),
+            hasher: FrameHasher::new(is_signed),
             head: Head::Begun(Vec::new()),
             left: 0,
             torn: Vec::new(),

@@ -76,9 +76,10 @@ async fn receive(
     let _turn = turn.map_err(|_| Refused::busy())?;
 
     let _one = UnderWay::begin(&task.outlook.under_way);
-    let mut intake = Intake::new(&task.config);
+    let signer = Signer::of(relay, task, headers);
+    let mut intake = Intake::new(&task.config, !matches!(signer, Ok(None)));
     body::stream(body, max_bytes, timeout, |part| intake.push(part)).await?;
-    let signer = Signer::of(relay, task, headers)?;
+    let signer = signer?;
     let mut submission = intake.finish().map_err(no_frame)?;
     let update = submission.claim.update; // as its sender knows it, whoever signed it
     if let Some(signer) = signer {

@@ -65,7 +65,7 @@ fn fit_by_definition(config: &TaskConfig, coordinates: Vec<i32>) -> Result<Vec<i
 }
 
 fn in_parts(config: &TaskConfig, bytes: &[u8], cuts: &[usize]) -> Result<Submission, DecodeError> {
-    let mut intake = Intake::new(config);
+    let mut intake = Intake::new(config, false);
     let mut rest = bytes;
     for &cut in cuts {
         let (part, after) = rest.split_at(cut.min(rest.len()));
@@ -107,7 +107,7 @@ fn the_norm_is_bounded_to_the_last_step() {
 fn a_frame_of_another_length_is_looked_at_and_not_kept() {
     let config = config(false);
     let bytes = frame(vec![1; 5_000]);
-    let mut intake = Intake::new(&config);
+    let mut intake = Intake::new(&config, false);
     for part in bytes.chunks(100) {
         intake.push(part);
         assert!(intake.coordinates.capacity() <= 200, "twice a part");
@@ -123,7 +123,7 @@ fn a_false_count_allocates_nothing() {
     let mut bytes = frame(vec![1; 4]);
     let count = UpdateFrame::HEADER_LEN - 4;
     bytes[count..UpdateFrame::HEADER_LEN].copy_from_slice(&u32::MAX.to_le_bytes());
-    let mut intake = Intake::new(&config);
+    let mut intake = Intake::new(&config, false);
     intake.push(&bytes);
     assert!(intake.coordinates.capacity() <= 8);
     assert!(matches!(intake.finish(), Err(DecodeError::Truncated { .. })));

@@ -97,7 +97,7 @@ impl TaskConfig {
     /// # Errors
     /// [`DecodeError`] where the bytes are no frame.
     pub fn examine(&self, bytes: &[u8]) -> Result<Submission, DecodeError> {
-        let mut intake = Intake::new(self);
+        let mut intake = Intake::new(self, self.identity.is_some());
         intake.push(bytes);
         intake.finish()
     }
