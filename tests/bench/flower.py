@@ -8,7 +8,7 @@ Three figures, for vectors of float32 and the same cohort:
 - Flower's server loop, with clients in the same process that return their vector at once: it hands out the model, collects the results
   on its pool of threads, and aggregates;
 - the same loop over Flower's gRPC transport on loopback, with each client a process. The server is on core 0, the clients on the others.
-  (`start_server` is deprecated in favour of SuperLink, which starts processes for each run and is slower per round, not faster.)
+  (`start_server` is deprecated in favour of SuperLink, which was not measured.)
 A round is counted from the median of the later half of them: connections and imports are not what is measured.
 """
 
