@@ -210,7 +210,7 @@ export interface OpenOptions {
      * is refused (`bad-manifest`): whoever stands in for the relay, or gets hold of its disk, cannot change the terms.
      */
     readonly relayKey?: string;
-    /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. */
+    /** The most tabs of one browser profile that may take part at once, 1 to 256. Default 1. In a task of mode `central` always 1. */
     readonly participants?: number;
 }
 /** What a task asks of its clients: the manifest, read and checked. */
