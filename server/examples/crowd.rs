@@ -22,15 +22,11 @@ use tokio::{
     net::TcpStream,
 };
 use unsaid_protocol::RoundState;
-use unsaid_relay::{
-    Relay, RelayOptions,
-    clock::{Clock, SystemClock},
-    store::{RedbStore, Store},
-};
+use unsaid_relay::store::RedbStore;
 
 mod wide;
 
-use wide::{PARAMETERS, Server, body_of, check_in, head, sign, task, update};
+use wide::{PARAMETERS, Server, body_of, check_in, head, relay, sign, task, update};
 
 /// Clients come within this.
 const COMING_MS: u64 = 10_000;
@@ -58,21 +54,10 @@ fn main() {
 }
 
 fn serve(clients: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("{}", listener.local_addr().unwrap());
-        let folder = tempfile::TempDir::new().unwrap();
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let task = task("wide", clients);
-        let relay = Relay::open(vec![task], &store, &clock, RelayOptions::default()).unwrap();
-        unsaid_relay::serve(listener, relay, std::future::pending()).await;
-    });
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
+    let relay = relay(task("wide", clients), store);
+    wide::serve(|listener| unsaid_relay::serve(listener, relay, std::future::pending()));
 }
 
 /// One request; the body of the answer, and how long it took.

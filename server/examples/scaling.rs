@@ -15,18 +15,14 @@
 use std::{
     net::TcpStream,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use unsaid_protocol::RoundState;
-use unsaid_relay::{
-    Relay, RelayOptions,
-    clock::{Clock, SystemClock},
-    store::{PostgresStore, Store},
-};
+use unsaid_relay::store::PostgresStore;
 
 #[path = "../tests/relay/database.rs"]
 #[allow(dead_code)] // the tests use more of it
@@ -34,37 +30,21 @@ mod database;
 mod wide;
 
 use database::Database;
-use wide::{PARAMETERS, Server, ask, check_in, processor, sign, task, update};
+use wide::{PARAMETERS, Server, ask, check_in, number, processor, relay, sign, task, update};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, otherwise| {
-        arguments
-            .get(at)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(otherwise)
-    };
+    let number = |at, otherwise| number(&arguments, at, otherwise);
     match arguments.first().map(String::as_str) {
         Some("relay") => serve(&arguments[1], &arguments[2], number(3, 1)),
         _ => measure(number(0, 600), number(1, 24)),
     }
 }
 
-/// Serves on a free port, says which, and goes on until it is killed.
+/// One of the relays.
 fn serve(database: &str, name: &str, clients: usize) {
-    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(database, None).unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let relay = Relay::open(vec![task(name, clients)], &store, &clock, RelayOptions::default()).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("{}", listener.local_addr().unwrap());
-        unsaid_relay::serve(listener, relay, std::future::pending()).await;
-    });
+    let relay = relay(task(name, clients), PostgresStore::open(database, None).unwrap());
+    wide::serve(|listener| unsaid_relay::serve(listener, relay, std::future::pending()));
 }
 
 /// Processor time of PostgreSQL, in seconds: of the process that was started and of its children, those that ended included.

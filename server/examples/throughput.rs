@@ -13,33 +13,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, routing::post};
 use unsaid_protocol::RoundState;
-use unsaid_relay::{
-    Relay, RelayOptions,
-    clock::{Clock, SystemClock},
-    store::{RedbStore, Store},
-};
+use unsaid_relay::store::RedbStore;
 
 mod wide;
 
-use wide::{Server, ask, check_in, sign, task, update};
+use wide::{Server, ask, check_in, number, relay, sign, task, update};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, otherwise| {
-        arguments
-            .get(at)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(otherwise)
-    };
+    let number = |at, otherwise| number(&arguments, at, otherwise);
     match arguments.first().map(String::as_str) {
         Some("bare") => serve(None),
         Some("relay") => serve(Some(number(1, 1_000))),
@@ -47,37 +35,20 @@ fn main() {
     }
 }
 
-/// Serves on a free port, says which, and goes on until it is killed.
+/// The bare handler, or a relay whose rounds take so many clients.
 fn serve(clients: Option<usize>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("{}", listener.local_addr().unwrap());
-        let Some(clients) = clients else {
-            let drop_it = |body: Body| async {
-                let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-                bytes.len().to_string()
-            };
-            return axum::serve(listener, Router::new().route("/", post(drop_it)))
-                .await
-                .unwrap();
+    let Some(clients) = clients else {
+        let drop_it = |body: Body| async {
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            bytes.len().to_string()
         };
-        let folder = tempfile::TempDir::new().unwrap();
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let relay = Relay::open(
-            vec![task("wide", clients)],
-            &store,
-            &clock,
-            RelayOptions::default(),
-        )
-        .unwrap();
-        unsaid_relay::serve(listener, relay, std::future::pending()).await;
-    });
+        let app = Router::new().route("/", post(drop_it));
+        return wide::serve(|listener| async { axum::serve(listener, app).await.unwrap() });
+    };
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = RedbStore::open(&folder.path().join("relay.redb")).unwrap();
+    let relay = relay(task("wide", clients), store);
+    wide::serve(|listener| unsaid_relay::serve(listener, relay, std::future::pending()));
 }
 
 /// Sends `updates` bodies over `connections` connections; how long it took.

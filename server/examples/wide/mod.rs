@@ -7,11 +7,18 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
+use tokio::net::TcpListener;
 use unsaid_protocol::{ClientId, RoundState, UpdateFrame, UpdateId};
-use unsaid_relay::task_file::Task;
+use unsaid_relay::{
+    Relay, RelayOptions,
+    clock::{Clock, SystemClock},
+    store::Store,
+    task_file::Task,
+};
 
 /// 40 features × 4,878 units and as many biases: as near to 200,000 as a dense layer comes.
 const UNITS: usize = 4_878;
@@ -31,6 +38,35 @@ pub fn task(name: &str, clients: usize) -> Task {
         "#
     );
     Task::parse("wide", &text, &[]).unwrap()
+}
+
+/// The numbers that a measurement is asked for on the command line, by their place.
+pub fn number(arguments: &[String], at: usize, otherwise: usize) -> usize {
+    arguments
+        .get(at)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+/// Runs a server of one thread on a free port, which it says first, until it is killed.
+pub fn serve<F: Future<Output = ()>>(server: impl FnOnce(TcpListener) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        server(listener).await;
+    });
+}
+
+/// A relay with this task over this store.
+pub fn relay(task: Task, store: impl Store + 'static) -> Arc<Relay> {
+    let store: Arc<dyn Store> = Arc::new(store);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Relay::open(vec![task], &store, &clock, RelayOptions::default()).unwrap()
 }
 
 /// This program in another process, which says its address first.

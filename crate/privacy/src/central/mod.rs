@@ -81,5 +81,14 @@ fn variance(multiplier: f64, scale_squared: f64) -> Result<crate::DiscreteGaussi
     Ok(crate::noise::gaussian_of_at_least(variance)?)
 }
 
+/// The noise of a sum in which nobody counts for more than √`bound_squared`: `noise_multiplier` times that.
+fn noise_of(bound_squared: u64, noise_multiplier: f64) -> Result<crate::DiscreteGaussian, CentralError> {
+    // Beyond 2⁵³ the bound would not be exact in a float.
+    if bound_squared == 0 || bound_squared > 1 << 53 {
+        return Err(CentralError::Bound(bound_squared));
+    }
+    variance(noise_multiplier, bound_squared as f64)
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use rand_core::CryptoRng;
 
-use super::{CentralError, variance};
+use super::{CentralError, noise_of};
 use crate::{Adjacency, DiscreteGaussian, Rho};
 
 /// The Gaussian mechanism on a sum of whole numbers, each participant's vector having an L2 norm of at most Δ grid steps: discrete
@@ -36,11 +36,8 @@ impl CentralNoise {
     /// [`CentralError::Bound`], and [`CentralError::Noise`] for a noise multiplier that is not a finite number above 0, or a σ beyond
     /// the exact arithmetic of [`DiscreteGaussian`].
     pub fn new(bound_squared: u64, noise_multiplier: f64) -> Result<Self, CentralError> {
-        if bound_squared == 0 || bound_squared > 1 << 53 {
-            return Err(CentralError::Bound(bound_squared));
-        }
         Ok(Self {
-            gaussian: variance(noise_multiplier, bound_squared as f64)?,
+            gaussian: noise_of(bound_squared, noise_multiplier)?,
             bound_squared,
         })
     }

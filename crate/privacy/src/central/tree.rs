@@ -6,7 +6,7 @@ use std::fmt;
 
 use rand_core::CryptoRng;
 
-use super::{CentralError, variance};
+use super::{CentralError, noise_of};
 use crate::accounting::CompositionError;
 use crate::{Adjacency, DiscreteGaussian, Rho};
 
@@ -99,11 +99,8 @@ impl TreeNoise {
     /// # Errors
     /// [`CentralError::Bound`] and [`CentralError::Noise`], as [`TreeSum::new`].
     pub fn new(bound_squared: u64, noise_multiplier: f64) -> Result<Self, CentralError> {
-        if bound_squared == 0 || bound_squared > 1 << 53 {
-            return Err(CentralError::Bound(bound_squared));
-        }
         Ok(Self {
-            gaussian: variance(noise_multiplier, bound_squared as f64)?,
+            gaussian: noise_of(bound_squared, noise_multiplier)?,
             bound_squared,
         })
     }
@@ -224,14 +221,11 @@ impl TreeSum {
         noise_multiplier: f64,
         max_steps: u64,
     ) -> Result<Self, CentralError> {
-        if bound_squared == 0 || bound_squared > 1 << 53 {
-            return Err(CentralError::Bound(bound_squared));
-        }
         if max_steps == 0 || max_steps > Self::MAX_STEPS {
             return Err(CentralError::Full(max_steps));
         }
         Ok(Self {
-            gaussian: variance(noise_multiplier, bound_squared as f64)?,
+            gaussian: noise_of(bound_squared, noise_multiplier)?,
             bound_squared,
             dimension,
             max_steps,
