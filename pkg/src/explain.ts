@@ -4,7 +4,7 @@ import type { BudgetView } from "./types.js";
 
 /** A number for people: two digits below 100, and powers of ten above a million. */
 function about(value: number): string {
-  if (value >= 1e6) return Number.isFinite(value) && value < 1e300 ? `10^${Math.floor(Math.log10(value))}` : "more than any number worth the name";
+  if (value >= 1e6) return Number.isFinite(value) ? `10^${Math.floor(Math.log10(value))}` : "∞";
   const digits = Number(value.toPrecision(value < 10 ? 2 : 3));
   return digits.toLocaleString("en");
 }
@@ -21,8 +21,9 @@ function about(value: number): string {
  */
 export function explain({ spent, epsilon, delta, rounds, unit }: BudgetView): string {
   const odds = Math.exp(epsilon);
-  // With even odds before, e^ε to 1 afterwards.
-  const sure = odds / (1 + odds);
+  const shift = odds < 1e300 ? `by a factor of ${about(odds)} at most` : "without any bound worth the name";
+  // With even odds before, e^ε to 1 afterwards; written so that it is a number for every ε.
+  const sure = 1 / (1 + Math.exp(-epsilon));
   const percent = sure > 0.999 ? "practically certain" : `at most ${(100 * sure).toFixed(sure > 0.99 ? 1 : 0)} % sure`;
   const guesses = unit === "update" ? "two guesses at what your data are, each as likely as the other" : "to guess whether some one example is among your data, the one as likely as the other";
   const not = unit === "update" ? "" : " Of what your examples have in common more can be learned.";
@@ -32,7 +33,7 @@ export function explain({ spent, epsilon, delta, rounds, unit }: BudgetView): st
       : `${rounds === 1 ? "The update that you sent is" : `The ${rounds.toLocaleString("en")} updates that you sent are`} booked with ε = ${about(spent)} so far.`;
   return (
     `Your limit is ε = ${about(epsilon)}. Whoever has ${guesses}, and sees all that you ever send within it, ` +
-    `can be ${percent} of ${unit === "update" ? "one of them" : "the answer"}: the odds shift by a factor of ${about(odds)} at most, except with a chance of about ` +
+    `can be ${percent} of ${unit === "update" ? "one of them" : "the answer"}: the odds shift ${shift}, except with a chance of about ` +
     `${delta.toLocaleString("en", { maximumSignificantDigits: 2 })}. A limit that is raised later, after a look at what came of it, promises less.${not} ${booked}`
   );
 }

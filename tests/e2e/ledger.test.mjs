@@ -28,7 +28,7 @@ test("the ledger is saved as it is stored, and erased only when asked twice", as
     const before = await budget();
     assert.deepEqual([before.rounds, before.spent > 0], [2, true]);
     // What ε means is said of this very ledger.
-    assert.match(await page.textContent("#epsilon-means"), /Your limit is ε = 1,000\..* The 2 updates that you sent are booked with ε = /);
+    assert.match(await page.textContent("#epsilon-means"), /Your limit is ε = 1,000\..* practically certain .* The 2 updates that you sent are booked with ε = /);
 
     const erase = page.locator("#ledger-erase");
     await erase.click();

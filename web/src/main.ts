@@ -68,6 +68,7 @@ function redraw(): void {
   setTimeout(() => requestAnimationFrame(draw), wait);
 }
 
+/** At once: where a message says that a number has changed, the number must not be the old one beside it. */
 function draw(): void {
   scheduled = false;
   drawnAt = performance.now();
@@ -89,7 +90,7 @@ createBudget({
     const { client } = demo;
     if (!client) throw new Error("the session is not open");
     view.budget = await client.budget.set(budget);
-    redraw();
+    draw();
   },
   join: () => void join().catch(() => {}),
   exportLedger: async () => {
@@ -99,7 +100,7 @@ createBudget({
   eraseLedger: async () => {
     if (!demo.client) throw new Error("the session is not open");
     view.budget = await demo.client.budget.erase();
-    redraw();
+    draw();
   },
 });
 
