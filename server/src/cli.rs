@@ -112,6 +112,10 @@ struct Serve {
     /// must be above it.
     #[arg(long, value_name = "CONNECTIONS", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+    /// Of these, how many one address may have, event streams included; more are closed at once. 0 for any number: say so behind a
+    /// proxy, whose address all connections come from. A school or an office may have one address, too.
+    #[arg(long, value_name = "CONNECTIONS", default_value = "2048")]
+    connections_per_address: usize,
     /// Requests per second that one address may make in the long run, ten times as many at once; 0 for any number. Behind a proxy
     /// all requests come from its address: limit there, and say 0 here.
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
@@ -285,6 +289,8 @@ fn serve(options: Serve) -> CommandResult {
         page: options.page,
         data: options.data,
         max_connections: options.max_connections as usize,
+        connections_per_address: (options.connections_per_address > 0)
+            .then_some(options.connections_per_address),
         ..RelayOptions::default()
     };
     let relay = Relay::open(tasks, &store, &clock, relay_options)?;

@@ -55,6 +55,10 @@ pub struct RelayOptions {
     pub head_timeout: Duration,
     /// Connections at the same time; more wait their turn. An event stream is a connection too.
     pub max_connections: usize,
+    /// Of these, how many one address may have, at least one; none for any number. More are closed at once.
+    pub connections_per_address: Option<usize>,
+    /// The longest that a peer may take over 64 kB of an answer; then its connection is closed.
+    pub answer_timeout: Duration,
     /// How many requests one address may make; none for any number.
     pub rate_limit: Option<RateLimit>,
     /// The pages elsewhere that may use the relay, by their origins; none for all.
@@ -84,6 +88,8 @@ impl Default for RelayOptions {
             keep_alive: Duration::from_secs(15),
             head_timeout: Duration::from_secs(30),
             max_connections: 4_096,
+            connections_per_address: Some(2_048),
+            answer_timeout: Duration::from_secs(60),
             rate_limit: None,
             origins: None,
             admin_token: None,

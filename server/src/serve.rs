@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -30,8 +30,12 @@ use crate::{
 };
 
 mod open;
+mod places;
 
-use self::open::{Answering, OpenRequests};
+use self::{
+    open::{Answering, OpenRequests},
+    places::{Place, Places},
+};
 
 /// How long to wait where no connection can be taken, mostly because the process has no file descriptors left.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -48,7 +52,10 @@ const READ_BUFFER: usize = 32 << 10;
 pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<Output = ()>) {
     let mut told = pin!(told);
     let app = app(relay.clone());
-    let places = Arc::new(Semaphore::new(relay.options.max_connections));
+    let places = Places::new(
+        relay.options.max_connections,
+        relay.options.connections_per_address,
+    );
     let (stop, stopping) = watch::channel(false);
     loop {
         let ((stream, peer), place) = tokio::select! {
@@ -104,9 +111,11 @@ impl Connection {
             .max_buf_size(READ_BUFFER)
             .header_read_timeout(self.relay.options.head_timeout);
         let peer = Peer(self.peer.ip());
-        let service = service(self.app.clone(), peer, OpenRequests::default());
+        let open = OpenRequests::default();
+        let untaken = open.untaken_for(self.relay.options.answer_timeout);
+        let service = service(self.app.clone(), peer, open);
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, future::pending()).await
+        self.drive(connection, untaken, future::pending()).await
     }
 
     async fn http_2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Ended {
@@ -120,13 +129,29 @@ impl Connection {
         let open = OpenRequests::default();
         // Neither the preface nor the time between two requests has a bound in hyper.
         let silence = open.none_for(self.relay.options.head_timeout);
+        let untaken = open.untaken_for(self.relay.options.answer_timeout);
         let connection = http.serve_connection(TokioIo::new(stream), service(self.app.clone(), peer, open));
-        self.drive(connection, silence).await
+        self.drive(connection, untaken, silence).await
     }
 
-    /// Answers requests until the connection ends. It takes no more once the relay stops, or after `silence`; then what is
-    /// under way has as long again.
-    async fn drive<C>(mut self, connection: C, silence: impl Future<Output = ()>) -> Ended
+    /// Answers requests until the connection ends, or an answer is `untaken` for too long. It takes no more once the relay
+    /// stops, or after `silence`; then what is under way has as long again.
+    async fn drive<C>(
+        self,
+        connection: C,
+        untaken: impl Future<Output = ()>,
+        silence: impl Future<Output = ()>,
+    ) -> Ended
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        tokio::select! {
+            ended = self.answer(connection, silence) => ended,
+            () = untaken => Err("an answer was not taken".into()),
+        }
+    }
+
+    async fn answer<C>(mut self, connection: C, silence: impl Future<Output = ()>) -> Ended
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
@@ -167,15 +192,17 @@ fn service(
     })
 }
 
-/// The next connection, once there is a place for it. More wait in the operating system's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> ((TcpStream, SocketAddr), Option<OwnedSemaphorePermit>) {
-    let place = places.clone().acquire_owned().await.ok(); // none only where places are closed, which they never are
+/// The next connection, once there is a place for it. More wait in the operating system's queue; one from an address that has
+/// as many as it may is closed at once.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> ((TcpStream, SocketAddr), Place) {
     loop {
+        let one = places.free().await;
         match listener.accept().await {
-            Ok(accepted) => return (accepted, place),
+            Ok((stream, peer)) => {
+                if let Some(place) = places.take(one, peer.ip()) {
+                    return ((stream, peer), place);
+                }
+            }
             Err(error) if is_of_one_connection(error.kind()) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken; trying again");

@@ -178,7 +178,7 @@ pub(crate) fn succeeds_within(command: &mut Command, limit: Duration) -> bool {
     false
 }
 
-/// What became of a command whose output was shown and kept.
+/// What became of a command whose output was kept.
 pub(crate) struct Finished {
     pub(crate) success: bool,
     pub(crate) lines: Vec<String>,
@@ -186,6 +186,15 @@ pub(crate) struct Finished {
 
 /// Runs `command` to its end; every line of its output is shown at once, and kept.
 pub(crate) fn tee(command: &mut Command) -> Result<Finished> {
+    finish(command, true)
+}
+
+/// Runs `command` to its end and keeps every line of its output, of which none is shown.
+pub(crate) fn keep(command: &mut Command) -> Result<Finished> {
+    finish(command, false)
+}
+
+fn finish(command: &mut Command, show: bool) -> Result<Finished> {
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running::start(command)?;
@@ -193,10 +202,10 @@ pub(crate) fn tee(command: &mut Command) -> Result<Finished> {
     let child = running.child();
     let mut readers = Vec::new();
     if let Some(pipe) = child.stdout.take() {
-        readers.push(keep_lines(pipe, &lines));
+        readers.push(keep_lines(pipe, &lines, show));
     }
     if let Some(pipe) = child.stderr.take() {
-        readers.push(keep_lines(pipe, &lines));
+        readers.push(keep_lines(pipe, &lines, show));
     }
     let status = running.wait()?;
     // A grandchild that outlived the child would hold the pipes open; it goes with the group.
@@ -211,14 +220,20 @@ pub(crate) fn tee(command: &mut Command) -> Result<Finished> {
     })
 }
 
-fn keep_lines(pipe: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> thread::JoinHandle<()> {
+fn keep_lines(
+    pipe: impl Read + Send + 'static,
+    lines: &Arc<Mutex<Vec<String>>>,
+    show: bool,
+) -> thread::JoinHandle<()> {
     let lines = Arc::clone(lines);
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut bytes = Vec::new();
         while matches!(pipe.read_until(b'\n', &mut bytes), Ok(length) if length > 0) {
             let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            let _ = writeln!(std::io::stdout(), "{line}");
+            if show {
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             bytes.clear();
         }

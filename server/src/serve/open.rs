@@ -2,33 +2,51 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-/// How many requests are open.
+/// Which requests are open.
 #[derive(Debug, Clone, Default)]
-pub struct OpenRequests(Arc<watch::Sender<usize>>);
+pub struct OpenRequests(Arc<Requests>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    /// How many.
+    open: watch::Sender<usize>,
+    /// The answers of which a piece was handed on and the next not asked for yet, by their numbers, and since when.
+    behind: Mutex<Vec<(u64, Instant)>>,
+    /// The number of the next request.
+    next: Mutex<u64>,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub struct OpenRequest(OpenRequests);
+pub struct OpenRequest {
+    all: OpenRequests,
+    number: u64,
+}
 
 impl OpenRequests {
     /// Opens one.
     pub fn begin(&self) -> OpenRequest {
-        self.0.send_modify(|open| *open += 1);
-        OpenRequest(self.clone())
+        self.0.open.send_modify(|open| *open += 1);
+        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next += 1;
+        OpenRequest {
+            all: self.clone(),
+            number: *next,
+        }
     }
 
     /// Waits until for a whole `span` none was open, and none was opened.
     pub fn none_for(&self, span: Duration) -> impl Future<Output = ()> + use<> {
-        let mut open = self.0.subscribe();
+        let mut open = self.0.open.subscribe();
         async move {
             // An error says that the connection is gone, and its counter with it.
             while open.wait_for(|&open| open == 0).await.is_ok() {
@@ -38,24 +56,64 @@ impl OpenRequests {
             }
         }
     }
+
+    /// Waits until the peer has not taken a piece of an answer for a whole `span`. An event stream on which nothing happens
+    /// has no piece to take.
+    pub fn untaken_for(&self, span: Duration) -> impl Future<Output = ()> + use<> {
+        let (requests, mut open) = (self.0.clone(), self.0.open.subscribe());
+        async move {
+            loop {
+                // While none is open, nothing runs out.
+                if open.wait_for(|&open| open > 0).await.is_err() {
+                    return std::future::pending().await;
+                }
+                let since = requests.behind().iter().map(|&(_, since)| since).min();
+                // What is handed on in the meantime runs out later than this.
+                let end = since.unwrap_or_else(Instant::now) + span;
+                if since.is_some() && end <= Instant::now() {
+                    return;
+                }
+                tokio::time::sleep_until(end).await;
+            }
+        }
+    }
+}
+
+impl Requests {
+    fn behind(&self) -> MutexGuard<'_, Vec<(u64, Instant)>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenRequest {
+    /// A piece of its answer was handed on.
+    fn gave(&self) {
+        self.all.0.behind().push((self.number, Instant::now()));
+    }
+
+    /// What was handed on was taken: more is asked for, or it is over.
+    fn taken(&self) {
+        self.all.0.behind().retain(|&(number, _)| number != self.number);
+    }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.0.0.send_modify(|open| *open -= 1);
+        self.taken();
+        self.all.0.open.send_modify(|open| *open -= 1);
     }
 }
 
 /// The most bytes of an answer that are handed on at once. HTTP/2 takes a whole piece, however slowly the peer takes its
 /// bytes: were a model one piece, its request would seem answered long before it is.
-const PIECE: usize = 65_536;
+pub const PIECE: usize = 65_536;
 
 /// An answer's body, with its request: an event stream's is open for as long as it flows.
 #[derive(Debug)]
 pub struct Answering {
     body: Body,
     rest: Bytes,
-    _open: OpenRequest,
+    open: OpenRequest,
 }
 
 impl Answering {
@@ -64,7 +122,7 @@ impl Answering {
         Self {
             body,
             rest: Bytes::new(),
-            _open: open,
+            open,
         }
     }
 }
@@ -77,6 +135,7 @@ impl HttpBody for Answering {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.open.taken();
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -87,7 +146,9 @@ impl HttpBody for Answering {
             }
         }
         let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let piece = self.rest.split_to(length);
+        self.open.gave();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,6 +34,15 @@ async fn closed(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let end = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
     let _ = end.await.expect("the relay closes the connection"); // with an end or a reset
+}
+
+const HEALTHY: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+
+async fn healthy(stream: &mut TcpStream) {
+    stream.write_all(HEALTHY).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
@@ -70,12 +80,7 @@ async fn connections_that_say_nothing_are_closed_before_and_after_a_request() {
     let relay = relay(100).await;
     let mut silent = connect(&relay).await;
     let mut kept = connect(&relay).await;
-    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
-    let mut answer = [0; 12];
-    kept.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    healthy(&mut kept).await;
     closed(&mut silent).await;
     closed(&mut kept).await;
 }
@@ -103,6 +108,87 @@ async fn more_connections_than_there_are_places_wait_until_one_is_free() {
     // Connections are taken in their order: this one once one of the silent two was closed.
     assert_eq!(relay.api.get("/healthz").await.status(), 200);
     assert!(begun.elapsed() >= HEAD_TIMEOUT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_than_it_may() {
+    let options = RelayOptions {
+        connections_per_address: Some(2),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
+    let mut kept = [connect(&relay).await, connect(&relay).await];
+    closed(&mut connect(&relay).await).await;
+    for stream in &mut kept {
+        healthy(stream).await;
+    }
+    drop(kept);
+    // Once the relay has noticed that one is gone, there is a place again.
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let mut stream = connect(&relay).await;
+        if stream.write_all(HEALTHY).await.is_ok() && stream.read_u8().await.is_ok() {
+            break;
+        }
+        assert!(Instant::now() < end, "no place is given back");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A relay with a file too large for the buffers between it and a client, and with little patience.
+async fn with_a_large_file(folder: &TempDir) -> TestRelay {
+    std::fs::write(folder.path().join("large.bin"), vec![7; LARGE]).unwrap();
+    let options = RelayOptions {
+        head_timeout: HEAD_TIMEOUT,
+        answer_timeout: HEAD_TIMEOUT,
+        page: Some(folder.path().to_owned()),
+        ..RelayOptions::default()
+    };
+    TestRelay::over(FaultyStore::new(), &[], options).await
+}
+
+const LARGE: usize = 24 << 20;
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_given_up() {
+    let folder = TempDir::new().unwrap();
+    let relay = with_a_large_file(&folder).await;
+    let mut stalled = connect(&relay).await;
+    let begun = Instant::now();
+    stalled
+        .write_all(b"GET /large.bin HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(4 * HEAD_TIMEOUT).await;
+    let mut rest = Vec::new();
+    let end = timeout(Duration::from_secs(5), stalled.read_to_end(&mut rest));
+    let _ = end.await.expect("the relay has closed the connection");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(rest.len() < LARGE, "all {} bytes came", rest.len());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_slowly_is_not() {
+    let folder = TempDir::new().unwrap();
+    let relay = with_a_large_file(&folder).await;
+    let mut slow = connect(&relay).await;
+    slow.write_all(b"GET /large.bin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut piece, mut taken) = (vec![0; LARGE / 24], 0);
+    loop {
+        let length = slow.read(&mut piece).await.unwrap();
+        if length == 0 {
+            break;
+        }
+        // It takes several times as long as one piece may, and each piece much less.
+        let before = taken / (LARGE / 24);
+        taken += length;
+        if taken / (LARGE / 24) > before {
+            sleep(HEAD_TIMEOUT / 6).await;
+        }
+    }
+    assert!(taken > LARGE, "only {taken} bytes came");
 }
 
 #[tokio::test]

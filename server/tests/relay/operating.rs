@@ -623,7 +623,9 @@ async fn over_tls(folder: &TempDir) -> (TestRelay, Arc<ClientConfig>) {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let options = RelayOptions {
         tls: Some(tls::read(&certificate, &key).unwrap()),
+        page: Some(folder.path().to_owned()),
         head_timeout: Duration::from_millis(600),
+        answer_timeout: Duration::from_millis(600),
         ..RelayOptions::default()
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
@@ -743,6 +745,20 @@ async fn http_2_with_an_event_stream_is_not_silent() {
     drop(events); // resets the stream: nothing is open any more
     let end = tokio::time::timeout(Duration::from_secs(5), connection);
     end.await.expect("the relay closes the connection").unwrap();
+}
+
+#[tokio::test]
+async fn http_2_whose_answer_is_not_taken_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    std::fs::write(folder.path().join("large.bin"), vec![7; 24 << 20]).unwrap();
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    // The client's windows are full soon, and it goes on to answer pings.
+    let answer = get(&mut sender, "/large.bin").await;
+    assert_eq!(answer.status(), 200);
+    let end = tokio::time::timeout(Duration::from_secs(5), connection);
+    end.await.expect("the relay closes the connection").unwrap();
+    drop((answer, sender));
 }
 
 #[tokio::test]

@@ -94,7 +94,8 @@ export class Proxy {
     }
     const to = request.url.startsWith("/") ? new URL(this.#target) : url;
     const { "proxy-connection": _, ...headers } = request.headers;
-    const options = { host: to.hostname, port: to.port, method: request.method, path: record.path, headers };
+    // A connection of its own: one that is kept may be closed by the relay just as it is used again, and then nobody's fault is tested.
+    const options = { host: to.hostname, port: to.port, method: request.method, path: record.path, headers, agent: false };
     const onward = http.request(options, (answer) => {
       record.status = answer.statusCode;
       answer.on("data", (chunk) => (record.responseBytes += chunk.length));

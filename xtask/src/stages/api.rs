@@ -1,12 +1,12 @@
 //! The relay against its own description of its API, by schemathesis.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, thread::Scope};
 
 use anyhow::{Context, Result};
 
 use super::{
     Group,
-    runner::{Runner, Verdict, cargo, check},
+    runner::{Beside, Runner, Verdict, cargo, check_quietly},
 };
 use crate::{
     apt::on_path,
@@ -18,8 +18,9 @@ use crate::{
 /// How long Python may take to say that it makes environments.
 const PYTHON_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
-pub(super) fn stages(runner: &mut Runner) {
-    runner.stage(Group::Api, "API", |place| {
+/// Begins it. Much of it is one Python program that waits for one relay, so it runs while other things are built.
+pub(super) fn begin<'s, 'a>(runner: &Runner<'a>, scope: &'s Scope<'s, 'a>) -> Option<Beside<'s>> {
+    runner.begin(scope, Group::Api, "API", |place, output| {
         let Some(schemathesis) = schemathesis(place)? else {
             return Ok(Verdict::Skipped("no python3 with venv and pip was found".into()));
         };
@@ -71,8 +72,8 @@ pub(super) fn stages(runner: &mut Runner) {
             .env("PYTHONPATH", place.root.join("tests/api"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("NO_COLOR", "1");
-        check(run)
-    });
+        check_quietly(run, output)
+    })
 }
 
 /// The program, in an environment of its own that is made once per machine; none where Python cannot make one.

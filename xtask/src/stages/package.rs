@@ -8,23 +8,31 @@ use super::{
     Group,
     runner::{Runner, Verdict, check, npm, tests},
 };
-use crate::{artifacts, browser, mnist, wasm};
+use crate::{
+    artifacts::{self, Built},
+    browser, mnist, wasm,
+};
 
-pub(super) fn stages(runner: &mut Runner) {
-    if !runner.wants(Group::Ts) && !runner.wants(Group::E2e) {
-        return;
-    }
-    let group = if runner.wants(Group::Ts) {
-        Group::Ts
-    } else {
-        Group::E2e
-    };
+/// Builds what the stages of this file need, where any of them is wanted.
+pub(super) fn build(runner: &mut Runner) -> Option<Built> {
+    let group = group(runner)?;
     let mut built = None;
     runner.stage(group, "build", |place| {
         built = Some(artifacts::all(place)?);
         Ok(Verdict::Passed(None))
     });
-    let Some(built) = built else {
+    built
+}
+
+/// The group that the build belongs to; none where nothing here is wanted.
+fn group(runner: &Runner) -> Option<Group> {
+    [Group::Ts, Group::E2e]
+        .into_iter()
+        .find(|&group| runner.wants(group))
+}
+
+pub(super) fn stages(runner: &mut Runner, built: &Built) {
+    let Some(group) = group(runner) else {
         return;
     };
     runner.stage(group, "wasm size", |place| {

@@ -1,14 +1,18 @@
 //! One stage: whether it is wanted, what it runs, how it ended.
 
-use std::{process::Command, time::Instant};
+use std::{
+    process::Command,
+    thread::{Scope, ScopedJoinHandle},
+    time::Instant,
+};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{Group, Options};
 use crate::{
     npm,
     place::Place,
-    process::{self, describe},
+    process::{self, Finished, describe},
     runner_output::{Counts, counts},
 };
 
@@ -29,6 +33,14 @@ pub(super) struct Record {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
     pub(super) seconds: f64,
+}
+
+/// A stage that runs beside others.
+pub(super) struct Beside<'s> {
+    group: Group,
+    name: &'static str,
+    /// How it ended, what it printed, and its seconds.
+    thread: ScopedJoinHandle<'s, (Result<Verdict>, Vec<String>, f64)>,
 }
 
 pub(super) struct Runner<'a> {
@@ -67,12 +79,53 @@ impl<'a> Runner<'a> {
         }
         println!("\n==> {name}");
         let start = Instant::now();
-        let verdict = action(self.place).unwrap_or_else(|error| Verdict::Failed {
+        let verdict = action(self.place);
+        self.record(group, name, verdict, start.elapsed().as_secs_f64())
+    }
+
+    /// Starts a stage that runs beside those that follow, until [`Runner::end`]; its output is shown then.
+    pub(super) fn begin<'s>(
+        &self,
+        scope: &'s Scope<'s, 'a>,
+        group: Group,
+        name: &'static str,
+        action: impl FnOnce(&Place, &mut Vec<String>) -> Result<Verdict> + Send + 's,
+    ) -> Option<Beside<'s>> {
+        if !self.wants(group) {
+            return None;
+        }
+        println!("\n==> {name}: begins, and runs beside what follows");
+        let place = self.place;
+        let thread = scope.spawn(move || {
+            let start = Instant::now();
+            let mut output = Vec::new();
+            let verdict = action(place, &mut output);
+            (verdict, output, start.elapsed().as_secs_f64())
+        });
+        Some(Beside { group, name, thread })
+    }
+
+    /// Waits for a stage that runs beside others.
+    pub(super) fn end(&mut self, beside: Option<Beside<'_>>) {
+        let Some(Beside { group, name, thread }) = beside else {
+            return;
+        };
+        println!("\n==> {name}");
+        let (verdict, output, seconds) = thread
+            .join()
+            .unwrap_or_else(|_| (Err(anyhow!("the stage panicked")), Vec::new(), 0.0));
+        for line in output {
+            println!("{line}");
+        }
+        self.record(group, name, verdict, seconds);
+    }
+
+    fn record(&mut self, group: Group, name: &'static str, verdict: Result<Verdict>, seconds: f64) -> bool {
+        let verdict = verdict.unwrap_or_else(|error| Verdict::Failed {
             counts: Counts::default(),
             command: String::new(),
             tail: format!("{error:#}").lines().map(str::to_owned).collect(),
         });
-        let seconds = start.elapsed().as_secs_f64();
         let word = match &verdict {
             Verdict::Passed(_) => "passed".to_owned(),
             Verdict::Failed { tail, .. } => format!("FAILED: {}", tail.last().map_or("", String::as_str)),
@@ -93,15 +146,25 @@ impl<'a> Runner<'a> {
 /// A stage that is one check.
 pub(super) fn check(mut command: Command) -> Result<Verdict> {
     let finished = process::tee(&mut command)?;
-    Ok(if finished.success {
-        Verdict::Passed(None)
-    } else {
-        Verdict::Failed {
-            counts: Counts::one(false),
-            command: describe(&command),
-            tail: finished.lines,
-        }
-    })
+    Ok(verdict(&command, finished))
+}
+
+/// One check of a stage that runs beside others: its output goes to `output`.
+pub(super) fn check_quietly(mut command: Command, output: &mut Vec<String>) -> Result<Verdict> {
+    let finished = process::keep(&mut command)?;
+    output.clone_from(&finished.lines);
+    Ok(verdict(&command, finished))
+}
+
+fn verdict(command: &Command, finished: Finished) -> Verdict {
+    if finished.success {
+        return Verdict::Passed(None);
+    }
+    Verdict::Failed {
+        counts: Counts::one(false),
+        command: describe(command),
+        tail: finished.lines,
+    }
 }
 
 /// A stage that runs tests; one that ran none has failed.
