@@ -23,6 +23,7 @@ use unsaid_relay::{
         limits::RateLimit,
     },
     key::RelayKey,
+    open_files,
     store::{PostgresStore, RedbStore, Store},
     task_file::Task,
     tls,
@@ -293,6 +294,9 @@ fn serve(options: Serve) -> CommandResult {
             .then_some(options.connections_per_address),
         ..RelayOptions::default()
     };
+    if let Some(warning) = open_files::warning(open_files::raise(), relay_options.max_connections) {
+        tracing::warn!("{warning}");
+    }
     let relay = Relay::open(tasks, &store, &clock, relay_options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve_until_told(relay.clone(), listener, scheme));

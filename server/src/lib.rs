@@ -29,6 +29,7 @@ pub mod identity;
 pub mod intake;
 pub mod key;
 pub mod live;
+pub mod open_files;
 pub mod randomness;
 pub mod relay;
 pub mod round;

@@ -40,6 +40,10 @@ use self::{
 /// How long to wait where no connection can be taken, mostly because the process has no file descriptors left.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Connections that wait to be taken; the operating system may allow fewer (on Linux `net.core.somaxconn`).
+#[cfg(unix)]
+const QUEUE: i32 = 4_096;
+
 /// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
 const MAX_STREAMS: u32 = 32;
 
@@ -51,6 +55,7 @@ const READ_BUFFER: usize = 32 << 10;
 /// that are being answered have been. The caller decides how long it waits for that.
 pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<Output = ()>) {
     let mut told = pin!(told);
+    widen(&listener);
     let app = app(relay.clone());
     let places = Places::new(
         relay.options.max_connections,
@@ -80,6 +85,17 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
     relay.begin_shutdown();
     stop.send_replace(true);
     stop.closed().await; // once the last connection has dropped its receiver
+}
+
+/// Lets [`QUEUE`] connections wait to be taken, where the standard library asks for 128: of more that come at once, the operating system
+/// drops the first packet, and each tries again a second later.
+fn widen(listener: &TcpListener) {
+    #[cfg(unix)]
+    if let Err(error) = rustix::net::listen(listener, QUEUE) {
+        tracing::warn!(%error, "the queue of connections stays short");
+    }
+    #[cfg(not(unix))]
+    let _ = listener;
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;

@@ -1,17 +1,21 @@
 //! Connections that say nothing, or say it slowly, and how many there may be.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, sleep, timeout},
 };
 use unsaid_protocol::Event;
 use unsaid_relay::RelayOptions;
 
-use crate::{events::Events, harness::*};
+use crate::{
+    events::Events,
+    harness::*,
+    program::{Program, folder_with_task},
+};
 
 const HEAD_TIMEOUT: Duration = Duration::from_millis(600);
 
@@ -189,6 +193,88 @@ async fn an_answer_that_is_taken_slowly_is_not() {
         }
     }
     assert!(taken > LARGE, "only {taken} bytes came");
+}
+
+/// As many connections as were asked for, or as this process may have files, from `address`.
+async fn flood(base: &str, address: &str, wanted: usize) -> Vec<TcpStream> {
+    let limit = unsaid_relay::open_files::raise().unwrap_or(u64::MAX);
+    // Others' tests run in this process, too.
+    let many = wanted.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(1_000));
+    assert!(
+        many >= 3_000,
+        "this process may have only {limit} files open: raise the limit (ulimit -n)"
+    );
+    let begun = Instant::now();
+    let to: SocketAddr = base.strip_prefix("http://").unwrap().parse().unwrap();
+    let connect = |_| async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        socket.connect(to).await
+    };
+    let mut streams = Vec::with_capacity(many);
+    // No more at once than the operating system queues for the relay.
+    for first in (0..many).step_by(500) {
+        let some = (first..many.min(first + 500)).map(connect);
+        // One that is refused is an attempt, too.
+        streams.extend(futures_util::future::join_all(some).await.into_iter().flatten());
+    }
+    println!("{} connections within {:?}", streams.len(), begun.elapsed());
+    streams
+}
+
+/// Memory of a process in kB, as the kernel counts what is resident.
+#[cfg(target_os = "linux")]
+fn resident_kb(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ten_thousand_idle_connections_are_held_and_hold_up_nobody() {
+    let folder = folder_with_task();
+    let store = folder.path().join("relay.redb");
+    let places = [
+        "--max-connections",
+        "12000",
+        "--connections-per-address",
+        "0",
+        "--store",
+    ];
+    let arguments = [&places[..], &[store.to_str().unwrap()]].concat();
+    let program = Program::start(folder.path(), &arguments);
+    let api = program.api();
+    api.take_part(1).await;
+    let before = resident_kb(program.child.id());
+    let mut idle = flood(&program.base, "127.0.0.1", 10_000).await;
+    let begun = Instant::now();
+    for client in 2..=3 {
+        api.take_part(client).await;
+    }
+    assert_eq!(api.state().await.round, 2);
+    let took = begun.elapsed();
+    let each = (resident_kb(program.child.id()).saturating_sub(before)) as f64 / idle.len() as f64;
+    println!("two clients took part within {took:?}; {each:.1} kB for each idle connection");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(each < 32.0, "{each:.1} kB for each idle connection");
+    // They are held indeed: the first and the last can still ask.
+    healthy(idle.first_mut().unwrap()).await;
+    healthy(idle.last_mut().unwrap()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_flood_from_one_address_leaves_places_for_others() {
+    let relay = TestRelay::over(FaultyStore::new(), &[], RelayOptions::default()).await;
+    let idle = flood(&relay.api.base, "127.0.0.2", 6_000).await;
+    let begun = Instant::now();
+    assert_eq!(relay.api.get("/healthz").await.status(), 200);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(idle);
 }
 
 #[tokio::test]
