@@ -43,9 +43,10 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
 const MAX_STREAMS: u32 = 32;
 
-/// The most bytes of a connection that are read at once: they stay in the second-level cache until they are hashed and added, and
-/// a thousand uploads do not take 400 kB each.
-const READ_BUFFER: usize = 32 << 10;
+/// The most bytes of a connection that are read at once: they stay near the processor until they are hashed and measured. A connection
+/// keeps its buffer until it ends. Hyper's begins with 8 kB, and a full one becomes as long as it was and twice that: this is what
+/// it comes to by one such step, and a little more would be 56 kB.
+const READ_BUFFER: usize = 24 << 10;
 
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests
 /// that are being answered have been. The caller decides how long it waits for that.
