@@ -202,7 +202,7 @@ impl Live {
             (None, _, _) if gather::sums_as_they_are(rule) => {
                 self.came.push(coordinates);
                 if self.came.len() == TOGETHER {
-                    self.add_up();
+                    self.add_up(config);
                 }
             }
             (Some(central), Some(state), Gathered::Sum { sum, count }) => {
@@ -232,15 +232,17 @@ impl Live {
     }
 
     /// Adds what came to the sum.
-    fn add_up(&mut self) {
+    fn add_up(&mut self, config: &TaskConfig) {
         self.updates.add_all(&self.came);
-        self.came.clear();
+        self.came
+            .drain(..)
+            .for_each(|coordinates| config.buffers.give(coordinates));
     }
 
     /// Puts what is written as a whole into `changes`: the head, and the sum where it changed, which is lent until
     /// [`Self::take_back`].
-    pub fn complete(&mut self, changes: &mut Changes) {
-        self.add_up();
+    pub fn complete(&mut self, config: &TaskConfig, changes: &mut Changes) {
+        self.add_up(config);
         changes.head = Some(self.head());
         if changes.sum.is_some() {
             changes.sum = match &mut self.updates {
