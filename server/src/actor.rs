@@ -261,14 +261,17 @@ impl Actor {
         }
     }
 
-    /// Takes what waits. A commit costs about as much for one update as for many: where updates come, it waits until half of those
-    /// under way are here, so that one half is received while the other is written.
+    /// Takes what waits. A commit costs about as much for one update as for many: where updates come, it waits until three of four that are
+    /// under way are here. The others are received while the disk writes.
     fn gather(&self, mailbox: &mpsc::Receiver<Command>, batch: &mut Vec<Command>) {
         let is_update = |command: &Command| matches!(command, Command::Update(..));
         batch.extend(mailbox.try_iter().take(MAX_BATCH - batch.len()));
         let mut updates = batch.iter().filter(|command| is_update(command)).count();
         let until = Instant::now() + GATHER;
-        while updates > 0 && 2 * updates < self.under_way.load(Ordering::Relaxed) && batch.len() < MAX_BATCH {
+        while updates > 0
+            && 4 * updates < 3 * self.under_way.load(Ordering::Relaxed)
+            && batch.len() < MAX_BATCH
+        {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(command) = mailbox.recv_timeout(left) else {
                 return;
@@ -341,7 +344,7 @@ impl Actor {
         let stage = if changes.is_empty() {
             Ok(turn.stage())
         } else {
-            live.complete(&mut changes);
+            live.complete(&config, &mut changes);
             let stage = turn.commit(&changes);
             live.take_back(&mut changes);
             stage

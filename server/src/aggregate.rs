@@ -46,6 +46,18 @@ impl PartialSum {
         exact::add(&mut self.steps, coordinates);
     }
 
+    /// Adds several updates: the same as one after the other, and sooner done.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add_all(&mut self, updates: &[Vec<i32>]) {
+        assert!(
+            updates.iter().all(|update| update.len() == self.steps.len()),
+            "every update has one coordinate per parameter"
+        );
+        exact::add_all(&mut self.steps, updates);
+    }
+
     /// Adds one update to the entries from `first` on.
     ///
     /// # Panics

@@ -124,6 +124,9 @@ struct Serve {
     /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number. Behind a proxy, say 0.
     #[arg(long, value_name = "UPLOADS", default_value = "32")]
     uploads_per_address: usize,
+    /// Memory for the updates that are being received, in MiB; more wait. One that is larger comes alone.
+    #[arg(long, value_name = "MIB", default_value = "512")]
+    upload_memory: u32,
     /// A page elsewhere that may use the relay, by its origin (`https://example.org`); once for each. Otherwise all may.
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<String>,
@@ -275,6 +278,7 @@ fn serve(options: Serve) -> CommandResult {
             per_second: options.rate_limit.into(),
             burst: 10.0 * f64::from(options.rate_limit),
         }),
+        upload_memory: u64::from(options.upload_memory) << 20,
         uploads_per_address: (options.uploads_per_address > 0).then_some(options.uploads_per_address),
         tasks: options.folder.clone(),
         overrides: options.overrides.clone(),

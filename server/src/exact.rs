@@ -30,9 +30,9 @@ impl Measure {
     pub fn of(coordinates: &[i32]) -> Self {
         let mut all = Self::default();
         for block in coordinates.chunks(BLOCK) {
-            let reach = reach(block);
+            let (reach, square) = measure_narrow(block);
             let square = if reach <= NARROW {
-                square_narrow(block).into()
+                square.into()
             } else {
                 square_wide(block)
             };
@@ -57,22 +57,17 @@ pub fn read(width: CoordinateWidth, payload: &[u8], coordinates: &mut Vec<i32>) 
     );
 }
 
-fn reach(coordinates: &[i32]) -> i32 {
+/// The reach of at most [`BLOCK`] coordinates, and the sum of their squares if they are within [`NARROW`]; if not, that is any number.
+fn measure_narrow(block: &[i32]) -> (i32, u64) {
     ARCH.dispatch(
         #[inline(always)]
-        || coordinates.iter().fold(0, |reach, v| reach | (v ^ (v >> 31))),
-    )
-}
-
-/// Of at most [`BLOCK`] coordinates within [`NARROW`].
-fn square_narrow(block: &[i32]) -> u64 {
-    let square = |&value: &i32| {
-        let value = i64::from(value);
-        (value * value).cast_unsigned()
-    };
-    ARCH.dispatch(
-        #[inline(always)]
-        || block.iter().map(square).sum(),
+        || {
+            block.iter().fold((0, 0), |(reach, square): (i32, u64), &value| {
+                let wide = i64::from(value);
+                let square = square.wrapping_add((wide * wide).cast_unsigned());
+                (reach | (value ^ (value >> 31)), square)
+            })
+        },
     )
 }
 
@@ -102,6 +97,34 @@ pub fn add(sum: &mut [i64], coordinates: &[i32]) {
     );
 }
 
+/// Adds several vectors to as many entries of a sum: four at a time are read for one reading and writing of the sum.
+pub fn add_all(sum: &mut [i64], vectors: &[Vec<i32>]) {
+    for (at, sum) in sum.chunks_mut(BLOCK).enumerate() {
+        let (start, length) = (at * BLOCK, sum.len());
+        let of_block = |vector: &'_ Vec<i32>| start.min(vector.len())..vector.len().min(start + length);
+        for vectors in vectors.chunks(4) {
+            if let [a, b, c, d] = vectors {
+                add_four(sum, [a, b, c, d].map(|vector| &vector[of_block(vector)]));
+                continue;
+            }
+            for vector in vectors {
+                add(sum, &vector[of_block(vector)]);
+            }
+        }
+    }
+}
+
+fn add_four(sum: &mut [i64], [a, b, c, d]: [&[i32]; 4]) {
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for ((((sum, &a), &b), &c), &d) in sum.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *sum += (i64::from(a) + i64::from(b)) + (i64::from(c) + i64::from(d));
+            }
+        },
+    );
+}
+
 /// Whether every entry is an `i32`.
 pub fn fits_i32(sum: &[i64]) -> bool {
     let reach = ARCH.dispatch(
@@ -109,6 +132,19 @@ pub fn fits_i32(sum: &[i64]) -> bool {
         || sum.iter().fold(0, |reach, entry| reach | (entry ^ (entry >> 63))),
     );
     i32::try_from(reach).is_ok()
+}
+
+/// Writes as many little-endian `i32`s as there are entries, whose lower halves they are.
+pub fn narrow(sum: &[i64], bytes: &mut [u8]) {
+    let (chunks, _) = bytes.as_chunks_mut();
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for (chunk, &entry) in chunks.iter_mut().zip(sum) {
+                *chunk = (entry as i32).to_le_bytes();
+            }
+        },
+    );
 }
 
 #[cfg(test)]
@@ -169,6 +205,29 @@ mod tests {
             add(&mut sum, &coordinates);
             let expected: Vec<i64> = pairs.iter().map(|&(entry, value)| entry + i64::from(value)).collect();
             prop_assert_eq!(sum, expected);
+        }
+
+        /// Over the edges of blocks, and with groups of four and what is left of them.
+        #[test]
+        fn many_at_once_are_one_after_the_other(
+            length in (0..3_usize).prop_flat_map(|blocks| blocks * BLOCK..blocks * BLOCK + 9),
+            seeds in prop::collection::vec(any::<u32>(), 0..10),
+        ) {
+            let vector = |seed: u32| (0..length as u32).map(|at| at.wrapping_mul(seed).cast_signed()).collect();
+            let vectors: Vec<Vec<i32>> = seeds.into_iter().map(vector).collect();
+            let (mut together, mut alone) = (vec![-7; length], vec![-7; length]);
+            add_all(&mut together, &vectors);
+            vectors.iter().for_each(|vector| add(&mut alone, vector));
+            prop_assert_eq!(together, alone);
+        }
+
+        #[test]
+        fn narrowed_entries_are_themselves(entries in prop::collection::vec(any::<i32>(), 0..99)) {
+            let sum: Vec<i64> = entries.iter().copied().map(i64::from).collect();
+            let mut bytes = vec![0; 4 * sum.len()];
+            narrow(&sum, &mut bytes);
+            let expected: Vec<u8> = entries.into_iter().flat_map(i32::to_le_bytes).collect();
+            prop_assert_eq!(bytes, expected);
         }
     }
 }

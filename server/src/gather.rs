@@ -64,6 +64,14 @@ impl Gathered {
         }
     }
 
+    /// Adds several updates of a rule that [`sums_as_they_are`], none of them stale: the same as [`Self::add`] of each, and sooner done.
+    pub fn add_all(&mut self, updates: &[Vec<i32>]) {
+        if let Self::Sum { sum, count } = self {
+            sum.add_all(updates);
+            *count += updates.len() as u32; // no more than a round lets in
+        }
+    }
+
     /// Back to no updates.
     pub fn clear(&mut self) {
         match self {
@@ -74,6 +82,11 @@ impl Gathered {
             Self::Updates(updates) => updates.clear(),
         }
     }
+}
+
+/// Whether an update's coordinates are added to the sum as they are, and nothing else.
+pub const fn sums_as_they_are(rule: &Aggregation) -> bool {
+    matches!(rule, Aggregation::Mean {})
 }
 
 /// Entries of the sum of a round's updates to a model of `parameters`.

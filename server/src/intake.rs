@@ -89,7 +89,7 @@ impl<'a> Intake<'a> {
             .as_ref()
             .is_ok_and(|header| header.count as usize == expected);
         if self.kept {
-            self.coordinates.reserve_exact(expected);
+            self.coordinates = self.config.buffers.take(expected);
         }
         self.head = Head::Whole(header);
     }

@@ -18,6 +18,7 @@
 
 pub mod actor;
 pub mod aggregate;
+mod buffers;
 pub mod central;
 pub mod clock;
 pub mod data;

@@ -6,7 +6,7 @@ use crate::{
     actor::{Answer, Command, Failure, Submission},
     aggregate::PartialSum,
     central,
-    gather::Gathered,
+    gather::{self, Gathered},
     identity::Standings,
     round::{Due, Head, Judgement, Refusal, Rounds},
     store::{Changes, StoreError, Turn},
@@ -19,11 +19,16 @@ mod publish;
 
 pub use self::{config::TaskConfig, open::OpenError};
 
+/// Updates that are added to the sum together: each has to be read, the sum only once for four of them.
+const TOGETHER: usize = 8;
+
 /// A task in memory.
 pub struct Live {
     /// The round machine.
     pub rounds: Rounds,
     updates: Gathered,
+    /// Updates that are counted and not yet in the sum: at most [`TOGETHER`].
+    came: Vec<Vec<i32>>,
     parameters: Vec<f32>,
     memory: Memory,
     /// What the relay's own noise cost so far, and the clip norm; where it adds noise.
@@ -194,6 +199,12 @@ impl Live {
         }
         let staleness = self.rounds.staleness(&claim);
         match (&config.central, &self.private, &mut self.updates) {
+            (None, _, _) if gather::sums_as_they_are(rule) => {
+                self.came.push(coordinates);
+                if self.came.len() == TOGETHER {
+                    self.add_up(config);
+                }
+            }
             (Some(central), Some(state), Gathered::Sum { sum, count }) => {
                 central.add(sum, &coordinates, state);
                 *count += 1;
@@ -220,9 +231,18 @@ impl Live {
         })
     }
 
+    /// Adds what came to the sum.
+    fn add_up(&mut self, config: &TaskConfig) {
+        self.updates.add_all(&self.came);
+        self.came
+            .drain(..)
+            .for_each(|coordinates| config.buffers.give(coordinates));
+    }
+
     /// Puts what is written as a whole into `changes`: the head, and the sum where it changed, which is lent until
     /// [`Self::take_back`].
-    pub fn complete(&mut self, changes: &mut Changes) {
+    pub fn complete(&mut self, config: &TaskConfig, changes: &mut Changes) {
+        self.add_up(config);
         changes.head = Some(self.head());
         if changes.sum.is_some() {
             changes.sum = match &mut self.updates {

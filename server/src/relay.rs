@@ -43,8 +43,10 @@ pub struct RelayOptions {
     pub page: Option<PathBuf>,
     /// Folder of the demo's data, served at `/data/`; held-out examples are read from here.
     pub data: Option<PathBuf>,
-    /// Updates that are received at the same time; more wait their turn. Bounds the memory that uploads take.
+    /// Updates that are received at the same time; more wait their turn.
     pub max_uploads: usize,
+    /// Bytes that their coordinates may take together, four for each; more updates wait their turn.
+    pub upload_memory: u64,
     /// Of these, how many one address may have; none for any number.
     pub uploads_per_address: Option<usize>,
     /// The longest that an upload may take, waiting included.
@@ -83,6 +85,7 @@ impl Default for RelayOptions {
             page: None,
             data: None,
             max_uploads: 128,
+            upload_memory: 512 << 20,
             uploads_per_address: Some(32),
             upload_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
@@ -195,7 +198,11 @@ impl Relay {
             starting: Mutex::new(()),
             store: store.clone(),
             clock: clock.clone(),
-            uploads: Uploads::new(options.max_uploads, options.uploads_per_address),
+            uploads: Uploads::new(
+                options.max_uploads,
+                options.uploads_per_address,
+                options.upload_memory,
+            ),
             claims: Claims::new(options.data.as_deref()),
             limits: options.rate_limit.map(Limits::new),
             enrolments: Enrolments::default(),

@@ -3,7 +3,14 @@
 //! What a request's body may take is bounded where it is read ([`crate::http::body`]); here it is what comes before a request:
 //! connections that are opened and left, handshakes and heads that trickle in, and connections kept between two requests.
 
-use std::{future, io::ErrorKind, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future,
+    io::ErrorKind,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
 use hyper::{
@@ -19,7 +26,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -47,9 +54,14 @@ const QUEUE: i32 = 4_096;
 /// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
 const MAX_STREAMS: u32 = 32;
 
-/// The most bytes of a connection that are read at once: they stay in the second-level cache until they are hashed and added, and
-/// a thousand uploads do not take 400 kB each.
-const READ_BUFFER: usize = 32 << 10;
+/// The most bytes of a connection that are read at once, and the most of a request's head. A connection keeps its buffer until it ends.
+/// Hyper's begins with 8 kB, and reads of 16, 32 and 64 kB are put behind what it held before, so that it grows to 24, 56 and 120 kB: it
+/// stays at one of these sizes where that is the most.
+const READ_BUFFER: usize = 24 << 10;
+
+/// The same for some connections, the first that come: a relay that has few takes their updates with fewer readings.
+const LARGE_READ_BUFFER: usize = 120 << 10;
+const LARGE_READ_BUFFERS: usize = 32;
 
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests
 /// that are being answered have been. The caller decides how long it waits for that.
@@ -61,6 +73,7 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
         relay.options.max_connections,
         relay.options.connections_per_address,
     );
+    let large_buffers = Arc::new(Semaphore::new(LARGE_READ_BUFFERS));
     let (stop, stopping) = watch::channel(false);
     loop {
         let ((stream, peer), place) = tokio::select! {
@@ -68,12 +81,14 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
             accepted = accept(&listener, &places) => accepted,
         };
         let (relay, app, stopping) = (relay.clone(), app.clone(), stopping.clone());
+        let large_buffer = large_buffers.clone().try_acquire_owned().ok();
         tokio::spawn(async move {
             let connection = Connection {
                 relay,
                 app,
                 peer,
                 stopping,
+                large_buffer,
             };
             if let Err(error) = connection.serve(stream).await {
                 tracing::trace!(%error, "a connection ended");
@@ -105,6 +120,8 @@ struct Connection {
     app: Router,
     peer: SocketAddr,
     stopping: watch::Receiver<bool>,
+    /// Held by those that may have one, until they end.
+    large_buffer: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
@@ -124,17 +141,21 @@ impl Connection {
         let mut http = http1::Builder::new();
         // The time runs from the end of one request, or from the connection's start, until the next head is whole.
         http.timer(TokioTimer::new())
-            .max_buf_size(READ_BUFFER)
+            .max_buf_size(match self.large_buffer {
+                Some(_) => LARGE_READ_BUFFER,
+                None => READ_BUFFER,
+            })
             .header_read_timeout(self.relay.options.head_timeout);
         let peer = Peer(self.peer.ip());
         let open = OpenRequests::default();
         let untaken = open.untaken_for(self.relay.options.answer_timeout);
         let service = service(self.app.clone(), peer, open);
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, untaken, future::pending()).await
+        self.drive(Box::pin(connection), untaken, future::pending()).await
     }
 
-    async fn http_2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Ended {
+    async fn http_2(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Ended {
+        self.large_buffer = None; // its own are of another kind
         let mut http = http2::Builder::new(TokioExecutor::new());
         // A peer that is gone is noticed by a ping that comes back no more.
         http.timer(TokioTimer::new())
@@ -147,14 +168,15 @@ impl Connection {
         let silence = open.none_for(self.relay.options.head_timeout);
         let untaken = open.untaken_for(self.relay.options.answer_timeout);
         let connection = http.serve_connection(TokioIo::new(stream), service(self.app.clone(), peer, open));
-        self.drive(connection, untaken, silence).await
+        self.drive(Box::pin(connection), untaken, silence).await
     }
 
     /// Answers requests until the connection ends, or an answer is `untaken` for too long. It takes no more once the relay
-    /// stops, or after `silence`; then what is under way has as long again.
+    /// stops, or after `silence`; then what is under way has as long again. The connection lies apart: passed on, it would take its place
+    /// once in every future that it goes through.
     async fn drive<C>(
         self,
-        connection: C,
+        connection: Pin<Box<C>>,
         untaken: impl Future<Output = ()>,
         silence: impl Future<Output = ()>,
     ) -> Ended
@@ -167,11 +189,11 @@ impl Connection {
         }
     }
 
-    async fn answer<C>(mut self, connection: C, silence: impl Future<Output = ()>) -> Ended
+    async fn answer<C>(mut self, mut connection: Pin<Box<C>>, silence: impl Future<Output = ()>) -> Ended
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
-        let (mut connection, mut silence) = (pin!(connection), pin!(silence));
+        let mut silence = pin!(silence);
         let stopping = async { drop(self.stopping.wait_for(|&stopping| stopping).await) };
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),

@@ -26,6 +26,11 @@ pub const PARAMETERS: usize = 41 * UNITS;
 
 /// A task whose rounds take this many clients.
 pub fn task(name: &str, clients: usize) -> Task {
+    task_with(name, clients, "")
+}
+
+/// The same, with more lines in its file.
+pub fn task_with(name: &str, clients: usize, more: &str) -> Task {
     let text = format!(
         r#"
         task = "{name}"
@@ -35,6 +40,7 @@ pub fn task(name: &str, clients: usize) -> Task {
         update = {{ clip_l2 = 1.0, grid_step = 5.960464477539063e-8 }}
         privacy = {{ mode = "none" }}
         rounds = {{ min_clients = {clients}, target_clients = {clients}, deadline_ms = 600_000 }}
+        {more}
         "#
     );
     Task::parse("wide", &text, &[]).unwrap()
@@ -64,9 +70,14 @@ pub fn serve<F: Future<Output = ()>>(server: impl FnOnce(TcpListener) -> F) {
 
 /// A relay with this task over this store.
 pub fn relay(task: Task, store: impl Store + 'static) -> Arc<Relay> {
+    relay_with(task, store, RelayOptions::default())
+}
+
+/// The same, with these options.
+pub fn relay_with(task: Task, store: impl Store + 'static, options: RelayOptions) -> Arc<Relay> {
     let store: Arc<dyn Store> = Arc::new(store);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Relay::open(vec![task], &store, &clock, RelayOptions::default()).unwrap()
+    Relay::open(vec![task], &store, &clock, options).unwrap()
 }
 
 /// This program in another process, which says its address first.
@@ -171,7 +182,14 @@ pub fn body_of(answer: &[u8]) -> Option<(usize, usize)> {
 
 /// One request over a connection that is kept; the body of the answer.
 pub fn ask(stream: &mut TcpStream, line: &str, body: &[u8]) -> Vec<u8> {
-    stream.write_all(head(line, body, body.len()).as_bytes()).unwrap();
+    ask_with(stream, line, "", body)
+}
+
+/// The same, with more header lines.
+pub fn ask_with(stream: &mut TcpStream, line: &str, lines: &str, body: &[u8]) -> Vec<u8> {
+    let mut head = head(line, body, body.len());
+    head.insert_str(head.len() - 2, lines);
+    stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
     let mut answer = Vec::new();
     let mut piece = [0; 65_536];

@@ -69,9 +69,10 @@ async fn receive(
     let max_bytes = UpdateFrame::max_len(task.config.coordinates());
     body::check_headers(headers, max_bytes, UPDATE_CONTENT_TYPE)?;
 
-    // At most so many uploads are in memory, from their first byte to their answer.
+    // At most so many uploads, and so many bytes of them, are in memory, from their first byte to their answer.
     let timeout = relay.options.upload_timeout;
-    let turn = relay.uploads.turn(peer);
+    let kept_bytes = 4 * task.config.coordinates() as u64;
+    let turn = relay.uploads.turn(peer, kept_bytes);
     let turn = tokio::time::timeout(timeout, turn).await;
     let _turn = turn.map_err(|_| Refused::busy())?;
 

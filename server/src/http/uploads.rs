@@ -1,4 +1,4 @@
-//! How many updates are received at the same time.
+//! How many updates are received at the same time, and how much memory they may take.
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::subscriber;
 
+/// Half a tebibyte: what a semaphore counts to on every machine.
+const MOST_KIB: u32 = (1 << 29) - 1;
+
 /// The places of updates that are being received: so many in all, and so many for one address, so that whoever sends slowly, or
-/// much, cannot take all of them.
+/// much, cannot take all of them. And so much memory for the coordinates of all of them together, from an update's first byte to its answer.
 #[derive(Debug)]
 pub struct Uploads {
     places: Arc<Semaphore>,
+    /// One permit for a kibibyte.
+    memory: Arc<Semaphore>,
+    memory_kib: u32,
     per_address: Option<usize>,
     addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
 }
@@ -23,6 +29,7 @@ pub struct Uploads {
 #[derive(Debug)]
 pub struct Turn {
     _place: Option<OwnedSemaphorePermit>,
+    _memory: Option<OwnedSemaphorePermit>,
     _own: Option<Own>,
 }
 
@@ -36,10 +43,13 @@ struct Own {
 }
 
 impl Uploads {
-    /// So many places in all, and for one address.
-    pub fn new(places: usize, per_address: Option<usize>) -> Self {
+    /// So many places in all, and for one address, and so many bytes.
+    pub fn new(places: usize, per_address: Option<usize>, bytes: u64) -> Self {
+        let memory_kib = kib(bytes).clamp(1, MOST_KIB);
         Self {
             places: Arc::new(Semaphore::new(places)),
+            memory: Arc::new(Semaphore::new(memory_kib as usize)),
+            memory_kib,
             per_address,
             addresses: Arc::default(),
         }
@@ -50,8 +60,9 @@ impl Uploads {
         self.places.available_permits()
     }
 
-    /// Waits for a place. An address that has all of its own waits without taking one of the others'.
-    pub async fn turn(&self, address: Option<IpAddr>) -> Turn {
+    /// Waits for a place, and for memory for so many bytes; for all that there is where it is less, so that any update can come. An address
+    /// that has all of its own places waits without taking one of the others'.
+    pub async fn turn(&self, address: Option<IpAddr>, bytes: u64) -> Turn {
         let mut own = None;
         if let (Some(address), Some(most)) = (address, self.per_address) {
             let mut share = Own::of(&self.addresses, subscriber(address), most);
@@ -62,11 +73,19 @@ impl Uploads {
         }
         // An error says that places are closed, which they never are.
         let place = self.places.clone().acquire_owned().await.ok();
+        let needed = kib(bytes).min(self.memory_kib);
+        let memory = self.memory.clone().acquire_many_owned(needed).await.ok();
         Turn {
             _place: place,
+            _memory: memory,
             _own: own,
         }
     }
+}
+
+/// Kibibytes, rounded up.
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 impl Own {
@@ -106,10 +125,13 @@ mod tests {
     const ONE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
     const OTHER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
 
+    /// More than any test takes.
+    const ENOUGH: u64 = 1 << 30;
+
     #[test]
     fn one_address_cannot_take_every_place_and_is_forgotten_when_it_is_done() {
-        let uploads = Uploads::new(3, Some(2));
-        let now = |address| uploads.turn(address).now_or_never();
+        let uploads = Uploads::new(3, Some(2), ENOUGH);
+        let now = |address| uploads.turn(address, 4_000).now_or_never();
         let (first, second) = (now(ONE).unwrap(), now(ONE).unwrap());
         assert!(now(ONE).is_none(), "it has its two");
         assert_eq!(uploads.free(), 1, "and waits without a place");
@@ -120,24 +142,41 @@ mod tests {
         drop((second, again, third));
         assert_eq!(uploads.free(), 3);
         assert!(uploads.addresses.lock().unwrap().is_empty());
-        let unlimited = Uploads::new(3, None);
+        let unlimited = Uploads::new(3, None, ENOUGH);
         let all: Vec<_> = (0..3)
-            .map(|_| unlimited.turn(ONE).now_or_never().unwrap())
+            .map(|_| unlimited.turn(ONE, 4_000).now_or_never().unwrap())
             .collect();
         assert_eq!((all.len(), unlimited.free()), (3, 0));
     }
 
     #[test]
     fn who_gives_up_waiting_leaves_nothing_behind() {
-        let uploads = Uploads::new(1, Some(1));
-        let held = uploads.turn(OTHER).now_or_never().unwrap();
-        assert!(uploads.turn(ONE).now_or_never().is_none());
+        let uploads = Uploads::new(1, Some(1), ENOUGH);
+        let held = uploads.turn(OTHER, 4_000).now_or_never().unwrap();
+        assert!(uploads.turn(ONE, 4_000).now_or_never().is_none());
         assert_eq!(
             uploads.addresses.lock().unwrap().len(),
             1,
             "only who holds one is known"
         );
         drop(held);
-        assert!(uploads.turn(ONE).now_or_never().is_some());
+        assert!(uploads.turn(ONE, 4_000).now_or_never().is_some());
+    }
+
+    #[test]
+    fn updates_wait_for_memory_and_one_that_is_larger_than_all_of_it_comes_alone() {
+        let uploads = Uploads::new(9, None, 10 << 10);
+        let now = |bytes| uploads.turn(ONE, bytes).now_or_never();
+        let (first, second) = (now(6 << 10).unwrap(), now(4 << 10).unwrap());
+        assert!(now(1).is_none(), "all of it is taken");
+        drop(first);
+        assert!(now((6 << 10) + 1).is_none(), "a byte more than is free");
+        let third = now(6 << 10).unwrap();
+        drop((second, third));
+        let alone = now(u64::MAX).unwrap();
+        assert!(now(1).is_none());
+        drop(alone);
+        assert!(now(1).is_some());
+        assert_eq!(uploads.free(), 9, "whoever gave up waiting holds no place");
     }
 }

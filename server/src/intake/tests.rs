@@ -129,6 +129,27 @@ fn a_false_count_allocates_nothing() {
     assert!(matches!(intake.finish(), Err(DecodeError::Truncated { .. })));
 }
 
+#[test]
+fn what_an_earlier_update_left_in_a_buffer_is_in_no_other() {
+    let config = config(false);
+    let left = vec![i32::MAX; config.coordinates()];
+    let place = left.as_ptr();
+    config.buffers.give(left);
+    let coordinates: Vec<i32> = (0..config.coordinates() as i32).map(|at| at - 9).collect();
+    let whole = frame(coordinates.clone());
+    for length in UpdateFrame::HEADER_LEN..whole.len() {
+        let mut intake = Intake::new(&config, false);
+        intake.push(&whole[..length]);
+        assert_eq!(intake.coordinates.as_ptr(), place, "it is the very buffer");
+        assert!(coordinates.starts_with(&intake.coordinates), "{length}");
+        config.buffers.give(std::mem::take(&mut intake.coordinates));
+        assert!(matches!(intake.finish(), Err(DecodeError::Truncated { .. })));
+    }
+    let found = config.examine(&whole).unwrap().coordinates.unwrap();
+    assert_eq!(found, coordinates);
+    assert_eq!(found.as_ptr(), place);
+}
+
 proptest! {
     /// Any bytes that look like a frame, however they are cut, are what they are as a whole: the same claim and coordinates, or
     /// the same error.

@@ -9,6 +9,7 @@ use super::OpenError;
 use crate::{
     actor::Submission,
     aggregate::PartialSum,
+    buffers::Buffers,
     central::Central,
     gather::{self, Gathered},
     identity,
@@ -44,6 +45,8 @@ pub struct TaskConfig {
     pub randomness: Randomness,
     /// How the next model is made.
     pub strategy: Strategy,
+    /// Where coordinates are read to.
+    pub(crate) buffers: Buffers,
     /// Whom it lets take part, where it asks for identities.
     pub identity: Option<identity::Rules>,
 }
@@ -67,6 +70,7 @@ impl TaskConfig {
             invited: task.invited,
             strategy: task.strategy,
             identity: task.identity,
+            buffers: Buffers::default(),
         }
     }
 

@@ -180,6 +180,7 @@ impl Live {
         let live = Self {
             rounds,
             updates: config.nothing_gathered(),
+            came: Vec::new(),
             memory: config.strategy.fresh(parameters.len()),
             parameters,
             private: config.central.as_ref().map(Central::first),
@@ -257,6 +258,7 @@ impl Live {
             standings: Standings::default(),
             dearest: None,
             updates,
+            came: Vec::new(),
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
             parameters,

@@ -14,6 +14,7 @@ use crate::{
 
 impl Live {
     pub(super) fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
+        self.add_up(config);
         let mut memory = self.memory.clone();
         let made = self.next(config, &mut memory).and_then(|(parameters, private)| {
             if parameters.iter().any(|value| !value.is_finite()) {
@@ -78,6 +79,7 @@ impl Live {
         changes.memory = Some(memory.clone());
         (self.parameters, self.memory) = (parameters, memory);
         self.updates.clear();
+        self.came.clear();
         Ok(RolledBack {
             round,
             to,

@@ -20,16 +20,22 @@ use crate::{
 
 mod identities;
 
+/// The most bytes of the file that are kept in memory; redb's own bound is a gigabyte, which old models and sums would fill in time. What is
+/// served again and again is kept elsewhere (the newest models, the rounds' figures).
+const CACHE_BYTES: usize = 32 << 20;
+
 /// The layout of the tables below. A store of a later layout is refused; one of an earlier is brought to this.
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
 const MANIFESTS: TableDefinition<&str, &str> = TableDefinition::new("manifests");
-/// Little-endian `i64`s of the open round, where its sum does not fit [`NARROW_SUMS`].
-const SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("sums");
-/// Little-endian `i32`s of the open round: half of what every commit has to write. New in layout 3.
+/// The open round's sum, in blocks of [`SUM_BLOCK`] entries: the bytes of an entry, and little-endian `i32`s or, where one of the block does
+/// not fit, `i64`s. New in layout 4: smaller than a sum in one piece, in the file's pages and in memory, whose sizes are powers of two.
+pub(super) const SUMS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("sum-blocks");
+/// Of layouts before 4: the sum in one piece, as `i32`s where all of it fits, and else as `i64`s.
 pub(super) const NARROW_SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("narrow-sums");
+pub(super) const WIDE_SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("sums");
 /// Little-endian `i32`s of each update of the open round, where its rule needs them. New in layout 2.
 pub(super) const UPDATES: TableDefinition<Entry, &[u8]> = TableDefinition::new("updates");
 /// Kind, and little-endian `f32`s, of what a strategy remembers. New in layout 2.
@@ -42,6 +48,10 @@ const ROUNDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("rounds
 
 /// Task, round, and the id of a client or an update.
 type Entry = (&'static str, u64, &'static [u8; 16]);
+
+/// Entries of a block of a sum: as `i32`s they fill, with the longest name of a task, a page of 64 kB.
+pub(super) const SUM_BLOCK: usize = 16_320;
+
 const LEAST_ID: [u8; 16] = [0; 16];
 const LEAST_HASH: [u8; 32] = [0; 32];
 const GREATEST_HASH: [u8; 32] = [255; 32];
@@ -102,7 +112,10 @@ impl RedbStore {
         if let Some(open) = &*database {
             return Ok(open.clone());
         }
-        let open = Arc::new(Database::create(&self.path)?);
+        let open = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&self.path)?;
+        let open = Arc::new(open);
         check_layout(&open)?;
         *database = Some(open.clone());
         Ok(open)
@@ -140,7 +153,6 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         write.open_table(HEADS)?;
         write.open_table(MANIFESTS)?;
         write.open_table(SUMS)?;
-        write.open_table(NARROW_SUMS)?;
         write.open_table(UPDATES)?;
         write.open_table(MEMORIES)?;
         write.open_table(CHECK_INS)?;
@@ -149,7 +161,25 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         write.open_table(ROUNDS)?;
         identities::make_tables(&write)?;
     }
+    cut_sums(&write)?;
     Ok(write.commit()?)
+}
+
+/// Brings sums of earlier layouts into blocks.
+fn cut_sums(write: &WriteTransaction) -> Result<(), StoreError> {
+    for (table, narrow) in [(NARROW_SUMS, true), (WIDE_SUMS, false)] {
+        for entry in write.open_table(table)?.iter()? {
+            let (task, sum) = entry?;
+            let steps = if narrow {
+                numbers(sum.value(), |entry| i64::from(i32::from_le_bytes(entry)))
+            } else {
+                numbers(sum.value(), i64::from_le_bytes)
+            };
+            write_sum(write, task.value(), &steps)?;
+        }
+        write.delete_table(table)?;
+    }
+    Ok(())
 }
 
 impl Store for RedbStore {
@@ -196,16 +226,7 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
         .open_table(MANIFESTS)?
         .get(task)?
         .map(|json| json.value().to_owned());
-    let narrow = read.open_table(NARROW_SUMS)?.get(task)?;
-    let sum = match narrow {
-        Some(bytes) => Some(numbers(bytes.value(), |entry| {
-            i64::from(i32::from_le_bytes(entry))
-        })),
-        None => {
-            let wide = read.open_table(SUMS)?.get(task)?;
-            wide.map(|bytes| numbers(bytes.value(), i64::from_le_bytes))
-        }
-    };
+    let sum = read_sum(read, task)?;
     let memory = read.open_table(MEMORIES)?.get(task)?.map(|memory| Memory {
         kind: memory.value().0.to_owned(),
         values: numbers(memory.value().1, f32::from_le_bytes),
@@ -302,8 +323,9 @@ fn apply(
             None => true,
         };
         if opened {
-            write.open_table(SUMS)?.remove(task)?;
-            write.open_table(NARROW_SUMS)?.remove(task)?;
+            write
+                .open_table(SUMS)?
+                .retain_in((task, 0)..=(task, u32::MAX), |_, _| false)?;
             updates.retain_in((task, 0, &LEAST_ID)..(task, head.round, &LEAST_ID), |_, _| false)?;
             let first_base = head.first_base();
             check_ins.retain_in((task, 0, &LEAST_ID)..(task, first_base, &LEAST_ID), |_, ()| false)?;
@@ -331,16 +353,39 @@ fn apply(
     Ok(())
 }
 
-/// Writes the open round's sum in the narrower of the two forms, and removes the other.
+/// The open round's sum; none where it counts nothing.
+fn read_sum(read: &ReadTransaction, task: &str) -> Result<Option<Vec<i64>>, StoreError> {
+    let mut sum = None;
+    for block in read.open_table(SUMS)?.range((task, 0)..=(task, u32::MAX))? {
+        let block = block?.1;
+        let (width, entries) = block.value().split_first().unwrap_or((&0, &[]));
+        let steps = sum.get_or_insert_with(Vec::new);
+        match width {
+            4 => steps.extend(numbers(entries, |entry| i64::from(i32::from_le_bytes(entry)))),
+            8 => steps.extend(numbers(entries, i64::from_le_bytes)),
+            _ => return Err(StoreError("a block of a sum has no width".into())),
+        }
+    }
+    Ok(sum)
+}
+
+/// Writes the open round's sum over the one that was there, each block in the narrower of the two forms.
 fn write_sum(write: &WriteTransaction, task: &str, steps: &[i64]) -> Result<(), StoreError> {
-    let (mut wide, mut narrow) = (write.open_table(SUMS)?, write.open_table(NARROW_SUMS)?);
-    if exact::fits_i32(steps) {
-        wide.remove(task)?;
-        let steps = bytes(steps, |step| (step as i32).to_le_bytes()); // which it fits
-        narrow.insert(task, steps.as_slice())?;
-    } else {
-        narrow.remove(task)?;
-        wide.insert(task, bytes(steps, i64::to_le_bytes).as_slice())?;
+    let mut sums = write.open_table(SUMS)?;
+    let mut bytes = Vec::with_capacity(1 + 8 * SUM_BLOCK);
+    for (number, block) in (0..).zip(steps.chunks(SUM_BLOCK)) {
+        let width = if exact::fits_i32(block) { 4 } else { 8 };
+        bytes.resize(1 + usize::from(width) * block.len(), 0);
+        bytes[0] = width;
+        if width == 4 {
+            exact::narrow(block, &mut bytes[1..]);
+        } else {
+            let (chunks, _) = bytes[1..].as_chunks_mut();
+            for (chunk, entry) in chunks.iter_mut().zip(block) {
+                *chunk = entry.to_le_bytes();
+            }
+        }
+        sums.insert((task, number), bytes.as_slice())?;
     }
     Ok(())
 }

@@ -277,16 +277,29 @@ fn a_store_from_before_models_were_deleted_is_cleared_up_by_its_next_round() {
 fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
     let (store, task, folder) = open();
     let sum = Changes {
-        sum: Some(vec![1, i64::MAX]), // as all of them were written before layout 3
+        sum: Some(vec![1, -7]),
         ..opening(1)
     };
     store.commit(&task, &sum).unwrap();
+    // As relays of that layout left their stores.
     let set = |store: &RedbStore, layout: u64| {
         let change = |database: &::redb::Database| {
             let write = database.begin_write()?;
             write.open_table(super::redb::META)?.insert("layout", layout)?;
-            if layout <= 2 {
-                write.delete_table(super::redb::NARROW_SUMS)?;
+            if layout <= 3 {
+                write.delete_table(super::redb::SUMS)?;
+                let (narrow, wide) = (
+                    [1_i32, -7].map(i32::to_le_bytes),
+                    [1_i64, -7].map(i64::to_le_bytes),
+                );
+                if layout == 3 {
+                    let mut sums = write.open_table(super::redb::NARROW_SUMS)?;
+                    sums.insert("task", narrow.as_flattened())?;
+                    write.open_table(super::redb::WIDE_SUMS)?;
+                } else {
+                    let mut sums = write.open_table(super::redb::WIDE_SUMS)?;
+                    sums.insert("task", wide.as_flattened())?;
+                }
             }
             if layout == 1 {
                 write.delete_table(super::redb::UPDATES)?;
@@ -298,7 +311,7 @@ fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
     };
     let path = folder.path().join("a.redb");
     let mut store = store;
-    for layout in [2, 1, 99] {
+    for layout in [3, 2, 1, 99] {
         let saved = store.load(&task).unwrap().unwrap();
         assert_eq!(
             (saved.head, saved.sum),
@@ -314,6 +327,36 @@ fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
     }
     let error = RedbStore::open(&path).err().unwrap();
     assert!(error.to_string().contains("its layout is 99"), "{error}");
+}
+
+#[test]
+fn a_sum_of_many_blocks_is_read_as_it_was_written_and_goes_with_its_round() {
+    let (store, task, _folder) = open();
+    let of_length = |length: usize, wide: Option<usize>| -> Vec<i64> {
+        let entry = |at: usize| {
+            if Some(at) == wide {
+                i64::MIN + 1
+            } else {
+                at as i64 - 5
+            }
+        };
+        (0..length).map(entry).collect()
+    };
+    let block = super::redb::SUM_BLOCK;
+    for length in [1, block - 1, block, block + 1, 3 * block + 7] {
+        // A block that becomes wide, and narrow again; the one entry that does not fit lies at an edge.
+        for wide in [None, Some(length - 1), Some(0), None] {
+            let sum = Some(of_length(length, wide));
+            let changes = Changes {
+                sum: sum.clone(),
+                ..opening(1)
+            };
+            store.commit(&task, &changes).unwrap();
+            assert_eq!(store.load(&task).unwrap().unwrap().sum, sum, "{length} {wide:?}");
+        }
+        store.commit(&task, &opening(2)).unwrap();
+        assert_eq!(store.load(&task).unwrap().unwrap().sum, None, "{length}");
+    }
 }
 
 #[test]
