@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_address_has_as_many_as_it_may_and_again_once_one_is_given_back() {
-        let places = Places::new(10, Some(2));
+        let places = Places::new(10, Some(2), &[]);
         let [one, other] = [address("192.0.2.1"), address("192.0.2.2")];
         let first = places.take(None, one).unwrap();
         let _second = places.take(None, one).unwrap();
