@@ -92,9 +92,8 @@ fn check(saved: &Saved, acknowledged: &BTreeSet<(u64, UpdateId)>) -> usize {
             entry.update
         );
     }
-    for lost in acknowledged.difference(&counted) {
-        panic!("{lost:?} was acknowledged and is nowhere");
-    }
+    let lost: Vec<_> = acknowledged.difference(&counted).collect();
+    assert!(lost.is_empty(), "{lost:?} were acknowledged and are nowhere");
     let open = rounds.remove(&saved.head.round).unwrap_or_default();
     for (round, clients) in rounds {
         assert_eq!(
