@@ -4,6 +4,10 @@
 //!
 //! `cargo xtask fuzz TARGET` runs one under libFuzzer; `tests/replay.rs` gives every committed seed to its target.
 
+mod client;
+mod relay;
+mod requests;
+
 use unsaid_document::Document;
 use unsaid_engine::{Device, Examples, Model, ModelSpec, TrainSpec, Training, Unobserved};
 use unsaid_privacy::Ledger;
@@ -13,11 +17,17 @@ use unsaid_protocol::{
 };
 use unsaid_relay::{data::idx, task_file::Task};
 
+pub use self::{
+    client::{model, terms},
+    relay::{intake, records},
+    requests::requests,
+};
+
 /// A target: its name, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 14] = [
     ("update_frame", update_frame),
     ("manifest", manifest),
     ("messages", messages),
@@ -27,10 +37,31 @@ pub const TARGETS: [Target; 9] = [
     ("ledger", ledger),
     ("checkpoint", checkpoint),
     ("idx", idx),
+    ("intake", intake),
+    ("requests", requests),
+    ("records", records),
+    ("terms", terms),
+    ("model", model),
 ];
 
 /// The most parameters of a model that a target builds: larger ones are refused for memory's sake, which is not what is tested.
 const MOST_PARAMETERS: usize = 1 << 16;
+
+/// Where a target's clock stands, Unix milliseconds.
+const NOW_MS: u64 = 1_700_000_000_000;
+
+/// Bytes that a target takes values from; zeros once they are used up.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (taken, rest) = self.0.split_at(self.0.len().min(N));
+        let mut value = [0; N];
+        value[..taken.len()].copy_from_slice(taken);
+        self.0 = rest;
+        value
+    }
+}
 
 /// Whether every number in `text` is one that all readers of JSON round the same way: at most 15 significant digits, and at most 22
 /// places from the point (PROTOCOL.md, "Numbers in JSON"). `serde_json` may be a last bit off for others.

@@ -322,7 +322,11 @@ impl Actor {
         self.untold |= self.live.is_none();
         let (mut live, mut turn, theirs) = match self.begin(&config, &*store) {
             Ok(begun) => begun,
-            Err(error) => return self.unread(&error, batch),
+            Err(error) => {
+                // Whoever came while the store said nothing would wait as long again.
+                batch.extend(mailbox.try_iter());
+                return self.unread(&error, batch);
+            }
         };
         batch.extend(mailbox.try_iter().take(MAX_BATCH.saturating_sub(batch.len())));
         let stop = batch.iter().position(|command| matches!(command, Command::Stop));
@@ -395,15 +399,16 @@ impl Actor {
         Ok((live, turn, theirs))
     }
 
-    /// What a turn ends with that could not read the store: nothing of its batch is done.
+    /// What a turn ends with that could not read the store: nothing of its batch is done. Says whether that tells to stop.
     fn unread(&mut self, error: &OpenError, batch: Vec<Command>) -> bool {
+        let stop = batch.iter().any(|command| matches!(command, Command::Stop));
         tracing::warn!(task = %self.config.manifest.task, %error, "the store cannot be read; trying again");
         self.healthy.store(false, Ordering::Relaxed);
         self.outdated = matches!(error, OpenError::OtherManifest(_) | OpenError::OtherShares);
         batch
             .into_iter()
             .for_each(|command| Answer::failed(command).send(false));
-        false
+        stop
     }
 
     /// Tells readers what other relays published (`theirs`), and this one (`ours`), which also has its models evaluated.

@@ -3,7 +3,7 @@
 mod privacy;
 
 use std::{
-    io::Write,
+    io::{IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,6 +19,7 @@ use unsaid_relay::{
     clock::{Clock, SystemClock},
     http::{
         admin::{AdminToken, MIN_TOKEN_CHARS},
+        forwarded::Network,
         identities::EnrolmentLimits,
         limits::RateLimit,
     },
@@ -113,15 +114,18 @@ struct Serve {
     /// must be above it.
     #[arg(long, value_name = "CONNECTIONS", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
-    /// Of these, how many one address may have, event streams included; more are closed at once. 0 for any number: say so behind a
-    /// proxy, whose address all connections come from. A school or an office may have one address, too.
+    /// Of these, how many one address may have, event streams included; more are closed at once; 0 for any number. A school
+    /// or an office may have one address, too; a `--trusted-proxy` may have any number.
     #[arg(long, value_name = "CONNECTIONS", default_value = "2048")]
     connections_per_address: usize,
-    /// Requests per second that one address may make in the long run, ten times as many at once; 0 for any number. Behind a proxy
-    /// all requests come from its address: limit there, and say 0 here.
+    /// A proxy in front of the relay, by its address or network (`127.0.0.1`, `10.0.0.0/8`); once for each. Limits per address then
+    /// count with the address that it says in `x-forwarded-for`, and what anybody else says there is not believed.
+    #[arg(long = "trusted-proxy", value_name = "ADDRESS")]
+    proxies: Vec<Network>,
+    /// Requests per second that one address may make in the long run, ten times as many at once; 0 for any number.
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
     rate_limit: u32,
-    /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number. Behind a proxy, say 0.
+    /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number.
     #[arg(long, value_name = "UPLOADS", default_value = "32")]
     uploads_per_address: usize,
     /// Memory for the updates that are being received, in MiB; more wait. One that is larger comes alone.
@@ -137,8 +141,7 @@ struct Serve {
     /// database have the same one.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Identities that one address may enrol on a day (UTC) without an invitation; 0 for any number. Behind a proxy, say 0 and limit
-    /// there.
+    /// Identities that one address may enrol on a day (UTC) without an invitation; 0 for any number.
     #[arg(long, value_name = "IDENTITIES", default_value = "20")]
     enrolments_per_address: u32,
     /// Identities that may be enrolled without an invitation, in all.
@@ -246,6 +249,7 @@ fn serve(options: Serve) -> CommandResult {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal()) // a journal keeps colours as the bytes that they are
         .init();
     let tasks = task_files(&options)?
         .iter()
@@ -274,6 +278,7 @@ fn serve(options: Serve) -> CommandResult {
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let relay_options = RelayOptions {
+        proxies: options.proxies.clone(),
         rate_limit: (options.rate_limit > 0).then(|| RateLimit {
             per_second: options.rate_limit.into(),
             burst: 10.0 * f64::from(options.rate_limit),

@@ -18,6 +18,7 @@ pub mod body;
 pub mod claims;
 pub mod events;
 pub mod files;
+pub mod forwarded;
 pub mod identities;
 pub mod limits;
 pub mod metrics;

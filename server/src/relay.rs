@@ -20,6 +20,7 @@ use crate::{
     http::{
         admin::AdminToken,
         claims::Claims,
+        forwarded::Network,
         identities::{EnrolmentLimits, Enrolments},
         limits::{Limits, RateLimit},
         metrics::Requests,
@@ -61,6 +62,8 @@ pub struct RelayOptions {
     pub connections_per_address: Option<usize>,
     /// The longest that a peer may take over 64 kB of an answer; then its connection is closed.
     pub answer_timeout: Duration,
+    /// Proxies in front: of requests that they pass on, the address counts that they say ([`origin`](crate::http::forwarded::origin)).
+    pub proxies: Vec<Network>,
     /// How many requests one address may make; none for any number.
     pub rate_limit: Option<RateLimit>,
     /// The pages elsewhere that may use the relay, by their origins; none for all.
@@ -93,6 +96,7 @@ impl Default for RelayOptions {
             max_connections: 4_096,
             connections_per_address: Some(2_048),
             answer_timeout: Duration::from_secs(60),
+            proxies: Vec::new(),
             rate_limit: None,
             origins: None,
             admin_token: None,

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    http::{app, limits::Peer},
+    http::{app, forwarded, limits::Peer},
     relay::Relay,
     tls,
 };
@@ -72,6 +72,7 @@ pub async fn serve(listener: TcpListener, relay: Arc<Relay>, told: impl Future<O
     let places = Places::new(
         relay.options.max_connections,
         relay.options.connections_per_address,
+        &relay.options.proxies,
     );
     let large_buffers = Arc::new(Semaphore::new(LARGE_READ_BUFFERS));
     let (stop, stopping) = watch::channel(false);
@@ -146,10 +147,9 @@ impl Connection {
                 None => READ_BUFFER,
             })
             .header_read_timeout(self.relay.options.head_timeout);
-        let peer = Peer(self.peer.ip());
         let open = OpenRequests::default();
         let untaken = open.untaken_for(self.relay.options.answer_timeout);
-        let service = service(self.app.clone(), peer, open);
+        let service = self.service(open);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         self.drive(Box::pin(connection), untaken, future::pending()).await
     }
@@ -162,13 +162,35 @@ impl Connection {
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(self.relay.options.head_timeout)
             .keep_alive_timeout(self.relay.options.head_timeout);
-        let peer = Peer(self.peer.ip());
         let open = OpenRequests::default();
         // Neither the preface nor the time between two requests has a bound in hyper.
         let silence = open.none_for(self.relay.options.head_timeout);
         let untaken = open.untaken_for(self.relay.options.answer_timeout);
-        let connection = http.serve_connection(TokioIo::new(stream), service(self.app.clone(), peer, open));
+        let connection = http.serve_connection(TokioIo::new(stream), self.service(open));
         self.drive(Box::pin(connection), untaken, silence).await
+    }
+
+    /// The relay's router, told whom each request comes from. A request is open until its answer's last byte was taken.
+    fn service(
+        &self,
+        open: OpenRequests,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = axum::response::Response,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    >
+    + Send
+    + 'static
+    + use<> {
+        let app = TowerToHyperService::new(self.app.clone());
+        let (relay, peer) = (self.relay.clone(), self.peer.ip());
+        service_fn(move |mut request: Request<Incoming>| {
+            let from = forwarded::origin(peer, request.headers(), &relay.options.proxies);
+            request.extensions_mut().insert(Peer(from));
+            let (answer, one) = (app.call(request), open.begin());
+            async move { Ok(answer.await?.map(|body| Body::new(Answering::new(body, one)))) }
+        })
     }
 
     /// Answers requests until the connection ends, or an answer is `untaken` for too long. It takes no more once the relay
@@ -208,26 +230,6 @@ impl Connection {
         }
         Ok(tokio::time::timeout(self.relay.options.head_timeout, connection).await??)
     }
-}
-
-/// The relay's router, told whom each request comes from. A request is open until its answer's last byte was taken.
-fn service(
-    app: Router,
-    peer: Peer,
-    open: OpenRequests,
-) -> impl Service<
-    Request<Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future: Send + 'static,
-> + Send
-+ 'static {
-    let app = TowerToHyperService::new(app);
-    service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        let (answer, one) = (app.call(request), open.begin());
-        async move { Ok(answer.await?.map(|body| Body::new(Answering::new(body, one)))) }
-    })
 }
 
 /// The next connection, once there is a place for it. More wait in the operating system's queue; one from an address that has

@@ -195,7 +195,7 @@ pub trait Turn {
     fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError>;
 
     /// As [`Registry::standings`], of the turn's task: what is read here changes in no other turn before this one ends, but that the
-    /// operator may revoke an identity meanwhile, as if it were afterwards.
+    /// operator may revoke an identity meanwhile: a commit that would count for it then fails.
     ///
     /// # Errors
     /// [`StoreError`], also where the store keeps no identities.

@@ -1,8 +1,8 @@
 //! How many requests one address may make: a token bucket for each.
 //!
 //! A bucket holds up to `burst` requests and is filled by `per_second`; a request takes one, and is refused where there is none.
-//! An IPv6 address counts with its whole /64, which is what one subscriber has. Behind a proxy every request comes from the
-//! proxy's address: limit there, and not here.
+//! An IPv6 address counts with its whole /64, which is what one subscriber has. Behind a proxy that the relay does not know of, every
+//! request comes from the proxy's address ([`super::forwarded`]).
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use unsaid_protocol::ProblemKind;
 use super::problem::Refused;
 use crate::relay::Relay;
 
-/// Whom a request comes from; set for every request that came through a connection.
+/// Whom a request comes from ([`super::forwarded::origin`]); set for every request that came through a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 

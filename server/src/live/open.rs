@@ -129,6 +129,7 @@ impl Live {
         turn: &mut dyn Turn,
         saved: &Saved,
     ) -> Result<(), OpenError> {
+        check_round(&saved.head)?;
         config.check_manifest(&saved.manifest)?;
         config.check_shares(&saved.head)?;
         let opened = saved.head.round != self.rounds.round();
@@ -196,6 +197,7 @@ impl Live {
         saved: &Saved,
         changes: &mut Changes,
     ) -> Result<Self, OpenError> {
+        check_round(&saved.head)?;
         let task = &config.manifest.task;
         let mut tree = saved.head.tree.clone();
         let rounds = Rounds::resume(
@@ -264,6 +266,15 @@ impl Live {
             parameters,
         })
     }
+}
+
+/// Rounds are numbered one by one from 0: no task has come so far, and none is counted on from there.
+fn check_round(head: &Head) -> Result<(), OpenError> {
+    const MOST: u64 = 1 << 62;
+    if head.round > MOST {
+        return Err(damaged(format!("the open round is number {}", head.round)));
+    }
+    Ok(())
 }
 
 /// What is known of the privacy of the rounds that were published, with the tree that goes on; none where the relay adds no noise.

@@ -8,13 +8,15 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::limits::subscriber;
+use crate::http::{forwarded::Network, limits::subscriber};
 
 /// The places for connections.
 #[derive(Debug)]
 pub struct Places {
     all: Arc<Semaphore>,
     per_address: Option<usize>,
+    /// Whose connections are other people's: each may have any number.
+    proxies: Vec<Network>,
     /// How many connections each address has that has any: no more entries than there are places.
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -28,11 +30,12 @@ pub struct Place {
 }
 
 impl Places {
-    /// For `most` connections, of which one address has at most `per_address`.
-    pub fn new(most: usize, per_address: Option<usize>) -> Arc<Self> {
+    /// For `most` connections, of which one address that is none of `proxies` has at most `per_address`.
+    pub fn new(most: usize, per_address: Option<usize>, proxies: &[Network]) -> Arc<Self> {
         Arc::new(Self {
             all: Arc::new(Semaphore::new(most)),
             per_address,
+            proxies: proxies.to_vec(),
             taken: Mutex::default(),
         })
     }
@@ -44,11 +47,12 @@ impl Places {
 
     /// Gives the place `one` to a connection from `address`; none where that address has as many as it may.
     pub fn take(self: &Arc<Self>, one: Option<OwnedSemaphorePermit>, address: IpAddr) -> Option<Place> {
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
         let address = subscriber(address);
         let mut taken = self.taken();
         let of_address = taken.entry(address).or_insert(0);
         // Where there are none yet, the entry is new, and one is allowed.
-        if self.per_address.is_some_and(|most| *of_address >= most.max(1)) {
+        if !is_proxy && self.per_address.is_some_and(|most| *of_address >= most.max(1)) {
             return None;
         }
         *of_address += 1;
@@ -86,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_address_has_as_many_as_it_may_and_again_once_one_is_given_back() {
-        let places = Places::new(10, Some(2));
+        let places = Places::new(10, Some(2), &[]);
         let [one, other] = [address("192.0.2.1"), address("192.0.2.2")];
         let first = places.take(None, one).unwrap();
         let _second = places.take(None, one).unwrap();
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn addresses_without_connections_are_forgotten_and_any_number_is_any_number() {
-        let places = Places::new(10, None);
+        let places = Places::new(10, None, &[]);
         let many: Vec<Place> = (0..100)
             .map(|_| places.take(None, address("2001:db8::1")).unwrap())
             .collect();
@@ -117,9 +121,18 @@ mod tests {
         assert!(places.taken().is_empty());
     }
 
+    #[test]
+    fn a_proxy_has_the_connections_of_many() {
+        let places = Places::new(10, Some(1), &["10.0.0.0/8".parse().unwrap()]);
+        let take = |text| places.take(None, address(text));
+        let _proxy = (take("10.0.0.1").unwrap(), take("10.0.0.1").unwrap());
+        let _other = take("192.0.2.1").unwrap();
+        assert!(take("192.0.2.1").is_none());
+    }
+
     #[tokio::test]
     async fn a_refused_connection_gives_its_place_back() {
-        let places = Places::new(2, Some(1));
+        let places = Places::new(2, Some(1), &[]);
         let one = address("192.0.2.1");
         let place = places.take(places.free().await, one).unwrap();
         assert!(places.take(places.free().await, one).is_none());

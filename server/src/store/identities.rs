@@ -170,6 +170,11 @@ impl Account {
     }
 }
 
+/// Why a commit fails that would count for an identity which was revoked after its turn had begun. The turn is done again.
+pub(super) fn revoked_meanwhile() -> StoreError {
+    StoreError("an identity was revoked meanwhile".into())
+}
+
 /// How an identity stands in a task, as of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Standing {
@@ -217,7 +222,7 @@ pub trait Registry {
     /// [`StoreError`]; they may or may not have been added.
     fn invite(&self, invitations: &[ContentHash]) -> Result<(), StoreError>;
 
-    /// Revokes an identity, for good: from the next turn of any task on nothing more of it is counted. Returns what is known of it;
+    /// Revokes an identity, for good: once this returns nothing more of it is counted, in the turns that are under way neither. Returns what is known of it;
     /// none where there is no such identity.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ mod turn;
 
 pub use self::link::DatabaseError;
 use self::{
-    link::{Link, said},
+    link::{Link, PATIENCE, SOON, said},
     listen::{Watchers, listen},
     rows::{get, metrics},
     turn::{Held, begin, pulse},
@@ -102,9 +102,9 @@ impl PostgresStore {
         self
     }
 
-    /// Reads rows outside of any turn.
-    fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
-        self.link.wait(async {
+    /// Reads rows outside of any turn, in at most so long.
+    fn read(&self, most: Duration, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.link.wait_at_most(most, async {
             let _place = place(&self.reading).await?;
             let client = self.link.take_if_reachable().await?;
             let rows = query(&client, sql, parameters).await?;
@@ -148,6 +148,11 @@ async fn commit(client: &Client, transaction: i64) -> Result<(), StoreError> {
 
 /// Whatever the database's own defaults are: each statement of a turn sees what was committed before it.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// As [`BEGIN`], for what waits for a lock: of several that wait for one row each has its own 10 s in turn (`link.rs`), and this is what
+/// they have in all. Less than [`SOON`]: whoever waits for others is told so by the database, and not taken for one that hears nothing.
+const BEGIN_AND_WAIT: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = '12s'";
 
 async fn make_tables(client: &Client) -> Result<(), StoreError> {
     execute(client, BEGIN).await?;
@@ -200,19 +205,23 @@ impl Store for PostgresStore {
 
     fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         let hash = &model.as_bytes()[..];
-        let rows = self.read(MODEL, &[(&task.as_str(), Type::TEXT), (&hash, Type::BYTEA)])?;
+        let rows = self.read(
+            PATIENCE,
+            MODEL,
+            &[(&task.as_str(), Type::TEXT), (&hash, Type::BYTEA)],
+        )?;
         rows.first().map(|row| get(row, 0)).transpose()
     }
 
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
         let sql = "SELECT metrics FROM unsaid.rounds WHERE task = $1 ORDER BY round";
-        let rows = self.read(sql, &[(&task.as_str(), Type::TEXT)])?;
+        let rows = self.read(SOON, sql, &[(&task.as_str(), Type::TEXT)])?;
         rows.iter().map(metrics).collect()
     }
 
     fn turn<'a>(&'a self, task: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
         let client = self.link.take()?;
-        let begun = self.link.wait(begin(&client, task.as_str()))?;
+        let begun = self.link.wait_at_most(SOON, begin(&client, task.as_str()))?;
         let pulse = self.link.spawn(pulse(client.clone()));
         Ok(Box::new(Held {
             store: self,

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashSet,
+    fs::File,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -83,7 +85,7 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// Opens or makes the file and the folders above it.
+    /// Opens or makes the file and the folders above it. A new file is its owner's alone: it will hold sums without noise.
     ///
     /// # Errors
     /// [`StoreError`] where it cannot be opened, is in use by another relay, or has another layout.
@@ -91,6 +93,7 @@ impl RedbStore {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(StoreError::new)?;
         }
+        make_private(path)?;
         let store = Self {
             path: path.to_owned(),
             keep_models: KEEP_MODELS,
@@ -132,6 +135,18 @@ impl RedbStore {
             *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         result
+    }
+}
+
+/// Makes an empty file that only its owner may read, where there is none.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::new(error)),
+        _ => Ok(()),
     }
 }
 
@@ -234,7 +249,7 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     let mut updates = Vec::new();
     for entry in read
         .open_table(UPDATES)?
-        .range((task, head.round, &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+        .range((task, head.round, &LEAST_ID)..(task, head.round.saturating_add(1), &LEAST_ID))?
     {
         let (key, bytes) = entry?;
         let update = UpdateId::from_bytes(*key.value().2);
@@ -243,7 +258,7 @@ fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError>
     let mut check_ins = Vec::new();
     for entry in read
         .open_table(CHECK_INS)?
-        .range((task, head.first_base(), &LEAST_ID)..(task, head.round + 1, &LEAST_ID))?
+        .range((task, head.first_base(), &LEAST_ID)..(task, head.round.saturating_add(1), &LEAST_ID))?
     {
         let (key, _) = entry?;
         let (_, round, client) = key.value();

@@ -273,6 +273,21 @@ fn a_store_from_before_models_were_deleted_is_cleared_up_by_its_next_round() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_file_is_its_owners_alone_and_one_that_is_there_stays_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("below/relay.redb");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(RedbStore::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    drop(RedbStore::open(&path).unwrap());
+    assert_eq!(mode(), 0o640, "the operator lets a group read it");
+}
+
 #[test]
 fn a_store_of_an_earlier_layout_goes_on_and_one_of_a_later_is_refused() {
     let (store, task, folder) = open();
@@ -430,6 +445,25 @@ fn whoever_is_refused_enrolment_waits_for_nobody_who_writes() {
             Ok(())
         })
         .unwrap();
+}
+
+/// Its turn began before the revocation, and would end after it.
+#[test]
+fn a_commit_that_would_count_for_an_identity_that_was_revoked_meanwhile_writes_nothing() {
+    let (store, task, _folder) = open();
+    store.enrol(&application(1, None), 9).unwrap();
+    store.enrol(&application(2, None), 9).unwrap();
+    let id = |seed| IdentityId::of(&application(seed, None).key);
+    let counting = |seed| Changes {
+        accounts: vec![(id(seed), Account::default())],
+        ..publishing(u64::from(seed), &[seed])
+    };
+    store.revoke(&id(1), 5).unwrap();
+    let error = store.commit(&task, &counting(1)).unwrap_err();
+    assert!(error.to_string().contains("revoked meanwhile"), "{error}");
+    assert_eq!(store.load(&task).unwrap(), None);
+    store.commit(&task, &counting(2)).unwrap();
+    assert_eq!(store.load(&task).unwrap().unwrap().head.round, 3);
 }
 
 #[test]

@@ -124,13 +124,40 @@ impl Database {
         std::thread::spawn(ask).join().unwrap() // where a runtime runs already, another needs another thread
     }
 
+    /// Stops every process of the server where it is: connections stay, and nothing is answered.
+    #[allow(dead_code)] // the tests ask
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Has them go on.
+    #[allow(dead_code)] // the tests ask
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// The first process first: it starts no more meanwhile. One that has ended needs nothing.
+    fn signal(&self, name: &str) {
+        let send = |process: &str| {
+            let mut kill = Command::new("kill");
+            let sent = kill.args([&format!("-{name}"), process]).stderr(Stdio::null());
+            sent.status().unwrap();
+        };
+        let first = self.process();
+        send(&first.to_string());
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        children.split_whitespace().for_each(send);
+    }
+
     /// Ends the server and everything that it was doing, without a word to its clients.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // SIGQUIT: as after a crash, but for the memory that it shares, which it gives back.
-            let _ = Command::new("kill")
-                .args(["-QUIT", &server.id().to_string()])
-                .status();
+            // SIGQUIT: as after a crash, but for the memory that it shares, which it gives back. One that was frozen goes on for it.
+            for signal in ["-CONT", "-QUIT"] {
+                let _ = Command::new("kill")
+                    .args([signal, &server.id().to_string()])
+                    .status();
+            }
             let _ = server.wait();
         }
     }

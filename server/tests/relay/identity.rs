@@ -1,19 +1,12 @@
-//! Identities: enrolment, signed requests, replay, quotas, revocation, and the relay's own ledger.
+//! Identities: enrolment, signed requests, replay, quotas, and revocation.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use unsaid_privacy::{Adjacency, Cost, Encoding, LocalNoise};
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ContentHash, Credential, Enrolled, Enrolment, IdentityId, Invitation, ProblemKind,
-    PublicKey, RelayIdentity, RoundState, Signature, SignedUpdate, UpdateFrame, UpdateReply,
+    CheckIn, CheckInReply, Credential, Enrolled, Enrolment, IdentityId, Invitation, ProblemKind, PublicKey,
+    RelayIdentity, Signature, SignedUpdate, UpdateFrame, UpdateReply,
     identity::{CHECK_IN_WINDOW_MS, IDENTITY_HEADER, check_in_bytes, enrolment_bytes, update_bytes},
 };
 use unsaid_relay::{
@@ -24,14 +17,14 @@ use unsaid_relay::{
     store::{RedbStore, Store},
 };
 
-use crate::{harness::*, program::*};
+use crate::harness::*;
 
-const TOKEN: &str = "operator-0123456789";
-const OPEN: &str = "identity.required=open";
-const INVITED: &str = "identity.required=invitation";
+pub const TOKEN: &str = "operator-0123456789";
+pub const OPEN: &str = "identity.required=open";
+pub const INVITED: &str = "identity.required=invitation";
 
 /// A relay's key, the operator's token, and the usual limits.
-fn options(folder: &Path) -> RelayOptions {
+pub fn options(folder: &Path) -> RelayOptions {
     let path = folder.join("relay.key");
     let key = RelayKey::read(&path).or_else(|_| RelayKey::create(&path));
     RelayOptions {
@@ -42,7 +35,7 @@ fn options(folder: &Path) -> RelayOptions {
 }
 
 /// A relay over the file of `folder`.
-async fn relay_in(folder: &Path, overrides: &[&str]) -> TestRelay {
+pub async fn relay_in(folder: &Path, overrides: &[&str]) -> TestRelay {
     let store = RedbStore::open(&folder.join("relay.redb")).unwrap();
     TestRelay::over(Arc::new(store), overrides, options(folder)).await
 }
@@ -50,8 +43,8 @@ async fn relay_in(folder: &Path, overrides: &[&str]) -> TestRelay {
 /// Somebody with a key.
 #[derive(Clone)]
 pub struct Person {
-    key: SigningKey,
-    relay: PublicKey,
+    pub key: SigningKey,
+    pub relay: PublicKey,
 }
 
 impl Person {
@@ -95,11 +88,11 @@ impl Person {
         answer(request.send().await.unwrap()).await.unwrap()
     }
 
-    fn check_in_header(&self, message: &CheckIn, time_ms: u64) -> String {
+    pub fn check_in_header(&self, message: &CheckIn, time_ms: u64) -> String {
         self.credential(&check_in_bytes(&self.relay, message, time_ms), Some(time_ms))
     }
 
-    fn update_header(&self, frame: &UpdateFrame) -> String {
+    pub fn update_header(&self, frame: &UpdateFrame) -> String {
         let bytes = frame.encode();
         self.credential(&update_bytes(&self.relay, &SignedUpdate::of(frame, &bytes)), None)
     }
@@ -134,17 +127,17 @@ impl Person {
     }
 }
 
-async fn check_in(api: &Api, message: &CheckIn, header: &str) -> reqwest::Result<Answer<CheckInReply>> {
+pub async fn check_in(api: &Api, message: &CheckIn, header: &str) -> reqwest::Result<Answer<CheckInReply>> {
     let request = api.http.post(api.url("/v1/tasks/tiny/check-in")).json(message);
     answer(request.header(IDENTITY_HEADER, header).send().await?).await
 }
 
-async fn send(api: &Api, frame: &UpdateFrame, header: &str) -> reqwest::Result<Answer<UpdateReply>> {
+pub async fn send(api: &Api, frame: &UpdateFrame, header: &str) -> reqwest::Result<Answer<UpdateReply>> {
     let request = api.update_request(frame.encode()).header(IDENTITY_HEADER, header);
     answer(request.send().await?).await
 }
 
-async fn operate(api: &Api, path: &str, body: Value) -> Answer<Value> {
+pub async fn operate(api: &Api, path: &str, body: Value) -> Answer<Value> {
     let request = api
         .http
         .post(api.url(&format!("/v1/admin/{path}")))
@@ -152,7 +145,7 @@ async fn operate(api: &Api, path: &str, body: Value) -> Answer<Value> {
     answer(request.json(&body).send().await.unwrap()).await.unwrap()
 }
 
-async fn invitations(api: &Api, count: usize) -> Vec<Invitation> {
+pub async fn invitations(api: &Api, count: usize) -> Vec<Invitation> {
     let made = operate(api, "invitations", json!({ "count": count }))
         .await
         .unwrap();
@@ -162,7 +155,7 @@ async fn invitations(api: &Api, count: usize) -> Vec<Invitation> {
 }
 
 /// The operator's list.
-async fn listed(api: &Api) -> Vec<Value> {
+pub async fn listed(api: &Api) -> Vec<Value> {
     let (mut all, mut query) = (Vec::new(), String::new());
     loop {
         let url = api.url(&format!("/v1/admin/identities{query}"));
@@ -176,7 +169,7 @@ async fn listed(api: &Api) -> Vec<Value> {
     }
 }
 
-async fn entry(api: &Api, id: IdentityId) -> Value {
+pub async fn entry(api: &Api, id: IdentityId) -> Value {
     let all = listed(api).await;
     let found = all.into_iter().find(|it| it["identity"] == id.to_string());
     found.unwrap()
@@ -521,72 +514,6 @@ async fn an_identity_has_its_share_of_a_round_and_of_a_day() {
     assert_eq!(entry(&relay.api, person.id()).await["tasks"][0]["updates"], 5);
 }
 
-/// What `updates` of the tiny task with this noise cost, by the client's own way of counting.
-fn local_cost(noise_multiplier: f64, updates: u64) -> Cost {
-    let encoding = Encoding::new(1.0, GRID_STEP, PARAMETERS).unwrap();
-    let noise = LocalNoise::new(&encoding, noise_multiplier).unwrap();
-    Cost::from(noise.rho(Adjacency::ReplaceOne)).times(updates)
-}
-
-#[tokio::test]
-async fn the_relay_counts_what_updates_cost_and_takes_no_more_than_its_budget() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let epsilon = |updates| local_cost(8.0, updates).epsilon(1e-6).unwrap();
-    let max = format!("identity.max_epsilon={}", f64::midpoint(epsilon(2), epsilon(3)));
-    let overrides = [
-        OPEN,
-        "privacy.mode=local",
-        "privacy.noise_multiplier=8",
-        &max,
-        "identity.delta=1e-6",
-        "rounds.min_clients=1",
-        "rounds.target_clients=1",
-    ];
-    let relay = relay_in(folder.path(), &overrides).await;
-    let api = &relay.api;
-    let person = Person::of(1, api).await;
-    person.enrol(api, None).await.unwrap();
-    assert_eq!(entry(api, person.id()).await["tasks"], json!([]));
-    for updates in 1..=2_u64 {
-        person.take_part(api, 1).await;
-        let part = &entry(api, person.id()).await["tasks"][0];
-        assert_eq!(part["updates"], updates);
-        assert_eq!(
-            part["epsilon"].as_f64(),
-            Some(epsilon(updates)),
-            "the client's own ledger says the same"
-        );
-        assert_eq!(part["delta"].as_f64(), Some(1e-6));
-        let total = &entry(api, person.id()).await["total"];
-        assert_eq!(total["updates"], updates);
-        assert_eq!(
-            total["epsilon"].as_f64(),
-            local_cost(8.0, updates).epsilon(1e-5).ok()
-        );
-    }
-    assert_eq!(person.check_in(api, 1).await, Err(ProblemKind::RelayBudgetSpent));
-    relay.stop().await;
-    let relay = relay_in(folder.path(), &overrides).await;
-    assert_eq!(
-        person.check_in(&relay.api, 1).await,
-        Err(ProblemKind::RelayBudgetSpent)
-    );
-    let other = Person::of(2, &relay.api).await;
-    other.enrol(&relay.api, None).await.unwrap();
-    other.take_part(&relay.api, 1).await;
-    let figures = relay.api.http.get(relay.api.url("/metrics")).bearer_auth(TOKEN);
-    let figures = figures.send().await.unwrap().text().await.unwrap();
-    for line in [
-        "unsaid_identities_enrolled 2".to_owned(),
-        "unsaid_identities_revoked 0".to_owned(),
-        "unsaid_invitations_unused 0".to_owned(),
-        format!("unsaid_task_identity_epsilon_max{{task=\"tiny\"}} {}", epsilon(1)),
-    ] {
-        assert!(figures.lines().any(|found| found == line), "{line} in {figures}");
-    }
-    assert!(!figures.contains(&person.id().to_string()));
-}
-
 #[tokio::test]
 async fn enrolment_without_invitations_is_bounded_by_address_and_in_all() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -635,310 +562,4 @@ async fn a_relay_without_a_key_starts_no_task_that_asks_for_identities() {
     assert!(error.to_string().contains("--key"), "{error}");
     let relay = TestRelay::start(&[]).await;
     assert_eq!(relay.api.get("/v1/identities").await.status().as_u16(), 404);
-}
-
-/// Nothing is acknowledged whose cost is not in the account, and an account that cannot be read is not taken for an empty one.
-#[tokio::test]
-async fn a_failed_commit_is_in_no_account() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let store = FaultyStore::new();
-    let relay = TestRelay::over(store.clone(), &[OPEN], options(folder.path())).await;
-    let api = &relay.api;
-    let person = Person::of(1, api).await;
-    person.enrol(api, None).await.unwrap();
-    person.check_in(api, 1).await.unwrap();
-    let frame = api.frame(1).await;
-    store.set(Fault::BeforeCommit);
-    assert_eq!(person.send(api, &frame).await, Err(ProblemKind::Unavailable));
-    store.set(Fault::AfterCommit);
-    assert_eq!(person.send(api, &frame).await, Err(ProblemKind::Unavailable));
-    store.set(Fault::None);
-    until("it is counted", async || {
-        person.send(api, &frame).await == Ok(duplicate(&frame))
-    })
-    .await;
-    assert_eq!(entry(api, person.id()).await["tasks"][0]["updates"], 1);
-}
-
-/// Two relays of one database: what one was told the other knows at once, and a revocation reaches a client between its check-in and its
-/// update.
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn relays_of_one_database_know_the_same_identities() {
-    let Some(database) = crate::database::Database::start() else {
-        return;
-    };
-    let folder = tempfile::TempDir::new().unwrap();
-    let overrides = [
-        INVITED,
-        "privacy.mode=local",
-        "privacy.noise_multiplier=8",
-        "identity.updates_per_day=2",
-        "rounds.min_clients=1",
-        "rounds.target_clients=1",
-    ];
-    let start = async || {
-        let store = crate::postgres::open(database.address(), None).await.unwrap();
-        TestRelay::over(store, &overrides, options(folder.path())).await
-    };
-    let (here, there) = (start().await, start().await);
-    let (person, another) = (Person::of(1, &here.api).await, Person::of(2, &there.api).await);
-    let made = invitations(&here.api, 2).await;
-    person.enrol(&there.api, Some(made[0])).await.unwrap();
-    assert_eq!(
-        person.enrol(&here.api, Some(made[0])).await,
-        Ok(person.enrol(&there.api, None).await.unwrap())
-    );
-    assert_eq!(
-        another.enrol(&here.api, Some(made[0])).await,
-        Err(ProblemKind::BadInvitation)
-    );
-    another.enrol(&here.api, Some(made[1])).await.unwrap();
-    let unknown = Invitation::from_bytes([9; 16]);
-    assert_eq!(
-        Person::of(3, &here.api)
-            .await
-            .enrol(&here.api, Some(unknown))
-            .await,
-        Err(ProblemKind::BadInvitation)
-    );
-
-    // One account, whichever relay counts.
-    let first = person.take_part(&here.api, 1).await;
-    until("the other opens the round", async || {
-        there.api.state().await.round == 2
-    })
-    .await;
-    let second = person.take_part(&there.api, 1).await;
-    for relay in [&here, &there] {
-        let api = &relay.api;
-        until("the round opens", async || api.state().await.round == 3).await;
-        assert_eq!(person.check_in(api, 1).await, Err(ProblemKind::QuotaSpent));
-        for frame in [&first, &second] {
-            assert_eq!(person.send(api, frame).await, Ok(duplicate(frame)));
-        }
-        let part = &entry(api, person.id()).await["tasks"][0];
-        assert_eq!(part["updates"], 2);
-        assert_eq!(part["epsilon"].as_f64(), local_cost(8.0, 2).epsilon(1e-5).ok());
-    }
-
-    // It checks in here, is revoked there, and reports here.
-    another.check_in(&here.api, 2).await.unwrap();
-    let frame = here.api.frame(2).await;
-    let path = format!("identities/{}/revoke", another.id());
-    let revoked = operate(&there.api, &path, json!({})).await.unwrap();
-    assert_eq!(operate(&here.api, &path, json!({})).await.unwrap(), revoked);
-    assert_eq!(
-        another.send(&here.api, &frame).await,
-        Err(ProblemKind::IdentityRevoked)
-    );
-    assert_eq!(
-        another.check_in(&there.api, 2).await,
-        Err(ProblemKind::IdentityRevoked)
-    );
-    assert_eq!(
-        another.enrol(&there.api, None).await,
-        Err(ProblemKind::IdentityRevoked)
-    );
-    let all = listed(&there.api).await;
-    assert_eq!((all.len(), &all), (2, &listed(&here.api).await));
-    let client = database.connect().await;
-    let census = client.query_one(
-        "SELECT enrolled, revoked, uninvited, invitations FROM unsaid.census",
-        &[],
-    );
-    let census = census.await.unwrap();
-    let counts: Vec<i64> = (0..4).map(|column| census.get(column)).collect();
-    assert_eq!(counts, [2, 1, 0, 0]);
-}
-
-/// The manifest does not say what a task takes of one identity, and relays that share it must agree all the same.
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_with_other_shares_of_identities_stops_where_another_was_started_with_new_ones() {
-    let Some(database) = crate::database::Database::start() else {
-        return;
-    };
-    let folder = tempfile::TempDir::new().unwrap();
-    let start = async |share: &str| {
-        let store = crate::postgres::open(database.address(), None).await.unwrap();
-        TestRelay::over(store, &[OPEN, share], options(folder.path())).await
-    };
-    let old = start("identity.updates_per_day=5").await;
-    let person = Person::of(1, &old.api).await;
-    person.enrol(&old.api, None).await.unwrap();
-    let same = start("identity.updates_per_day=5").await;
-    person.check_in(&same.api, 1).await.unwrap();
-    person.check_in(&old.api, 1).await.unwrap();
-    let new = start("identity.updates_per_day=1").await;
-    assert_eq!(new.api.state().await.manifest, old.api.state().await.manifest);
-    for outdated in [&old, &same] {
-        assert_eq!(
-            person.check_in(&outdated.api, 1).await,
-            Err(ProblemKind::Unavailable)
-        );
-    }
-    person.check_in(&new.api, 1).await.unwrap();
-    let agreeing = start("identity.updates_per_day=1").await;
-    person.check_in(&agreeing.api, 1).await.unwrap();
-    person.check_in(&new.api, 1).await.unwrap();
-}
-
-/// Open enrolments that come at the same time through two relays do not pass their bound.
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_of_the_layout_before_goes_on_and_its_bounds_hold_for_all_relays() {
-    let Some(database) = crate::database::Database::start() else {
-        return;
-    };
-    let before = include_str!("../../src/store/postgres/layout.sql");
-    let client = database.connect().await;
-    client.batch_execute(before).await.unwrap();
-    client
-        .batch_execute("INSERT INTO unsaid.meta (layout) VALUES (2)")
-        .await
-        .unwrap();
-    let folder = tempfile::TempDir::new().unwrap();
-    let mut relays = Vec::new();
-    for _ in 0..2 {
-        let store = crate::postgres::open(database.address(), None).await.unwrap();
-        let bounded = RelayOptions {
-            enrolment: EnrolmentLimits {
-                per_address_and_day: None,
-                most: 5,
-            },
-            ..options(folder.path())
-        };
-        relays.push(TestRelay::over(store, &[OPEN], bounded).await);
-    }
-    let layout: i64 = client
-        .query_one("SELECT layout FROM unsaid.meta", &[])
-        .await
-        .unwrap()
-        .get(0);
-    assert_eq!(layout, 3);
-    let person = Person::of(0, &relays[0].api).await;
-    let asking = (1..=12_u8).map(|seed| {
-        let (api, relay) = (relays[usize::from(seed % 2)].api.clone(), person.relay);
-        let key = SigningKey::from_bytes(&[seed; 32]);
-        tokio::spawn(async move {
-            let person = Person { key, relay };
-            loop {
-                // More may want to use the database at a time than it lets.
-                match person.enrol(&api, None).await {
-                    Err(ProblemKind::Unavailable) => tokio::time::sleep(Duration::from_millis(20)).await,
-                    answer => return answer,
-                }
-            }
-        })
-    });
-    let mut enrolled = 0;
-    for one in asking.collect::<Vec<_>>() {
-        match one.await.unwrap() {
-            Ok(_) => enrolled += 1,
-            Err(kind) => assert_eq!(kind, ProblemKind::EnrolmentLimited),
-        }
-    }
-    assert_eq!((enrolled, listed(&relays[0].api).await.len()), (5, 5));
-}
-
-const KILLS: u32 = 30;
-
-/// The program is killed while identities take part: every account holds exactly the updates that were acknowledged, or that were
-/// counted in the commit whose answer was lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_never_counts_less_than_was_acknowledged_whenever_the_relay_is_killed() {
-    let folder = folder_with_task();
-    RelayKey::create(&folder.path().join("relay.key")).unwrap();
-    std::fs::write(folder.path().join("token"), TOKEN).unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (store, key, token) = (path("relay.redb"), path("relay.key"), path("token"));
-    let arguments = [
-        "--store",
-        &store,
-        "--key",
-        &key,
-        "--admin-token-file",
-        &token,
-        "--set",
-        OPEN,
-        "--set",
-        "privacy.mode=local",
-        "--set",
-        "privacy.noise_multiplier=8",
-        "--set",
-        "rounds.min_clients=3",
-        "--set",
-        "rounds.target_clients=3",
-    ];
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
-    let mut program = Program::start(folder.path(), &arguments);
-    let base = Arc::new(Mutex::new(program.base.clone()));
-    let manifest = program.api().state().await.manifest;
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut people = Vec::new();
-    for seed in 1..=3 {
-        let person = Person::of(seed, &program.api()).await;
-        person.enrol(&program.api(), None).await.unwrap();
-        let acknowledged = tokio::spawn(report(person.clone(), seed, base.clone(), manifest, stop.clone()));
-        people.push((person, acknowledged));
-    }
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(rng.next_u64() % 40)).await;
-        drop(program);
-        program = Program::start(folder.path(), &arguments);
-        *base.lock().unwrap() = program.base.clone();
-    }
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    for (person, acknowledged) in people {
-        let acknowledged = acknowledged.await.unwrap();
-        assert!(acknowledged > 3, "{acknowledged}");
-        let part = &entry(&program.api(), person.id()).await["tasks"][0];
-        assert_eq!(part["updates"].as_u64(), Some(acknowledged));
-        let expected = local_cost(8.0, 1);
-        let expected = (0..acknowledged).fold(Cost::NOTHING, |sum, _| sum + expected);
-        assert_eq!(part["epsilon"].as_f64(), expected.epsilon(1e-5).ok());
-    }
-}
-
-/// Takes part until it is told to stop, and tries each update until it is acknowledged. How many were.
-async fn report(
-    person: Person,
-    client: u8,
-    base: Arc<Mutex<String>>,
-    manifest: ContentHash,
-    stop: Arc<std::sync::atomic::AtomicBool>,
-) -> u64 {
-    let mut acknowledged = 0;
-    let message = CheckIn {
-        client: client_id(client),
-        manifest,
-    };
-    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        let api = || Api::new(&base.lock().unwrap());
-        let header = person.check_in_header(&message, SystemClock.now_ms());
-        let (round, model) = match check_in(&api(), &message, &header).await {
-            Ok(Ok(CheckInReply::Train { round, model, .. })) => (round, model),
-            Ok(Ok(CheckInReply::Wait { .. }) | Err(ProblemKind::Unavailable)) | Err(_) => continue,
-            Ok(other) => panic!("client {client}: {other:?}"),
-        };
-        let state = RoundState {
-            round,
-            model,
-            ..idle_state(manifest)
-        };
-        let frame = frame(&state, client);
-        let header = person.update_header(&frame);
-        loop {
-            match send(&api(), &frame, &header).await {
-                Ok(Ok(_)) => break acknowledged += 1,
-                Ok(Err(ProblemKind::Unavailable)) | Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await
-                }
-                Ok(Err(refused)) => panic!("client {client}, round {round}: {refused:?}"),
-            }
-        }
-    }
-    acknowledged
 }

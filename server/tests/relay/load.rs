@@ -33,13 +33,21 @@ pub struct Load {
     pub duplicates: AtomicU64,
     /// The manifest, which no kill changes.
     pub manifest: ContentHash,
+    /// What a client's updates say.
+    coordinates: fn(u8) -> Vec<i32>,
     /// The last round that clients take part in.
     last: AtomicU64,
 }
 
 impl Load {
     pub fn new(addresses: Vec<String>, manifest: ContentHash) -> Arc<Self> {
+        Self::of(addresses, manifest, coordinates)
+    }
+
+    /// With other coordinates than those of the harness.
+    pub fn of(addresses: Vec<String>, manifest: ContentHash, coordinates: fn(u8) -> Vec<i32>) -> Arc<Self> {
         Arc::new(Self {
+            coordinates,
             addresses: RwLock::new(addresses),
             acknowledged: Mutex::default(),
             duplicates: AtomicU64::new(0),
@@ -77,7 +85,8 @@ impl Load {
             };
             let mut state = idle_state(self.manifest);
             (state.round, state.model) = (round, model);
-            let frame = frame(&state, client);
+            let mut frame = frame(&state, client);
+            frame.coordinates = (self.coordinates)(client);
             let bytes = frame.encode();
             loop {
                 match self.api(&mut rng).try_send(bytes.clone()).await {

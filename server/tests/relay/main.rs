@@ -3,15 +3,19 @@
 // Clippy's exception for tests covers test functions, and these are mostly what test functions call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accounts;
+mod added;
 mod central;
 mod connections;
 #[cfg(target_os = "linux")]
 mod database;
 mod events;
 mod faults;
+mod forwarded;
 mod harness;
 mod identity;
 mod kill;
+mod kill_large;
 mod load;
 #[cfg(target_os = "linux")]
 mod mishaps;
@@ -19,9 +23,14 @@ mod operating;
 #[cfg(target_os = "linux")]
 mod postgres;
 mod program;
+#[cfg(target_os = "linux")]
+mod replicas;
 mod rounds;
 mod serving;
+#[cfg(target_os = "linux")]
+mod stalls;
 mod strategies;
+mod tls;
 mod updates;
 #[cfg(target_os = "linux")]
 mod wire;

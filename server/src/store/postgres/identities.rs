@@ -7,11 +7,14 @@ use tokio_postgres::{Client, Row, types::Type};
 use unsaid_protocol::{ContentHash, IdentityId, PublicKey, TaskId};
 
 use super::{
-    BEGIN, Parameter, PostgresStore, commit, execute, place, query,
+    BEGIN_AND_WAIT, Parameter, PostgresStore, commit, execute,
+    link::SOON,
+    place, query,
     rows::{array, get, to_i64, to_u64},
 };
 use crate::store::{
     Account, Admission, Application, Census, Identity, Listed, Registry, Standing, StoreError,
+    identities::revoked_meanwhile,
 };
 
 /// What an identity is made of, where `$1` is a list of ids.
@@ -26,7 +29,7 @@ impl PostgresStore {
         places: &Semaphore,
         work: impl FnOnce(Arc<Client>) -> W + Send,
     ) -> Result<T, StoreError> {
-        self.link.wait(async {
+        self.link.wait_at_most(SOON, async {
             let _place = place(places).await?;
             let client = self.link.take_if_reachable().await?;
             let done = work(client.clone()).await?;
@@ -68,7 +71,11 @@ impl Registry for PostgresStore {
     }
 
     fn census(&self) -> Result<Census, StoreError> {
-        let rows = self.read("SELECT enrolled, revoked, invitations FROM unsaid.census", &[])?;
+        let rows = self.read(
+            SOON,
+            "SELECT enrolled, revoked, invitations FROM unsaid.census",
+            &[],
+        )?;
         let row = rows.first().ok_or_else(missing)?;
         Ok(Census {
             enrolled: to_u64(get(row, 0)?)?,
@@ -84,7 +91,7 @@ fn missing() -> StoreError {
 
 /// Begins a transaction that holds the census: at any time one of these at most changes identities.
 async fn begin(client: &Client) -> Result<(), StoreError> {
-    execute(client, BEGIN).await?;
+    execute(client, BEGIN_AND_WAIT).await?;
     let rows = query(client, "SELECT 1 FROM unsaid.census FOR UPDATE", &[]).await?;
     rows.first().map(drop).ok_or_else(missing)
 }
@@ -265,7 +272,7 @@ pub(super) async fn standings(
         .collect())
 }
 
-/// Writes accounts in a turn's transaction.
+/// Writes accounts in a turn's transaction, which fails where one of them is of an identity that was revoked since the turn began.
 pub(super) async fn write_accounts(
     client: &Client,
     task: &str,
@@ -274,9 +281,16 @@ pub(super) async fn write_accounts(
     if accounts.is_empty() {
         return Ok(());
     }
+    // Until this transaction ends none of them is revoked.
+    let sql = "SELECT count(revoked_ms) > 0 FROM \
+               (SELECT revoked_ms FROM unsaid.identities WHERE id = ANY ($1) FOR SHARE) AS signers";
+    let ids: Vec<&[u8]> = accounts.iter().map(|(id, _)| &id.as_bytes()[..]).collect();
+    let rows = query(client, sql, &[(&ids, Type::BYTEA_ARRAY)]).await?;
+    if rows.first().map(|row| get(row, 0)).transpose()? == Some(true) {
+        return Err(revoked_meanwhile());
+    }
     let sql = "INSERT INTO unsaid.accounts (task, identity, account) SELECT $1, * FROM unnest($2, $3) \
                ON CONFLICT (identity, task) DO UPDATE SET account = excluded.account";
-    let ids: Vec<&[u8]> = accounts.iter().map(|(id, _)| &id.as_bytes()[..]).collect();
     let written: Vec<Vec<u8>> = accounts.iter().map(|(_, account)| account.to_bytes()).collect();
     let parameters: [Parameter<'_>; 3] = [
         (&task, Type::TEXT),

@@ -28,7 +28,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest that the database may take for one piece of work. Longer than each of the database's own limits below, so that
 /// it is the database that says what took so long, unless it says nothing any more.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The longest that it may take for what moves few bytes, however large the model: to begin a turn, or to enrol. Longer than the
+/// 10 s that it waits for a lock, and short enough that clients are told to come again before their own patience ends.
+pub(super) const SOON: Duration = Duration::from_secs(15);
 
 /// How long nobody reads outside of turns after a connection could not be made: each try may take [`CONNECT_TIMEOUT`].
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -82,7 +86,7 @@ pub(super) struct Link {
     /// Drives the connections; none only while this is dropped.
     runtime: Option<Runtime>,
     idle: Mutex<Vec<Arc<Client>>>,
-    /// When a connection could not be made, unless one was made since.
+    /// When a connection could not be made, or got no answer, unless one was made since.
     failed: Mutex<Option<Instant>>,
 }
 
@@ -133,12 +137,24 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
+        self.wait_at_most(PATIENCE, work)
+    }
+
+    /// As [`Link::wait`], for less long.
+    pub(super) fn wait_at_most<T: Send>(
+        &self,
+        most: Duration,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
         let Some(runtime) = &self.runtime else {
             return Err(StoreError("the relay is stopping".into()));
         };
         let bounded = async {
-            let silent = |_| Err(StoreError("the database does not answer".into()));
-            tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(silent)
+            let done = tokio::time::timeout(most, work).await;
+            done.unwrap_or_else(|_| {
+                self.forget();
+                Err(StoreError("the database does not answer".into()))
+            })
         };
         if Handle::try_current().is_err() {
             return runtime.block_on(bounded);
@@ -181,6 +197,12 @@ impl Link {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(client);
+    }
+
+    /// Closes the connections that nobody uses: where one got no answer, each of the others would be waited for, too.
+    fn forget(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     async fn connect(&self) -> Result<Arc<Client>, StoreError> {

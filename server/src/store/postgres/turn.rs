@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{try_join_all, try_join3};
+use futures_util::future::{try_join_all, try_join3, try_join4};
 use tokio::task::AbortHandle;
 use tokio_postgres::{
     Client, Row,
@@ -12,7 +12,7 @@ use tokio_postgres::{
 use unsaid_protocol::{ClientId, ContentHash, IdentityId, RoundMetrics, UpdateId};
 
 use super::{
-    BEGIN, MODEL, Parameter, PostgresStore, commit, execute, identities,
+    BEGIN_AND_WAIT, MODEL, Parameter, PostgresStore, commit, execute, identities,
     link::said,
     query,
     rows::{array, get, metrics, to_i64, to_u64},
@@ -50,15 +50,19 @@ pub(super) async fn begin(client: &Client, task: &str) -> Result<Begun, StoreErr
     const LOCK: &str = "SELECT version, nonce, head FROM unsaid.tasks WHERE task = $1 FOR UPDATE";
     // Another statement than the one that waits for the lock.
     const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    const WAITED: [SqlState; 2] = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED];
+    // What a statement has that waits for nobody, as in `link.rs`.
+    const GO_ON: &str = "SET LOCAL statement_timeout = '30s'";
     let named = [(&task as &(dyn ToSql + Sync), Type::TEXT)];
-    let work = try_join3(
-        client.batch_execute(BEGIN),
+    let work = try_join4(
+        client.batch_execute(BEGIN_AND_WAIT),
         client.query_typed(LOCK, &named),
+        client.batch_execute(GO_ON),
         client.query_typed(TIME, &[]),
     );
-    let ((), mut rows, mut time) = match work.await {
+    let ((), mut rows, (), mut time) = match work.await {
         Ok(done) => done,
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+        Err(error) if error.code().is_some_and(|code| WAITED.contains(code)) => {
             execute(client, "ROLLBACK").await?;
             let ended = query(client, END_FROZEN, &[]).await?.len();
             if ended > 0 {
