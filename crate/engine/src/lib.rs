@@ -38,6 +38,6 @@ pub use spec::{
     LayerSpec, LossSpec, ModelBuilder, ModelSpec, OptimizerSpec, Padding, ScheduleSpec, TrainSpec,
 };
 pub use train::{
-    Chance, Control, Device, Observer, PrivateSteps, Progress, Trained, Training, Unobserved, time_steps,
-    train,
+    Chance, Control, Device, Observer, PrivateSteps, Progress, Trained, Training, Unobserved,
+    control_variate_after, time_steps, train,
 };

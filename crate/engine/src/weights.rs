@@ -3,6 +3,9 @@
 //! The format: the length of the header as a little-endian `u64`, the header as JSON (`name → {dtype, shape, data_offsets}`),
 //! then the tensors' bytes. It is read and written here, and not by the `safetensors` crate, because that doubles what a
 //! browser downloads for it; the tests compare with that crate, byte for byte.
+//!
+//! Beside the parameters a file may have SCAFFOLD's shared control variate (Karimireddy et al. 2020), in tensors of the same names
+//! behind `control.`: whoever has a model then has the control variate that belongs to it, under the same hash.
 
 use std::{cmp::Ordering, collections::BinaryHeap, fmt::Write, ops::Range};
 
@@ -23,69 +26,72 @@ impl Model {
     /// [`WeightsError::Count`] where `parameters` are not this model's.
     pub fn to_safetensors(&self, parameters: &[f32]) -> Result<Vec<u8>, WeightsError> {
         self.check_count(parameters)?;
-        // By name. A heap sorts in a tenth of the code of the library's sort, which a browser would download for this alone.
-        let heap: BinaryHeap<ByName<'_>> = self.layout().tensors().iter().map(ByName).collect();
-        let tensors = heap.into_sorted_vec();
-        let mut header = String::from("{");
-        let mut offset = 0;
-        for ByName(ParameterTensor { name, shape, .. }) in &tensors {
-            let end = offset + 4 * shape.iter().product::<usize>();
-            let comma = if offset == 0 { "" } else { "," };
-            let shape = shape
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(",");
-            // Names are made of letters, digits and dots, so they need no escapes. Writing to a string cannot fail.
-            let _ = write!(
-                header,
-                r#"{comma}"{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{offset},{end}]}}"#
-            );
-            offset = end;
-        }
-        header.push('}');
-        let padded = header.len().next_multiple_of(ALIGNMENT);
-        let mut file = Vec::with_capacity(LENGTH_BYTES + padded + offset);
-        file.extend_from_slice(&(padded as u64).to_le_bytes());
-        file.extend_from_slice(header.as_bytes());
-        file.resize(LENGTH_BYTES + padded, b' ');
-        for ByName(tensor) in tensors {
-            file.extend(
-                parameters[tensor.range()]
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes()),
-            );
-        }
-        Ok(file)
+        Ok(write(self.layout().tensors(), parameters))
     }
 
-    /// The flat parameter vector of a safetensors file. The file is untrusted: every tensor must be there with its shape and
-    /// type, none may be there besides, their bytes must fill the file without gaps, and every number must be finite.
+    /// As [`Model::to_safetensors`], with a control variate, `[d]`, beside the parameters.
+    ///
+    /// # Errors
+    /// [`WeightsError::Count`] where either is not this model's.
+    pub fn to_safetensors_with_control(
+        &self,
+        parameters: &[f32],
+        control: &[f32],
+    ) -> Result<Vec<u8>, WeightsError> {
+        self.check_count(parameters)?;
+        self.check_count(control)?;
+        Ok(write(&self.with_control(), &[parameters, control].concat()))
+    }
+
+    /// The tensors of the parameters, and behind them those of a control variate.
+    fn with_control(&self) -> Vec<ParameterTensor> {
+        let mut tensors = self.layout().tensors().to_vec();
+        for at in 0..tensors.len() {
+            let mut tensor = tensors[at].clone();
+            tensor.name.insert_str(0, "control.");
+            tensor.offset += self.parameter_count();
+            tensors.push(tensor);
+        }
+        tensors
+    }
+
+    /// The flat parameter vector of a safetensors file, without the control variate that it may have. The file is untrusted: every
+    /// tensor must be there with its shape and type, none may be there besides, their bytes must fill the file without gaps, and every
+    /// number must be finite.
     ///
     /// # Errors
     /// [`WeightsError`] with the tensor that is wrong.
     pub fn from_safetensors(&self, file: &[u8]) -> Result<Vec<f32>, WeightsError> {
+        self.from_safetensors_with_control(file)
+            .map(|(parameters, _)| parameters)
+    }
+
+    /// As [`Model::from_safetensors`], and the control variate, `[d]`; empty where the file has none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_safetensors_with_control(&self, file: &[u8]) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
         let (header, data) = split(file)?;
-        let expected = self.layout().tensors();
+        let mut tensors = self.with_control();
         let entries = header
             .as_object()
             .ok_or_else(|| format_error("the header is no object"))?;
         let found = entries.keys().filter(|name| *name != METADATA).count();
-        if found != expected.len() {
-            let counts = format!("{found} tensors, but the model has {}", expected.len());
+        if found != tensors.len() {
+            tensors.truncate(tensors.len() / 2);
+        }
+        if found != tensors.len() {
+            let counts = format!("{found} tensors, but the model has {}", tensors.len());
             return Err(WeightsError::Tensors(counts));
         }
-        // Nothing is allocated before the file has been found to hold all the parameters.
-        if data.len() != 4 * self.parameter_count() {
-            let found = format!(
-                "{} bytes, but the model has {}",
-                data.len(),
-                4 * self.parameter_count()
-            );
+        // Nothing is allocated before the file has been found to hold all the numbers.
+        let bytes = tensors.last().map_or(0, |tensor| 4 * tensor.range().end);
+        if data.len() != bytes {
+            let found = format!("{} bytes, but the model has {bytes}", data.len());
             return Err(WeightsError::Tensors(found));
         }
-        let mut places = Vec::with_capacity(expected.len());
-        for tensor in expected {
+        let mut places = Vec::with_capacity(tensors.len());
+        for tensor in &tensors {
             let entry = entries.get(&tensor.name);
             let entry = entry.ok_or_else(|| WeightsError::Tensors(format!("{} is missing", tensor.name)))?;
             places.push(place(tensor, entry)?);
@@ -95,8 +101,8 @@ impl Model {
         if (1..places.len()).any(|i| places[..i].iter().any(|earlier| overlap(earlier, &places[i]))) {
             return Err(format_error("two tensors overlap"));
         }
-        let mut parameters = vec![0.0; self.parameter_count()];
-        for (tensor, place) in expected.iter().zip(places) {
+        let mut numbers = vec![0.0; bytes / 4];
+        for (tensor, place) in tensors.iter().zip(places) {
             let bytes = data
                 .get(place)
                 .ok_or_else(|| format_error("a tensor lies outside the file"))?;
@@ -105,7 +111,7 @@ impl Model {
                 .0
                 .iter()
                 .map(|bytes| f32::from_le_bytes(*bytes));
-            for (index, (slot, value)) in parameters[tensor.range()].iter_mut().zip(values).enumerate() {
+            for (index, (slot, value)) in numbers[tensor.range()].iter_mut().zip(values).enumerate() {
                 if !value.is_finite() {
                     return Err(WeightsError::NonFinite {
                         tensor: tensor.name.clone(),
@@ -115,8 +121,47 @@ impl Model {
                 *slot = value;
             }
         }
-        Ok(parameters)
+        let control = numbers.split_off(self.parameter_count());
+        Ok((numbers, control))
     }
+}
+
+/// A file of `tensors`, which lie in `values`.
+fn write(tensors: &[ParameterTensor], values: &[f32]) -> Vec<u8> {
+    // By name. A heap sorts in a tenth of the code of the library's sort, which a browser would download for this alone.
+    let heap: BinaryHeap<ByName<'_>> = tensors.iter().map(ByName).collect();
+    let tensors = heap.into_sorted_vec();
+    let mut header = String::from("{");
+    let mut offset = 0;
+    for ByName(ParameterTensor { name, shape, .. }) in &tensors {
+        let end = offset + 4 * shape.iter().product::<usize>();
+        let comma = if offset == 0 { "" } else { "," };
+        let shape = shape
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        // Names are made of letters, digits and dots, so they need no escapes. Writing to a string cannot fail.
+        let _ = write!(
+            header,
+            r#"{comma}"{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{offset},{end}]}}"#
+        );
+        offset = end;
+    }
+    header.push('}');
+    let padded = header.len().next_multiple_of(ALIGNMENT);
+    let mut file = Vec::with_capacity(LENGTH_BYTES + padded + offset);
+    file.extend_from_slice(&(padded as u64).to_le_bytes());
+    file.extend_from_slice(header.as_bytes());
+    file.resize(LENGTH_BYTES + padded, b' ');
+    for ByName(tensor) in tensors {
+        file.extend(
+            values[tensor.range()]
+                .iter()
+                .flat_map(|value| value.to_le_bytes()),
+        );
+    }
+    file
 }
 
 /// Compares by name, of which no two are the same.
@@ -203,6 +248,65 @@ mod tests {
         let file = model.to_safetensors(&parameters).unwrap();
         assert_eq!(model.from_safetensors(&file).unwrap(), parameters);
         assert_eq!(model.to_safetensors(&parameters).unwrap(), file);
+    }
+
+    #[test]
+    fn a_control_variate_lies_beside_the_parameters_and_whoever_wants_those_alone_passes_over_it() {
+        let model = model(2);
+        let (parameters, control) = (model.initial_parameters(3), model.initial_parameters(4));
+        let file = model.to_safetensors_with_control(&parameters, &control).unwrap();
+        let read = model.from_safetensors_with_control(&file).unwrap();
+        assert_eq!(read, (parameters.clone(), control));
+        assert_eq!(model.from_safetensors(&file).unwrap(), parameters);
+        let plain = model.to_safetensors(&parameters).unwrap();
+        assert_eq!(
+            model.from_safetensors_with_control(&plain).unwrap(),
+            (parameters.clone(), Vec::new())
+        );
+        assert!(
+            model
+                .to_safetensors_with_control(&parameters, &parameters[1..])
+                .is_err()
+        );
+        // Its numbers and names are as untrusted.
+        let not_a_number = vec![f32::NAN; parameters.len()];
+        let bad = model
+            .to_safetensors_with_control(&parameters, &not_a_number)
+            .unwrap();
+        assert!(matches!(
+            model.from_safetensors(&bad),
+            Err(WeightsError::NonFinite { tensor, index: 0 }) if tensor == "control.layers.0.kernel"
+        ));
+        let misnamed = String::from_utf8_lossy(&file).replace("control.", "contral.");
+        assert!(model.from_safetensors(misnamed.as_bytes()).is_err());
+        for length in 0..file.len() {
+            assert!(
+                model.from_safetensors_with_control(&file[..length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_control_variate_is_that_of_the_safetensors_crate() {
+        use safetensors::{Dtype, tensor::TensorView};
+        let model = model(2);
+        let (parameters, control) = (model.initial_parameters(3), model.initial_parameters(4));
+        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let parts = [
+            ("layers.0.kernel", vec![3, 2], bytes(&parameters[..6])),
+            ("layers.0.bias", vec![2], bytes(&parameters[6..])),
+            ("control.layers.0.kernel", vec![3, 2], bytes(&control[..6])),
+            ("control.layers.0.bias", vec![2], bytes(&control[6..])),
+        ];
+        let views = parts
+            .iter()
+            .map(|(name, shape, bytes)| (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        let theirs = safetensors::serialize(views, None).unwrap();
+        assert_eq!(
+            model.to_safetensors_with_control(&parameters, &control).unwrap(),
+            theirs
+        );
     }
 
     /// The `safetensors` crate is the independent reference: it writes the same bytes, and reads ours.

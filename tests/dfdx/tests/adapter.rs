@@ -110,7 +110,7 @@ fn a_module_trains_as_the_same_network_of_the_engine_does() {
         .unwrap();
         let mut net = theirs();
         assert_eq!(net.model().parameter_count(), model.parameter_count());
-        let found = block_on(net.train(&to_dfdx(&start), &examples, &spec, 7, &mut Unobserved)).unwrap();
+        let found = block_on(net.train(&to_dfdx(&start), &examples, &spec, 7, &[], &mut Unobserved)).unwrap();
         assert_eq!(found.losses.len(), 16);
         for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
             assert!(
@@ -143,7 +143,7 @@ fn another_seed_is_noticed() {
     let examples = examples(29);
     let (start, spec) = (theirs().parameters(), &specs()[0]);
     let losses = |seed| {
-        block_on(theirs().train(&start, &examples, spec, seed, &mut Unobserved))
+        block_on(theirs().train(&start, &examples, spec, seed, &[], &mut Unobserved))
             .unwrap()
             .losses
     };

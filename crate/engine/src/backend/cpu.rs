@@ -125,7 +125,7 @@ impl<'m> CpuRun<'m> {
         parameters: Vec<f32>,
         state: Vec<f32>,
     ) -> Self {
-        let rows = settings.batch.min(examples.len());
+        let rows = settings.batch.min(settings.visits(examples.len()));
         Self {
             gradient: vec![0.0; parameters.len()],
             accumulated: Vec::new(),

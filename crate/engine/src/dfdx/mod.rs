@@ -42,7 +42,6 @@ use crate::{
     model::USUAL_K,
     ops::{LossInput, Reduction, Tally, gather::gather_cpu},
     optim::StepNumbers,
-    order::epoch_order,
     train::Settings,
 };
 
@@ -177,10 +176,12 @@ impl<N: Network> DfdxModel<N> {
         examples: &Examples,
         spec: &TrainSpec,
         seed: u64,
+        correction: &[f32],
         observer: &mut impl Observer,
     ) -> Result<Trained, EngineError> {
         let settings = Training::new(&self.model, examples, spec)
             .seed(seed)
+            .correction(correction)
             .checked(parameters)?;
         self.run(parameters.to_vec(), examples, &settings, observer).await
     }
@@ -196,11 +197,7 @@ impl<N: Network> DfdxModel<N> {
         let epochs = settings.epochs;
         let mut losses: Vec<f32> = Vec::new();
         for epoch in 1..=epochs {
-            let order = if settings.shuffle {
-                epoch_order(examples.len(), settings.seed, epoch - 1)
-            } else {
-                (0..examples.len() as u32).collect()
-            };
+            let order = settings.order(examples.len(), epoch);
             let steps = order.len().div_ceil(settings.batch);
             for (index, batch) in order.chunks(settings.batch).enumerate() {
                 let step = index as u32 + 1;

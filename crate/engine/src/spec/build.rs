@@ -196,6 +196,7 @@ impl TrainSpec {
         Self {
             epochs,
             batch_size,
+            steps_per_epoch: None,
             accumulate: NonZeroU32::MIN,
             optimizer,
             schedule: ScheduleSpec::Constant,

@@ -170,7 +170,7 @@ fn trainings() -> Vec<Value> {
     ];
     let training = |(optimizer, schedule): (&Value, &Value)| {
         json!({
-            "epochs": 2, "batch_size": 3, "accumulate": 2, "optimizer": optimizer, "schedule": schedule, "weight_decay": 0.5,
+            "epochs": 2, "batch_size": 3, "steps_per_epoch": 4, "accumulate": 2, "optimizer": optimizer, "schedule": schedule, "weight_decay": 0.5,
             "proximal": 0.5, "freeze": ["layers.13"], "shuffle": false, "clip_examples_l2": 0.5
         })
     };

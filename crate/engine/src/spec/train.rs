@@ -27,6 +27,11 @@ pub struct TrainSpec {
     pub epochs: NonZeroU32,
     /// Examples per step. The last step of an epoch has what is left.
     pub batch_size: NonZeroU32,
+    /// Where an epoch is to be as long for everyone: so many steps, however many examples there are. They are visited one pass after
+    /// the other, each in an order of its own, and every epoch goes on where the one before it ended. All steps of a training visit
+    /// at most 2²⁴ examples.
+    #[serde(skip_serializing_if = "is_default")]
+    pub steps_per_epoch: Option<NonZeroU32>,
     /// Batches per step, 1 where left out: the optimiser moves once for so many, by the mean over all of their examples, so that
     /// memory is that of one of them. The last step of an epoch has what is left.
     #[serde(skip_serializing_if = "is_one")]
@@ -123,6 +128,7 @@ impl Document for TrainSpec {
         let spec = Self {
             epochs: f.required("epochs"),
             batch_size: f.required("batch_size"),
+            steps_per_epoch: f.optional("steps_per_epoch"),
             accumulate: f.optional("accumulate").unwrap_or(NonZeroU32::MIN),
             optimizer,
             schedule,

@@ -8,14 +8,12 @@ mod settings;
 use std::future::Future;
 
 pub use private::{Chance, PrivateSteps};
+pub use scaffold::control_variate_after;
 pub(crate) use settings::Settings;
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{GpuDevice, GpuRun, SUBMISSIONS};
-use crate::{
-    DataError, EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, model::check_memory,
-    order::epoch_order,
-};
+use crate::{DataError, EngineError, Examples, Model, TrainSpec, backend::cpu::CpuRun, model::check_memory};
 
 /// Where to train.
 #[derive(Debug, Clone)]
@@ -400,11 +398,7 @@ impl<'m> Job<'m> {
 
     /// The order of the examples in `epoch`, from 1.
     fn order(&self, epoch: u32) -> Vec<u32> {
-        if self.settings.shuffle {
-            epoch_order(self.examples.len(), self.settings.seed, epoch - 1)
-        } else {
-            (0..self.examples.len() as u32).collect()
-        }
+        self.settings.order(self.examples.len(), epoch)
     }
 
     /// One epoch, from the step on that the checkpoint has reached. The losses of its steps are in the checkpoint then; its

@@ -176,6 +176,13 @@ impl Model {
             f64::NAN,
             "a number in private training",
         )?;
+        let fixed = spec.steps_per_epoch.map_or(0, std::num::NonZeroU32::get);
+        require(
+            fixed == 0,
+            "steps_per_epoch",
+            fixed.into(),
+            "left out in private training, whose steps are as many for everyone",
+        )?;
         let accumulate = spec.accumulate.get();
         require(
             accumulate == 1,

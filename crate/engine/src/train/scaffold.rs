@@ -8,9 +8,47 @@
 //!
 //! with `x` the parameters that training began with, `y` those that it ended with, and `ηₖ` the learning rate of step `k` (`K·η`
 //! where it is constant). That is the mean of the gradients that the client saw, weighted by the learning rates.
+//!
+//! Where K·η is the same for all clients ([`TrainSpec::reach`]), the change of a variate, `cᵢ⁺ − cᵢ = −c − (y − x) / K·η`, can be told
+//! from the change of the parameters alone ([`control_variate_after`]): a client need not send it.
 
 use super::Training;
-use crate::{EngineError, SpecError, optim::Optimizer};
+use crate::{EngineError, OptimizerSpec, ScheduleSpec, SpecError, TrainSpec, optim::Optimizer};
+
+impl TrainSpec {
+    /// `K·η`, the steps of a training times its learning rate, where it is the same whatever a client's examples are: with SGD
+    /// without momentum, at a constant rate, of a fixed number of steps. `private_steps` are those of an epoch of private training,
+    /// which are fixed. None for any other training, and with a proximal term, whose pull is no gradient of the examples.
+    pub fn reach(&self, private_steps: Option<u32>) -> Option<f64> {
+        let steps = private_steps.or(self.steps_per_epoch.map(Into::into))?;
+        match (&self.optimizer, self.schedule) {
+            (
+                &OptimizerSpec::Sgd {
+                    learning_rate,
+                    momentum,
+                    ..
+                },
+                ScheduleSpec::Constant,
+            ) if momentum == 0.0 && self.proximal == 0.0 => {
+                Some(f64::from(self.epochs.get()) * f64::from(steps) * f64::from(learning_rate))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A client's control variate after a training that changed the parameters by `change`, `[d]`: `cᵢ − c − change / reach`, with `own`
+/// what it was before, or empty for zeros, `shared` the shared one, and `reach` as [`TrainSpec::reach`] has it (Karimireddy et al. 2020,
+/// algorithm 1, line 12, option II). Where `change` is what is left of a change that was clipped and rounded, the shared variate that
+/// is made of those changes stays the mean of the clients' own.
+pub fn control_variate_after(own: &[f32], shared: &[f32], change: &[f32], reach: f64) -> Vec<f32> {
+    let own = own.iter().copied().chain(std::iter::repeat(0.0));
+    let all = own.zip(shared).zip(change);
+    all.map(|((own, &shared), &change)| {
+        (f64::from(own) - f64::from(shared) - f64::from(change) / reach) as f32
+    })
+    .collect()
+}
 
 impl Training<'_> {
     /// SCAFFOLD's control variate of this client, `[d]`, after this very training (with the correction `c − cᵢ` that it had) went
@@ -46,7 +84,8 @@ impl Training<'_> {
             Optimizer::Sgd(sgd) if sgd.momentum == 0.0 => {}
             _ => return Err(SpecError::ControlVariate.into()),
         }
-        let steps = self.examples.len().div_ceil(settings.step_len());
+        let visits = settings.visits(self.examples.len());
+        let steps = visits.div_ceil(settings.step_len());
         let all = (1..=settings.epochs).flat_map(|epoch| (0..steps).map(move |step| (epoch, step)));
         let rates = all.map(|(epoch, step)| f64::from(settings.numbers(epoch, steps, step).learning_rate));
         let way = 1.0 / rates.sum::<f64>();
@@ -64,6 +103,7 @@ impl Training<'_> {
 mod tests {
     use pollster::block_on;
 
+    use super::control_variate_after;
     use crate::{
         Device, EngineError, Examples, LossSpec, Model, ModelSpec, SpecError, TrainSpec, Training, Unobserved,
     };
@@ -109,6 +149,62 @@ mod tests {
                     "{schedule}"
                 );
             }
+        }
+    }
+
+    /// Told from the change of the parameters alone, it is the one that is told from the training.
+    #[test]
+    fn the_change_of_the_parameters_tells_the_variate() {
+        let (model, examples) = problem();
+        let start = model.initial_parameters(1);
+        let (own, shared) = (model.initial_parameters(2), model.initial_parameters(3));
+        let correction: Vec<f32> = shared
+            .iter()
+            .zip(&own)
+            .map(|(shared, own)| shared - own)
+            .collect();
+        let spec = spec(serde_json::json!({"steps_per_epoch": 3, "weight_decay": 0.5}));
+        let training = Training::new(&model, &examples, &spec).correction(&correction);
+        let end = block_on(training.run(&start, &Device::Cpu, &mut Unobserved)).unwrap();
+        let expected = training.control_variate(&start, &end.parameters).unwrap();
+        let change: Vec<f32> = end
+            .parameters
+            .iter()
+            .zip(&start)
+            .map(|(end, start)| end - start)
+            .collect();
+        assert_eq!(spec.reach(None), Some(2.0 * 3.0 * 0.5));
+        let found = control_variate_after(&own, &shared, &change, 3.0);
+        for (found, expected) in found.iter().zip(&expected) {
+            // A difference of numbers below 2 that was rounded once, each time.
+            assert!(
+                (found - expected).abs() <= 4.0 * f32::EPSILON,
+                "{found} {expected}"
+            );
+        }
+        let without = control_variate_after(&[], &[1.0, 2.0], &[0.5, -1.0], 0.5);
+        assert_eq!(without, [-2.0, 0.0]);
+    }
+
+    #[test]
+    fn a_training_that_is_not_alike_for_all_has_no_reach() {
+        let fixed = |more: serde_json::Value| {
+            let mut all = serde_json::json!({"steps_per_epoch": 3});
+            for (key, value) in more.as_object().unwrap() {
+                all[key] = value.clone();
+            }
+            spec(all)
+        };
+        assert_eq!(fixed(serde_json::json!({})).reach(None), Some(3.0));
+        assert_eq!(spec(serde_json::json!({})).reach(None), None, "each example once");
+        assert_eq!(spec(serde_json::json!({})).reach(Some(4)), Some(4.0), "lots");
+        for more in [
+            serde_json::json!({"optimizer": {"type": "sgd", "learning_rate": 0.5, "momentum": 0.5}}),
+            serde_json::json!({"optimizer": {"type": "adam", "learning_rate": 0.5}}),
+            serde_json::json!({"schedule": {"type": "cosine"}}),
+            serde_json::json!({"proximal": 0.5}),
+        ] {
+            assert_eq!(fixed(more.clone()).reach(None), None, "{more}");
         }
     }
 

@@ -5,8 +5,11 @@ use std::ops::Range;
 use crate::{
     Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
     optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, lot::Lot, schedule},
-    order::step_key,
+    order::{epoch_order, step_key},
 };
+
+/// The most examples that the steps of a training visit where their number is fixed: a bound on what a task can make a device hold.
+const MAX_VISITS: u64 = 1 << 24;
 
 /// What does not change during a training.
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub(crate) struct Settings {
     pub batch: usize,
     /// Batches whose gradients make one step.
     pub accumulate: usize,
+    /// Examples that an epoch visits, where that is not each of them once.
+    pub visits: Option<usize>,
     pub shuffle: bool,
     pub optimizer: Optimizer,
     pub schedule: ScheduleSpec,
@@ -65,6 +70,7 @@ impl Settings {
             epochs: spec.epochs.get(),
             batch: spec.batch_size.get() as usize,
             accumulate: spec.accumulate.get() as usize,
+            visits: spec.visits()?,
             shuffle: spec.shuffle,
             optimizer: Optimizer::new(&spec.optimizer)?,
             schedule: schedule::check(spec.schedule)?,
@@ -83,6 +89,7 @@ impl Settings {
             epochs: 1,
             batch: usize::MAX,
             accumulate: 1,
+            visits: None,
             shuffle: false,
             optimizer: Optimizer::default(),
             schedule: ScheduleSpec::Constant,
@@ -104,6 +111,28 @@ impl Settings {
     /// Examples of a step.
     pub const fn step_len(&self) -> usize {
         self.batch.saturating_mul(self.accumulate)
+    }
+
+    /// How many of `examples` an epoch visits.
+    pub fn visits(&self, examples: usize) -> usize {
+        self.visits.unwrap_or(examples)
+    }
+
+    /// Which of `examples` (at least one) an epoch, from 1, visits, in order.
+    pub fn order(&self, examples: usize, epoch: u32) -> Vec<u32> {
+        let visits = self.visits(examples);
+        // A training visits at most 2²⁴ where this is not one pass for each epoch.
+        let before = (epoch as usize - 1) * visits;
+        let passes = (before / examples) as u32..;
+        let pass = |pass| match self.shuffle {
+            true => epoch_order(examples, self.seed, pass),
+            false => (0..examples as u32).collect(),
+        };
+        passes
+            .flat_map(pass)
+            .skip(before % examples)
+            .take(visits)
+            .collect()
     }
 
     /// The numbers of `step` (from 0) of `epoch` (from 1), where an epoch has `steps`. The key is that of its first batch.
@@ -142,6 +171,25 @@ impl Settings {
     }
 }
 
+impl TrainSpec {
+    /// Examples that an epoch visits, where its steps are fixed.
+    fn visits(&self) -> Result<Option<usize>, SpecError> {
+        let Some(steps) = self.steps_per_epoch else {
+            return Ok(None);
+        };
+        let factors = [steps, self.batch_size, self.accumulate].map(|count| u64::from(count.get()));
+        let visits = factors.into_iter().fold(1, u64::saturating_mul);
+        if visits.saturating_mul(self.epochs.get().into()) > MAX_VISITS {
+            return Err(SpecError::Training {
+                field: "steps_per_epoch",
+                found: steps.get().into(),
+                expected: "so few that the steps of a training visit at most 2^24 examples",
+            });
+        }
+        Ok(Some(visits as usize))
+    }
+}
+
 /// The parts of the flat vector whose tensors' names begin with none of `freeze`.
 fn trainable(model: &Model, freeze: &[String]) -> Result<Vec<Range<usize>>, SpecError> {
     let tensors = model.layout().tensors();
@@ -174,6 +222,107 @@ fn trainable(model: &Model, freeze: &[String]) -> Result<Vec<Range<usize>>, Spec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn dense(units: usize) -> Model {
+        let spec = serde_json::json!({"input": [2], "layers": [{"type": "dense", "units": units}], "loss": "softmax-cross-entropy"});
+        Model::new(&serde_json::from_value(spec).unwrap()).unwrap()
+    }
+
+    fn fixed(steps: u32, batch: u32, more: serde_json::Value) -> TrainSpec {
+        let mut how = serde_json::json!({
+            "epochs": 2, "batch_size": batch, "steps_per_epoch": steps, "optimizer": {"type": "sgd", "learning_rate": 0.5}
+        });
+        for (key, value) in more.as_object().unwrap() {
+            how[key] = value.clone();
+        }
+        serde_json::from_value(how).unwrap()
+    }
+
+    #[test]
+    fn fixed_steps_visit_one_pass_after_the_other_over_all_epochs() {
+        for (examples, steps, batch) in [(5, 4, 2), (1, 3, 4), (100, 2, 3), (8, 4, 2)] {
+            for shuffle in [true, false] {
+                let spec = fixed(steps, batch, serde_json::json!({ "shuffle": shuffle }));
+                let settings = Settings::new(&dense(2), &spec, 7, &[], &[]).unwrap();
+                let epochs = [1, 2].map(|epoch| settings.order(examples, epoch));
+                assert!(epochs.iter().all(|it| it.len() == (steps * batch) as usize));
+                let visited = epochs.concat();
+                for pass in visited.chunks(examples) {
+                    let mut pass = pass.to_vec();
+                    if !shuffle {
+                        assert!(pass.iter().copied().eq(0..pass.len() as u32), "{pass:?}");
+                    }
+                    pass.sort_unstable();
+                    pass.dedup();
+                    assert!(
+                        pass.len() == examples || pass.len() == visited.len() % examples,
+                        "{visited:?}"
+                    );
+                }
+            }
+        }
+        // Without fixed steps an epoch is a pass, as it was.
+        let spec = TrainSpec {
+            steps_per_epoch: None,
+            ..fixed(4, 2, serde_json::json!({}))
+        };
+        let settings = Settings::new(&dense(2), &spec, 7, &[], &[]).unwrap();
+        assert_eq!(settings.order(5, 2), epoch_order(5, 7, 1));
+    }
+
+    #[test]
+    fn everyone_takes_as_many_fixed_steps() {
+        let model = dense(2);
+        for examples in [1, 2, 7, 40] {
+            let data = Examples::new(vec![0.5; 2 * examples], vec![1; examples], 2, 2).unwrap();
+            for more in [
+                serde_json::json!({}),
+                serde_json::json!({"accumulate": 2}),
+                serde_json::json!({"clip_examples_l2": 0.5}),
+            ] {
+                let spec = fixed(3, 4, more);
+                let start = model.initial_parameters(1);
+                let training = crate::Training::new(&model, &data, &spec);
+                let trained =
+                    pollster::block_on(training.run(&start, &crate::Device::Cpu, &mut crate::Unobserved));
+                let trained = trained.unwrap();
+                assert_eq!((trained.losses.len(), trained.steps), (6, 6), "{examples}");
+                // One variate for all: the learning rates are those of as many steps.
+                let variate = training.control_variate(&start, &trained.parameters).unwrap();
+                let moved = start[0] - variate[0] * 6.0 * 0.5;
+                assert!(
+                    (moved - trained.parameters[0]).abs() <= 8.0 * f32::EPSILON,
+                    "{moved}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn more_visits_than_a_device_is_to_hold_are_refused() {
+        let check = |spec: &TrainSpec| dense(2).check_training(spec);
+        assert_eq!(check(&fixed(1 << 20, 8, serde_json::json!({}))), Ok(()));
+        for spec in [
+            fixed((1 << 20) + 1, 8, serde_json::json!({})),
+            fixed(
+                u32::MAX,
+                u32::MAX,
+                serde_json::json!({"accumulate": u32::MAX, "epochs": u32::MAX}),
+            ),
+        ] {
+            let refused = check(&spec);
+            assert!(
+                matches!(
+                    refused,
+                    Err(SpecError::Training {
+                        field: "steps_per_epoch",
+                        ..
+                    })
+                ),
+                "{refused:?}"
+            );
+        }
+    }
 
     #[test]
     fn frozen_tensors_are_left_out_by_whole_names() {

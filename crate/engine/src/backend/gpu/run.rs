@@ -112,7 +112,7 @@ impl GpuRun {
         // Private training has no examples, perhaps, and needs the numbers of only so many batches at a time.
         let len = match settings.private {
             Some(_) => examples.len().clamp(1, LOT_PIECE),
-            None => examples.len(),
+            None => settings.visits(examples.len()),
         };
         let rows = settings.batch.min(len);
         if rows > MAX_ROWS {
@@ -130,7 +130,7 @@ impl GpuRun {
 
         let data_x = gpu.upload("local examples", examples.x())?;
         let data_y = gpu.upload("local labels", examples.y())?;
-        let order = gpu.upload("order", &vec![0u32; examples.len()])?;
+        let order = gpu.upload("order", &vec![0u32; settings.visits(examples.len())])?;
         let losses_len = settings.private.map_or(batch_count, |private| private.steps);
         let losses = gpu.upload("losses", &vec![0f32; losses_len])?;
         let parameters = gpu.upload("parameters", parameters)?;
@@ -257,7 +257,11 @@ impl GpuRun {
         let snapshots = (0..SUBMISSIONS).map(|_| Snapshot::new(gpu, losses_len + d + state_len));
         let snapshots = snapshots.collect::<Result<_, _>>().unwrap_or_default();
         gpu.check()?;
-        let (gpu, examples, lens) = (gpu.clone(), examples.len(), [losses_len, d, state_len]);
+        let (gpu, examples, lens) = (
+            gpu.clone(),
+            settings.visits(examples.len()),
+            [losses_len, d, state_len],
+        );
         // Of private training the sums of the losses are read.
         let (noise, losses) = lot.map_or((None, losses), |(noise, sums)| (Some(noise), sums));
         Ok(Self {
