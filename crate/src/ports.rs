@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Observer, Trained, train};
+use unsaid_engine::{Device, EngineError, Examples, GpuDevice, Observer, Trained, Training};
 use unsaid_privacy::Ledger;
 use unsaid_protocol::{
     CheckIn, CheckInReply, ClientId, ContentHash, Problem, RoundMetrics, RoundState, TaskId, UpdateReply,
@@ -55,12 +55,14 @@ pub trait Relay {
 
 /// An update that was paid for and has not been acknowledged yet. It is kept until it is, so that whatever is sent after a
 /// fault, or after a reload, is the identical bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
     /// The round that it is for.
     pub round: u64,
     /// The frame.
     pub frame: Vec<u8>,
+    /// The participant's control variate once this update is counted, `[d]`; empty in a task that has none.
+    pub control: Vec<f32>,
 }
 
 /// What is done to the ledger. It is called once, if the ledger can be read; a plain reference, so that there is one copy of what is
@@ -85,9 +87,12 @@ pub trait Store {
     fn pending(&self) -> impl Future<Output = Result<Option<Pending>, ClientError>>;
     /// Keeps an update until it is acknowledged (for tasks without noise, which have nothing to debit).
     fn keep_pending(&self, pending: &Pending) -> impl Future<Output = Result<(), ClientError>>;
-    /// Forgets it.
-    fn clear_pending(&self) -> impl Future<Output = Result<(), ClientError>>;
-    /// Forgets the ledger, every participant's id and every update that waits, in one transaction. The next ledger begins with the same
+    /// The participant's own control variate, `[d]`, as its last counted update left it; empty where there was none.
+    fn control(&self) -> impl Future<Output = Result<Vec<f32>, ClientError>>;
+    /// Forgets the update that waits. Where `control` is not empty, it is the participant's control variate from then on, in the same
+    /// transaction.
+    fn clear_pending(&self, control: &[f32]) -> impl Future<Output = Result<(), ClientError>>;
+    /// Forgets the ledger, every participant's id and control variate, and every update that waits, in one transaction. The next ledger begins with the same
     /// limit as the first.
     fn erase(&self) -> impl Future<Output = Result<(), ClientError>>;
 }
@@ -128,6 +133,8 @@ pub struct LocalTraining<'a> {
     pub start: &'a [f32],
     /// The local examples.
     pub examples: &'a Examples,
+    /// What is added to every gradient, `[d]`, where the task has control variates; else empty.
+    pub correction: &'a [f32],
     /// The seed of the order of the examples and of dropout.
     pub seed: u64,
 }
@@ -171,14 +178,9 @@ pub trait Ports {
         observer: &mut impl Observer,
     ) -> impl Future<Output = Result<Trained, EngineError>> {
         let Task { model, training, .. } = job.task;
-        train(
-            model,
-            job.start,
-            job.examples,
-            training,
-            job.seed,
-            device,
-            observer,
-        )
+        let training = Training::new(model, job.examples, training).seed(job.seed);
+        training
+            .correction(job.correction)
+            .run(job.start, device, observer)
     }
 }

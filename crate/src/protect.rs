@@ -24,6 +24,8 @@ pub struct Protected {
     pub frame: Vec<u8>,
     /// What the page is told.
     pub report: UpdateReport,
+    /// What is left of the change, `[d]`: clipped and on the grid, without noise. It stays here.
+    pub change: Vec<f32>,
 }
 
 /// What local training gave.
@@ -114,6 +116,7 @@ pub fn protect(
         update,
         frame: bytes,
         report,
+        change: clear,
     })
 }
 

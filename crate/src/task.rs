@@ -31,6 +31,8 @@ pub struct Task {
     pub noise: Option<LocalNoise>,
     /// The noise on sums of gradients while training; none in a task without. The training then clips each example.
     pub gradient_noise: Option<ExampleNoise>,
+    /// Steps of a round times their size, where clients have control variates: see [`TrainSpec::reach`].
+    pub reach: Option<f64>,
     /// What the relay's own noise makes a round cost.
     central: Option<Rho>,
     /// The most updates that the person has booked in 24 hours.
@@ -130,6 +132,12 @@ impl Task {
             }
             _ => {}
         }
+        let reach = if manifest.control_variates {
+            let reach = training.reach(gradient_noise.as_ref().map(ExampleNoise::steps_per_epoch));
+            Some(reach.ok_or_else(|| bad("control_variates", &"training is not alike for all"))?)
+        } else {
+            None
+        };
         let json = String::from_utf8_lossy(bytes).into_owned();
         Ok(Self {
             manifest,
@@ -140,6 +148,7 @@ impl Task {
             encoding,
             noise,
             gradient_noise,
+            reach,
             central,
             rounds_per_day: floors.max_rounds_per_day,
         })

@@ -72,6 +72,8 @@ pub struct OlderModel {
     pub bytes: Vec<u8>,
     /// It, `[d]`.
     pub parameters: Vec<f32>,
+    /// The control variate that belongs to it, `[d]`; empty where the task has none.
+    pub control: Vec<f32>,
 }
 
 /// The operator went back to an older model.

@@ -30,6 +30,8 @@ pub struct Live {
     /// Updates that are counted and not yet in the sum: at most [`TOGETHER`].
     came: Vec<Vec<i32>>,
     parameters: Vec<f32>,
+    /// The shared control variate, `[d]`; empty where the task has none.
+    control: Vec<f32>,
     memory: Memory,
     /// What the relay's own noise cost so far, and the clip norm; where it adds noise.
     private: Option<central::State>,
@@ -51,6 +53,11 @@ impl Live {
     /// The newest parameters, `[d]`.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
+    }
+
+    /// The shared control variate, `[d]`; empty where the task has none.
+    pub fn control(&self) -> &[f32] {
+        &self.control
     }
 
     /// The most that an identity's updates cost, as ε, of those that were counted since the task was read; none before the first.

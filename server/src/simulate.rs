@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use unsaid_engine::{EngineError, Examples};
+use unsaid_engine::{EngineError, Examples, control_variate_after};
 use unsaid_privacy::{
     AccountingError, Adjacency, Encoding, ExampleNoise, LocalNoise, PrivacyError, Rho,
     accounting::CompositionError,
@@ -26,6 +26,7 @@ use crate::{
     live::{Live, OpenError, TaskConfig},
     round::Refusal,
     store::Changes,
+    strategy::Aggregation,
     task_file::Task,
 };
 
@@ -132,6 +133,9 @@ pub struct Simulation {
     seed: Seed,
 }
 
+/// The control variates of the clients that took part, `[d]` each; those of the others are zeros.
+type OwnVariates = BTreeMap<usize, Vec<f32>>;
+
 /// What protects the clients.
 enum Noise {
     None,
@@ -146,7 +150,8 @@ impl Simulation {
     /// the task on a clock of its own, and it has no last round but the settings'.
     ///
     /// # Errors
-    /// [`SimulateError::Settings`] where the cohort is larger than the clients are many, or is too small for the task's rule.
+    /// [`SimulateError::Settings`] where the cohort is larger than the clients are many, or is too small for the task's rule, or where
+    /// that rule counts on another number of clients.
     pub fn new(
         mut task: Task,
         data: TrainingData,
@@ -182,6 +187,14 @@ impl Simulation {
                 rule.name(),
                 rule.least_updates(),
                 settings.cohort
+            );
+            return Err(SimulateError::Settings(message));
+        }
+        if let Aggregation::Scaffold { population } = rule
+            && population.get() as usize != clients
+        {
+            let message = format!(
+                "the task says that there are {population} clients, and there are {clients}: set strategy.aggregation.population"
             );
             return Err(SimulateError::Settings(message));
         }
@@ -247,9 +260,10 @@ impl Simulation {
         let (mut live, _) = Live::first(&self.config, 0)?;
         let mut taken_part = BTreeMap::<usize, u32>::new();
         let mut flight = Flight::default();
+        let mut own = OwnVariates::new();
         let mut accuracy = self.evaluate(live.parameters())?.0;
         for round in 1..=self.settings.rounds {
-            let line = self.round(round, &mut live, &mut taken_part, &mut flight)?;
+            let line = self.round(round, &mut live, &mut taken_part, &mut flight, &mut own)?;
             accuracy = line.accuracy.unwrap_or(accuracy);
             let reached = self.settings.stop_at.is_some_and(|goal| accuracy >= goal);
             tell(Line::Round(line));
@@ -319,6 +333,7 @@ impl Simulation {
         live: &mut Live,
         taken_part: &mut BTreeMap<usize, u32>,
         flight: &mut Flight,
+        own: &mut OwnVariates,
     ) -> Result<RoundLine, SimulateError> {
         let mut changes = Changes::default(); // what a store would be told
         let now_ms = (round - 1).saturating_mul(self.config.manifest.rounds.deadline_ms.saturating_add(1));
@@ -328,8 +343,13 @@ impl Simulation {
         } else {
             self.cohort(round, live, &mut changes, now_ms)?
         };
+        let shared = live.control().to_vec();
         let trained = pool::map(self.settings.threads, &starts, |start| {
-            self.train(start.round, start.client, &start.parameters)
+            let correction: Vec<f32> = match own.get(&start.client) {
+                Some(own) => shared.iter().zip(own).map(|(shared, own)| shared - own).collect(),
+                None => shared.clone(),
+            };
+            self.train(start.round, start.client, &start.parameters, &correction)
         });
         let mut locals = trained.into_iter().collect::<Result<Vec<Local>, _>>()?;
         if let Some((attack, malicious)) = self.settings.attack {
@@ -340,8 +360,12 @@ impl Simulation {
             self.protect(start.round, start.model, local)
         });
         let (mut bytes_up, mut clipped) = (0, 0);
-        for frame in frames {
+        for (start, frame) in starts.iter().zip(frames) {
             let frame = frame?;
+            if let Some(control) = &self.config.control {
+                let own = own.entry(start.client).or_default();
+                *own = control_variate_after(own, &shared, &frame.sent, control.reach);
+            }
             bytes_up += frame.bytes.len() as u64;
             clipped += u32::from(frame.clipped);
             let submission = self

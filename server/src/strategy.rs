@@ -6,6 +6,7 @@
 //! | `mean` | FedAvg: McMahan et al. 2017, algorithm 1 | an exact sum |
 //! | `weighted-mean` | the same, by numbers of examples, capped (McMahan et al. 2018, section 3) | an exact sum |
 //! | `norm-bounding` | Sun et al. 2019, section 4 | an exact sum |
+//! | `scaffold` | SCAFFOLD: Karimireddy et al. 2020, algorithm 1 | an exact sum |
 //! | `fed-buff` | FedBuff: Nguyen et al. 2022, algorithm 1 | an exact sum for each staleness |
 //! | `coordinate-median`, `trimmed-mean` | Yin et al. 2018, definitions 1 and 2 | every update |
 //! | `krum`, `multi-krum` | Blanchard et al. 2017, section 4 | every update |
@@ -23,6 +24,8 @@
 //! Rules that need every update ([`Aggregation::needs_updates`]) see them ordered by their ids, so that the order of arrival
 //! cannot change a bit of the result. [`compose`] says which rule goes with which privacy mode.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 pub mod centred_clipping;
@@ -32,6 +35,7 @@ pub mod geometric_median;
 pub mod krum;
 pub mod norm_bounding;
 pub mod order_statistics;
+pub mod scaffold;
 pub mod server;
 #[cfg(test)]
 mod tests;
@@ -67,6 +71,11 @@ pub enum Aggregation {
     NormBounding {
         /// The norm, in the model's own units.
         bound_l2: f64,
+    },
+    /// The mean of updates of clients that correct their drift, see [`scaffold`].
+    Scaffold {
+        /// All clients that there are: those that come again and again.
+        population: NonZeroU32,
     },
     /// The mean of updates that may start from older models, and then count for less: see [`fed_buff`].
     FedBuff {
@@ -146,6 +155,7 @@ impl Aggregation {
             Self::Mean {} => "mean",
             Self::WeightedMean { .. } => "weighted-mean",
             Self::NormBounding { .. } => "norm-bounding",
+            Self::Scaffold { .. } => "scaffold",
             Self::FedBuff { .. } => "fed-buff",
             Self::CoordinateMedian {} => "coordinate-median",
             Self::TrimmedMean { .. } => "trimmed-mean",
@@ -160,7 +170,11 @@ impl Aggregation {
     pub const fn needs_updates(&self) -> bool {
         !matches!(
             self,
-            Self::Mean {} | Self::WeightedMean { .. } | Self::NormBounding { .. } | Self::FedBuff { .. }
+            Self::Mean {}
+                | Self::WeightedMean { .. }
+                | Self::NormBounding { .. }
+                | Self::Scaffold { .. }
+                | Self::FedBuff { .. }
         )
     }
 
@@ -230,9 +244,11 @@ impl Aggregation {
             (1..=most).contains(&value).then_some(()).ok_or_else(wrong)
         };
         match *self {
-            Self::Mean {} | Self::CoordinateMedian {} | Self::Krum { .. } | Self::TrimmedMean { .. } => {
-                Ok(())
-            }
+            Self::Mean {}
+            | Self::Scaffold { .. }
+            | Self::CoordinateMedian {}
+            | Self::Krum { .. }
+            | Self::TrimmedMean { .. } => Ok(()),
             Self::WeightedMean { max_weight } => count("aggregation.max_weight", max_weight, MAX_WEIGHT),
             Self::NormBounding { bound_l2 } => positive("aggregation.bound_l2", bound_l2),
             Self::FedBuff {
@@ -392,6 +408,7 @@ fn robust(rule: Aggregation, rows: &[&[i32]], last: &[f64], grid_step: f64) -> V
         Aggregation::Mean {}
         | Aggregation::WeightedMean { .. }
         | Aggregation::NormBounding { .. }
+        | Aggregation::Scaffold { .. }
         | Aggregation::FedBuff { .. } => mean(rows),
     }
 }

@@ -14,7 +14,7 @@ use unsaid_protocol::{
 use crate::{
     central::Central,
     identity::{Rules, cost_of_update},
-    strategy::{Strategy, StrategyError, compose},
+    strategy::{Aggregation, Strategy, StrategyError, compose, scaffold::Control},
 };
 
 mod document;
@@ -54,6 +54,8 @@ pub struct Task {
     pub encoding: Encoding,
     /// How the next model is made.
     pub strategy: Strategy,
+    /// What moves the shared control variate, where there is one.
+    pub control: Option<Control>,
     /// What noise the relay adds, where it does.
     pub central: Option<Central>,
     /// Seed of the first model.
@@ -321,6 +323,7 @@ impl TaskFile {
             .get_ref()
             .read(self.rounds.target_clients.get_ref().get())
             .map_err(|message| Fault::at(privacy_span.clone(), message))?;
+        let mut private_steps = None;
         if let Privacy::Example {
             clip_l2,
             noise_multiplier,
@@ -349,6 +352,7 @@ impl TaskFile {
                 grid_step: ExampleNoise::grid_step(clip_l2 as f32),
                 bound_squared: noise.bound_squared(),
             };
+            private_steps = Some(steps.steps_per_epoch);
             model
                 .check_private(&training, steps)
                 .map_err(|error| match error {
@@ -393,6 +397,21 @@ impl TaskFile {
             None => Strategy::default(),
         };
         let rule = &strategy.aggregation;
+        let control = match *rule {
+            Aggregation::Scaffold { population } => {
+                if population.get() < target_clients {
+                    let message = format!(
+                        "{target_clients} is above {population}, the population of strategy.aggregation: a client counts once in a round"
+                    );
+                    return Err(Fault::at(self.rounds.target_clients.span(), message));
+                }
+                let control = Control::new(population, training, private_steps);
+                Some(control.map_err(|StrategyError { field, message }| {
+                    Fault::of(format!("training.{field}"), self.training.span(), message)
+                })?)
+            }
+            _ => None,
+        };
         if rule.least_updates() > min_clients.into() {
             let message = format!(
                 "{min_clients} is too few for {}: as it is set, it needs at least {} updates",
@@ -458,6 +477,7 @@ impl TaskFile {
             },
             strategy: (!strategy.is_default()).then(|| document(&strategy)),
             identity: identity.map(|rules| rules.required),
+            control_variates: control.is_some(),
         };
         manifest.check().map_err(|error| Fault::at(model_span, error))?;
         let is_asynchronous = strategy.aggregation.max_staleness() > 0;
@@ -467,6 +487,7 @@ impl TaskFile {
             model,
             encoding,
             strategy,
+            control,
             central,
             seed: self.seed,
             round_limit: self.rounds.limit.map(|limit| limit.get().into()),

@@ -47,6 +47,10 @@ pub struct Manifest {
     /// Which identity a client must have to take part; none where it needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Enrolment>,
+    /// Whether clients correct their gradients by control variates (Karimireddy et al. 2020): the shared one is in the model's file,
+    /// and each client keeps one of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub control_variates: bool,
 }
 
 impl Document for Manifest {
@@ -67,6 +71,7 @@ impl Document for Manifest {
             rounds: f.nested("rounds")?,
             strategy: f.document("strategy").ok(),
             identity: f.optional("identity"),
+            control_variates: f.optional("control_variates").unwrap_or_default(),
         };
         if manifest
             .strategy

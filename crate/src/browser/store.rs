@@ -4,7 +4,8 @@
 //! |------------|----------------------------|--------------------------------------------------------------------------|
 //! | `examples` | automatic                  | `{owner, x: Float32Array, y: Uint32Array}`, index `owner`                |
 //! | `clients`  | owner, or the task alone   | the participant's id, hexadecimal                                        |
-//! | `pending`  | owner                      | `{round, frame: Uint8Array}`: paid for and not acknowledged              |
+//! | `pending`  | owner                      | `{round, frame: Uint8Array, control: Float32Array}`: paid for and not acknowledged |
+//! | `pending`  | owner and `/control`       | the participant's control variate, `Float32Array`, where its task has any |
 //! | `ledger`   | `"ledger"`                 | the ledger as JSON, one for the whole origin                             |
 //!
 //! An owner is `<relay>/<task>/<place>`: the tabs of one profile that take part each have their own data and id, and share the
@@ -30,6 +31,7 @@ const CLIENTS: &str = "clients";
 const PENDING: &str = "pending";
 const LEDGER: &str = "ledger";
 const OWNER: &str = "owner";
+const CONTROL: &str = "control";
 
 #[wasm_bindgen]
 extern "C" {
@@ -178,11 +180,13 @@ impl IndexedDb {
         })
     }
 
-    /// Forgets the participant's examples, and an update made from them that was not acknowledged (its cost stays debited).
+    /// Forgets the participant's examples, and what was made from them: an update that was not acknowledged (its cost stays debited), and
+    /// the control variate.
     pub async fn clear_examples(&self) -> Result<(), ClientError> {
         transact!(self, &[EXAMPLES, PENDING], Write, |transaction| {
             let pending = transaction.object_store(PENDING).map_err(failed)?;
             delete(&pending, query(&self.owner)).await?;
+            delete(&pending, query(&self.control_key())).await?;
             let store = transaction.object_store(EXAMPLES).map_err(failed)?;
             let index = store.index(OWNER).map_err(failed)?;
             let keys = index
@@ -220,7 +224,20 @@ impl IndexedDb {
         object(&[
             ("round", round),
             ("frame", Uint8Array::from(pending.frame.as_slice()).into()),
+            (CONTROL, Float32Array::from(pending.control.as_slice()).into()),
         ])
+    }
+
+    fn control_key(&self) -> String {
+        format!("{}/{CONTROL}", self.owner)
+    }
+
+    /// What is at `key` among the updates that wait.
+    async fn kept(&self, key: &str) -> Result<Option<JsValue>, ClientError> {
+        transact!(self, &[PENDING], Read, |transaction| {
+            let store = transaction.object_store(PENDING).map_err(failed)?;
+            store.get(query(key)).map_err(failed)?.await.map_err(failed)
+        })
     }
 }
 
@@ -295,22 +312,24 @@ impl Store for IndexedDb {
     }
 
     async fn pending(&self) -> Result<Option<Pending>, ClientError> {
-        let record: Result<_, ClientError> = transact!(self, &[PENDING], Read, |transaction| {
-            let store = transaction.object_store(PENDING).map_err(failed)?;
-            store
-                .get(query(&self.owner))
-                .map_err(failed)?
-                .await
-                .map_err(failed)
-        });
-        let Some(record) = record? else { return Ok(None) };
+        let Some(record) = self.kept(&self.owner).await? else {
+            return Ok(None);
+        };
         let round = Reflect::get(&record, &"round".into()).map_err(odd)?.as_string();
         let round = round.and_then(|round| round.parse().ok());
         let round = round.ok_or_else(|| ClientError::Storage("a stored update has no round".into()))?;
         Ok(Some(Pending {
             round,
             frame: field::<Uint8Array>(&record, "frame")?.to_vec(),
+            // One that was kept by an earlier version has none.
+            control: field::<Float32Array>(&record, CONTROL).map_or_else(|_| Vec::new(), |it| it.to_vec()),
         }))
+    }
+
+    async fn control(&self) -> Result<Vec<f32>, ClientError> {
+        let kept = self.kept(&self.control_key()).await?;
+        let kept = kept.and_then(|kept| kept.dyn_into::<Float32Array>().ok());
+        Ok(kept.map_or_else(Vec::new, |kept| kept.to_vec()))
     }
 
     async fn keep_pending(&self, pending: &Pending) -> Result<(), ClientError> {
@@ -322,10 +341,14 @@ impl Store for IndexedDb {
         })
     }
 
-    async fn clear_pending(&self) -> Result<(), ClientError> {
+    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
+        let key = JsValue::from_str(&self.control_key());
         transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
             delete(&store, query(&self.owner)).await?;
+            if !control.is_empty() {
+                put(&store, &Float32Array::from(control).into(), &key).await?;
+            }
             Ok(())
         })
     }

@@ -18,7 +18,11 @@ impl<P: Ports> Session<P> {
         pending: &Pending,
         abort: &Abort,
     ) -> Result<RoundEnd, ClientError> {
-        let Pending { round, frame } = pending;
+        let Pending {
+            round,
+            frame,
+            control,
+        } = pending;
         let (round, bytes) = (*round, frame.len());
         self.say(State::Uploading, Some(round));
         let mut attempt = 0;
@@ -75,8 +79,12 @@ impl<P: Ports> Session<P> {
             self.hear(upload(attempt, UploadStatus::Retrying, Some(wait), Some(detail)));
             abort.guard(self.ports.clock().sleep(wait)).await?;
         };
-        // Counted or refused for good, these bytes are never sent again.
-        self.ports.store().clear_pending().await?;
+        // Counted or refused for good, these bytes are never sent again. The relay's control variate has what it counted, no more.
+        let control = match end {
+            Ok(RoundEnd::Counted) => control.as_slice(),
+            _ => &[],
+        };
+        self.ports.store().clear_pending(control).await?;
         end
     }
 }

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use unsaid_engine::{Control, Device, EngineError, Examples, Observer, Progress, Training};
+use unsaid_engine::{
+    Control, Device, EngineError, Examples, Observer, Progress, Training, control_variate_after,
+};
 use unsaid_privacy::Charge;
 use unsaid_protocol::{ClientId, ContentHash};
 
@@ -25,6 +27,8 @@ const BREATH_MS: f64 = 40.0;
 pub(super) struct SharedModel {
     hash: ContentHash,
     pub(super) parameters: Rc<[f32]>,
+    /// The shared control variate, `[d]`, where the task has one.
+    control: Rc<[f32]>,
 }
 
 impl<P: Ports> Session<P> {
@@ -41,14 +45,29 @@ impl<P: Ports> Session<P> {
         let SharedModel {
             hash: model,
             parameters: before,
+            control: shared,
         } = model;
         self.say(State::Training, Some(round));
-        let after = self.train(round, &before, examples, abort).await?;
+        let mut own = Vec::new();
+        if self.task.reach.is_some() {
+            own = self.ports.store().control().await?;
+            // Zeros before the first time, and where it is another model's.
+            if own.len() != before.len() {
+                own = vec![0.0; before.len()];
+            }
+        }
+        let correction: Vec<f32> = shared
+            .iter()
+            .zip(&own)
+            .map(|(shared, own)| shared - own)
+            .collect();
+        let after = self.train(round, &before, &correction, examples, abort).await?;
         self.say(State::Protecting, Some(round));
         let Protected {
             update,
             frame,
             report,
+            change,
         } = protect(
             &self.task,
             client,
@@ -62,7 +81,15 @@ impl<P: Ports> Session<P> {
             &mut self.random.borrow_mut(),
         )?;
         self.hear(SessionEvent::Update(report));
-        let pending = Pending { round, frame };
+        let control = match self.task.reach {
+            Some(reach) => control_variate_after(&own, &shared, &change, reach),
+            None => Vec::new(),
+        };
+        let pending = Pending {
+            round,
+            frame,
+            control,
+        };
         match self.task.round_cost() {
             Some(cost) => {
                 let charge = Charge {
@@ -110,6 +137,7 @@ impl<P: Ports> Session<P> {
         &self,
         round: u64,
         before: &[f32],
+        correction: &[f32],
         examples: &Examples,
         abort: &Abort,
     ) -> Result<Vec<f32>, ClientError> {
@@ -138,6 +166,7 @@ impl<P: Ports> Session<P> {
             task: &self.task,
             start: before,
             examples,
+            correction,
             seed,
         };
         // Nobody asked for the GPU by name: what it cannot do, the CPU does, from the start and in the same order.
@@ -151,6 +180,7 @@ impl<P: Ports> Session<P> {
             None => self.ports.train(job, device, &mut watch).await,
             Some((lots, steps)) => {
                 Training::new(&self.task.model, examples, &self.task.training)
+                    .correction(correction)
                     .run_private(before, *steps, lots, device, &mut watch)
                     .await
             }
@@ -182,8 +212,9 @@ impl<P: Ports> Session<P> {
         if let Some(current) = current.filter(|current| current.hash == hash) {
             return Ok((current, 0));
         }
-        // Four bytes a parameter, and room for the header.
-        let max_bytes = 4 * self.task.model.parameter_count() + (1 << 20);
+        // Four bytes a parameter, and as many for its control variate, and room for the header.
+        let d = self.task.model.parameter_count();
+        let max_bytes = 8 * d + (1 << 20);
         let bytes = self
             .ask(abort, |ports| async move {
                 ports.relay().model(hash, max_bytes).await
@@ -194,14 +225,13 @@ impl<P: Ports> Session<P> {
             let reason = format!("its bytes have the hash {found}, but {hash} was announced");
             return Err(ClientError::BadModel(reason));
         }
-        let parameters = self
-            .task
-            .model
-            .from_safetensors(&bytes)
-            .map_err(EngineError::from)?;
+        let read = self.task.model.from_safetensors_with_control(&bytes);
+        let (parameters, mut control) = read.map_err(EngineError::from)?;
+        control.resize(if self.task.reach.is_some() { d } else { 0 }, 0.0);
         let fetched = SharedModel {
             hash,
             parameters: parameters.into(),
+            control: control.into(),
         };
         self.model.replace(Some(fetched.clone()));
         Ok((fetched, bytes.len() as u64))

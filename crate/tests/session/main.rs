@@ -7,6 +7,7 @@
 
 mod audit;
 mod bytes;
+mod control;
 mod example;
 mod local;
 mod order;

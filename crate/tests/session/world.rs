@@ -17,7 +17,7 @@ pub use self::{
     listener::Recorder,
     relay::{MemoryRelay, Upload, down, refusal},
     store::{Fails, MemoryStore},
-    terms::{example, manifest, noiseless, task, training},
+    terms::{NO_FLOORS, control, example, manifest, noiseless, task, training},
 };
 
 /// δ of every budget here.

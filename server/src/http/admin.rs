@@ -195,7 +195,7 @@ async fn older_model(task: &TaskHandle, round: u64) -> Result<OlderModel, Refuse
         let model = metrics.ok_or_else(|| none("has not been published"))?.model;
         let bytes = store.model(id, &model).map_err(unstored)?;
         let bytes = bytes.ok_or_else(|| none("had a model that is no longer kept"))?;
-        let parameters = config.model.from_safetensors(&bytes).map_err(|error| {
+        let (parameters, control) = config.read(&bytes).map_err(|error| {
             tracing::error!(%error, "a stored model cannot be read");
             Refused::internal()
         })?;
@@ -204,6 +204,7 @@ async fn older_model(task: &TaskHandle, round: u64) -> Result<OlderModel, Refuse
             model,
             bytes,
             parameters,
+            control,
         })
     };
     tokio::task::spawn_blocking(work)

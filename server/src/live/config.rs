@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use unsaid_engine::Model;
+use unsaid_engine::{Model, WeightsError};
 use unsaid_protocol::{CentralPrivacy, ContentHash, CoordinateWidth, DecodeError, Manifest, Privacy};
 
 use super::OpenError;
@@ -16,7 +16,7 @@ use crate::{
     intake::Intake,
     randomness::Randomness,
     round::{Head, Rules},
-    strategy::Strategy,
+    strategy::{Strategy, scaffold::Control},
     task_file::Task,
 };
 
@@ -39,6 +39,8 @@ pub struct TaskConfig {
     pub invited: Option<u32>,
     /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
+    /// What moves the shared control variate, where there is one.
+    pub control: Option<Control>,
     /// What noise the relay adds, where it does.
     pub central: Option<Central>,
     /// Where that noise comes from.
@@ -61,6 +63,7 @@ impl TaskConfig {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
             norm_bound: is_bounded.then(|| task.encoding.bound_squared()),
+            control: task.control,
             central: task.central,
             randomness: Randomness::default(),
             manifest: task.manifest,
@@ -72,6 +75,27 @@ impl TaskConfig {
             identity: task.identity,
             buffers: Buffers::default(),
         }
+    }
+
+    /// A model's file: its parameters, and the control variate that belongs to them where the task has one.
+    pub(super) fn write(&self, parameters: &[f32], control: &[f32]) -> Result<Vec<u8>, WeightsError> {
+        match self.control {
+            None => self.model.to_safetensors(parameters),
+            Some(_) => self.model.to_safetensors_with_control(parameters, control),
+        }
+    }
+
+    /// Parameters and control variate of a model's file; of one that has none, and was written before the task had any, it is zeros.
+    ///
+    /// # Errors
+    /// [`WeightsError`]
+    pub fn read(&self, file: &[u8]) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
+        let (parameters, mut control) = self.model.from_safetensors_with_control(file)?;
+        match self.control {
+            None => control.clear(),
+            Some(_) => control.resize(parameters.len(), 0.0),
+        }
+        Ok((parameters, control))
     }
 
     /// Coordinates of an update: one for each parameter, and the client's weight where clients weigh differently.
@@ -141,6 +165,7 @@ impl TaskConfig {
         let Some(most) = most else { return Ok(()) };
         let parameters = self.manifest.parameters as usize;
         let rule = &self.strategy.aggregation;
+        let vectors = 1 + u64::from(self.control.is_some());
         let (sum, update) = if rule.needs_updates() {
             (0, self.coordinates())
         } else {
@@ -149,7 +174,7 @@ impl TaskConfig {
         for (what, bytes) in [
             ("the sum of a round", 8 * sum as u64),
             ("an update", 4 * update as u64),
-            ("a model", 4 * parameters as u64 + MODEL_HEADER),
+            ("a model", vectors * 4 * parameters as u64 + MODEL_HEADER),
             (
                 "what the strategy remembers",
                 4 * self.strategy.fresh(parameters).values.len() as u64,

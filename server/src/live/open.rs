@@ -47,6 +47,15 @@ pub enum OpenError {
         /// Updates that the round holds.
         received: u32,
     },
+    /// Local training changed while the open round held updates of the old one, of which the rule makes its control variate.
+    #[error(
+        "the open round holds {received} updates of another local training, and control variates are made of both: \
+         let the round close under the old task file first"
+    )]
+    OtherTraining {
+        /// Updates that the round holds.
+        received: u32,
+    },
     /// The store takes no value as large as one of the task's.
     #[error(
         "{what} of this task takes {bytes} bytes, and the store takes {most} at most: use a file, or a smaller model"
@@ -137,7 +146,7 @@ impl Live {
         self.rounds
             .catch_up(&saved.head, check_ins.copied(), counted.copied());
         if opened {
-            self.parameters = parameters(config, turn, &self.rounds)?;
+            (self.parameters, self.control) = newest(config, turn, &self.rounds)?;
             self.memory = config
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
@@ -154,7 +163,11 @@ impl Live {
     /// [`OpenError::Damaged`] where the model cannot be written.
     pub fn first(config: &TaskConfig, now_ms: u64) -> Result<(Self, Changes), OpenError> {
         let parameters = config.model.initial_parameters(config.seed);
-        let bytes = config.model.to_safetensors(&parameters).map_err(damaged)?;
+        let control = match config.control {
+            None => Vec::new(),
+            Some(_) => vec![0.0; parameters.len()],
+        };
+        let bytes = config.write(&parameters, &control).map_err(damaged)?;
         let model = ContentHash::of(&bytes);
         let rounds = Rounds::first(config.rules(), model);
         let metrics = RoundMetrics {
@@ -184,6 +197,7 @@ impl Live {
             came: Vec::new(),
             memory: config.strategy.fresh(parameters.len()),
             parameters,
+            control,
             private: config.central.as_ref().map(Central::first),
             standings: Standings::default(),
             dearest: None,
@@ -227,7 +241,7 @@ impl Live {
             if received > 0 && promised(&old) != promised(now) {
                 return Err(OpenError::OtherPrivacy { received });
             }
-            let strategy = old.strategy;
+            let (strategy, training) = (old.strategy, old.training);
             let (old, new) = (old.update.grid_step, now.update.grid_step);
             if received > 0 && old != new {
                 return Err(OpenError::OtherGrid { received, old, new });
@@ -238,6 +252,9 @@ impl Live {
             };
             if received > 0 && old.aggregation != config.strategy.aggregation {
                 return Err(OpenError::OtherRule { received });
+            }
+            if received > 0 && config.control.is_some() && training != now.training {
+                return Err(OpenError::OtherTraining { received });
             }
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             // In the same transaction: a tree ends with its terms.
@@ -252,7 +269,7 @@ impl Live {
             });
             tracing::info!(%task, "the task goes on with other shares or another budget of identities");
         }
-        let parameters = parameters(config, turn, &rounds)?;
+        let (parameters, control) = newest(config, turn, &rounds)?;
         let mut updates = config.nothing_gathered();
         gather_again(config, &rounds, saved, &mut updates)?;
         Ok(Self {
@@ -264,6 +281,7 @@ impl Live {
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
             parameters,
+            control,
         })
     }
 }
@@ -296,13 +314,17 @@ fn private(
     resumed.map(Some).map_err(damaged)
 }
 
-/// The newest parameters, `[d]`.
-fn parameters(config: &TaskConfig, turn: &mut dyn Turn, rounds: &Rounds) -> Result<Vec<f32>, OpenError> {
+/// The newest parameters, `[d]`, and the control variate that belongs to them.
+fn newest(
+    config: &TaskConfig,
+    turn: &mut dyn Turn,
+    rounds: &Rounds,
+) -> Result<(Vec<f32>, Vec<f32>), OpenError> {
     let model = rounds.model();
     let bytes = turn
         .model(&model)?
         .ok_or_else(|| damaged(format!("the model {model} is missing")))?;
-    config.model.from_safetensors(&bytes).map_err(damaged)
+    config.read(&bytes).map_err(damaged)
 }
 
 /// Adds to what is known of the open round's updates what was stored of them.

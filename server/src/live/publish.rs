@@ -16,11 +16,12 @@ impl Live {
     pub(super) fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
         self.add_up(config);
         let mut memory = self.memory.clone();
+        let control = self.next_control(config);
         let made = self.next(config, &mut memory).and_then(|(parameters, private)| {
-            if parameters.iter().any(|value| !value.is_finite()) {
+            if parameters.iter().chain(&control).any(|value| !value.is_finite()) {
                 return Err("a parameter is not a finite number".to_owned());
             }
-            let bytes = config.model.to_safetensors(&parameters);
+            let bytes = config.write(&parameters, &control);
             let bytes = bytes.map_err(|error| error.to_string())?;
             Ok((parameters, private, bytes))
         });
@@ -44,8 +45,19 @@ impl Live {
         changes.rounds.push(metrics);
         changes.updates.clear(); // those that came in the very commit that closes their round are never written
         changes.memory = Some(memory.clone());
-        (self.parameters, self.memory) = (parameters, memory);
+        (self.parameters, self.control, self.memory) = (parameters, control, memory);
         self.updates.clear();
+    }
+
+    /// The shared control variate that the open round makes; none where the task has none.
+    fn next_control(&self, config: &TaskConfig) -> Vec<f32> {
+        match (&config.control, &self.updates) {
+            (Some(control), Gathered::Sum { sum, count }) => {
+                let direction = sum.mean(*count, config.manifest.update.grid_step);
+                control.next(&self.control, &direction, *count)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Goes back to an older model.
@@ -61,6 +73,7 @@ impl Live {
             model,
             bytes,
             parameters,
+            control,
         } = older;
         let discarded = self.rounds.received();
         let mut metrics = self.rounds.roll_back(to, model, bytes.len() as u64, now_ms)?;
@@ -77,7 +90,7 @@ impl Live {
         changes.rounds.push(metrics);
         changes.updates.clear();
         changes.memory = Some(memory.clone());
-        (self.parameters, self.memory) = (parameters, memory);
+        (self.parameters, self.control, self.memory) = (parameters, control, memory);
         self.updates.clear();
         self.came.clear();
         Ok(RolledBack {

@@ -31,7 +31,7 @@ impl Simulation {
         let alone = |from: &[f32]| {
             let numbered: Vec<(u64, &Examples)> = (1..).zip(&self.data.clients).collect();
             let trained = pool::map(self.settings.threads, &numbered, |&(client, examples)| {
-                self.fit(from, examples, &spec, seed(client))
+                self.fit(from, examples, &spec, seed(client), &[])
             });
             trained
                 .into_iter()
@@ -40,7 +40,7 @@ impl Simulation {
         };
         match baseline {
             Baseline::Centralised => {
-                let (parameters, _) = self.fit(&start, &self.everything()?, &spec, seed(0))?;
+                let (parameters, _) = self.fit(&start, &self.everything()?, &spec, seed(0), &[])?;
                 Ok(vec![self.evaluate(&parameters)?.0])
             }
             Baseline::LocalOnly => alone(&start),
@@ -48,20 +48,29 @@ impl Simulation {
                 let Some(proxy) = &self.data.proxy else {
                     return Ok(Vec::new());
                 };
-                let (public, _) = self.fit(&start, proxy, &spec, seed(0))?;
+                let (public, _) = self.fit(&start, proxy, &spec, seed(0), &[])?;
                 alone(&public)
             }
         }
     }
 
-    /// The task's local training, with as many epochs as a client has done in `rounds` rounds on average; without the proximal
-    /// term, which is a tie to a shared model.
+    /// The task's local training, with as many passes as a client has done in `rounds` rounds on average; without the proximal
+    /// term, which is a tie to a shared model. An epoch is a pass, also where that of a round is a fixed number of steps.
     fn as_many_passes(&self, rounds: u64) -> TrainSpec {
         let share = self.settings.cohort as f64 / self.data.clients.len() as f64;
-        let turns = (rounds as f64 * share).round().max(1.0) as u32;
-        let epochs = self.spec.epochs.get().saturating_mul(turns);
+        let turns = (rounds as f64 * share).round().max(1.0);
+        let passes = match self.spec.steps_per_epoch {
+            None => 1.0,
+            Some(steps) => {
+                let of_step = f64::from(self.spec.batch_size.get()) * f64::from(self.spec.accumulate.get());
+                let examples = self.data.clients.iter().map(Examples::len).sum::<usize>();
+                f64::from(steps.get()) * of_step * self.data.clients.len() as f64 / examples as f64
+            }
+        };
+        let epochs = (f64::from(self.spec.epochs.get()) * turns * passes).round() as u32;
         TrainSpec {
             epochs: NonZeroU32::new(epochs).unwrap_or(self.spec.epochs),
+            steps_per_epoch: None,
             proximal: 0.0,
             ..self.spec.clone()
         }

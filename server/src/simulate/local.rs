@@ -25,6 +25,8 @@ pub struct Local {
 pub(super) struct Framed {
     pub(super) bytes: Vec<u8>,
     pub(super) clipped: bool,
+    /// What is sent of the change, `[d]`, in the model's units; only where there are control variates.
+    pub(super) sent: Vec<f32>,
 }
 
 /// The chance of a client's private training, from the simulation's seed.
@@ -47,7 +49,14 @@ impl Chance for Seeded<'_> {
 }
 
 impl Simulation {
-    pub(super) fn train(&self, round: u64, client: usize, before: &[f32]) -> Result<Local, EngineError> {
+    /// A client's training from `before`, with its `correction` where there are control variates.
+    pub(super) fn train(
+        &self,
+        round: u64,
+        client: usize,
+        before: &[f32],
+        correction: &[f32],
+    ) -> Result<Local, EngineError> {
         let examples = &self.data.clients[client];
         let seed = self.seed.order(Purpose::Order, round, client as u64);
         let (after, loss) = match &self.noise {
@@ -56,9 +65,9 @@ impl Simulation {
                     noise,
                     rng: self.seed.generator(Purpose::Lots, round, client as u64),
                 };
-                self.fit_privately(before, examples, *clip_l2, &mut chance)?
+                self.fit_privately(before, examples, *clip_l2, &mut chance, correction)?
             }
-            _ => self.fit(before, examples, &self.spec, seed)?,
+            _ => self.fit(before, examples, &self.spec, seed, correction)?,
         };
         let change = after.iter().zip(before).map(|(after, before)| after - before);
         Ok(Local {
@@ -76,10 +85,14 @@ impl Simulation {
         examples: &Examples,
         spec: &TrainSpec,
         seed: u64,
+        correction: &[f32],
     ) -> Result<(Vec<f32>, f32), EngineError> {
         let model = &self.config.model;
         let mut observer = Unobserved;
-        let training = unsaid_engine::train(model, from, examples, spec, seed, &Device::Cpu, &mut observer);
+        let training = Training::new(model, examples, spec)
+            .seed(seed)
+            .correction(correction);
+        let training = training.run(from, &Device::Cpu, &mut observer);
         // The CPU computes without waiting for anything, and nobody watches who could make it wait.
         let trained = training.now_or_never().unwrap_or(Err(EngineError::Stopped))?;
         let steps = trained.losses.len() / spec.epochs.get() as usize;
@@ -95,6 +108,7 @@ impl Simulation {
         examples: &Examples,
         clip_l2: f32,
         chance: &mut Seeded<'_>,
+        correction: &[f32],
     ) -> Result<(Vec<f32>, f32), EngineError> {
         let mut spec = self.spec.clone();
         spec.clip_examples_l2 = Some(clip_l2);
@@ -104,7 +118,7 @@ impl Simulation {
             bound_squared: chance.noise.bound_squared(),
         };
         let mut observer = Unobserved;
-        let training = Training::new(&self.config.model, examples, &spec);
+        let training = Training::new(&self.config.model, examples, &spec).correction(correction);
         let training = training.run_private(from, steps, chance, &Device::Cpu, &mut observer);
         let trained = training.now_or_never().unwrap_or(Err(EngineError::Stopped))?;
         // Some lots are empty, and have no loss.
@@ -125,6 +139,10 @@ impl Simulation {
         let mut rng = self.seed.generator(Purpose::Protection, round, client as u64);
         let encoded = self.encoding.encode(&local.change, &mut rng)?;
         let mut coordinates = encoded.coordinates;
+        let sent = match self.config.control {
+            Some(_) => self.encoding.decode(&coordinates),
+            None => Vec::new(),
+        };
         if let Noise::Update(noise) = &self.noise {
             noise.add(&mut coordinates, &mut rng)?;
         }
@@ -146,6 +164,7 @@ impl Simulation {
         Ok(Framed {
             bytes: frame.encode_in(self.config.fixed_width()),
             clipped: encoded.clipped,
+            sent,
         })
     }
 }

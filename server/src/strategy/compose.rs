@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | `mean` | yes | yes | yes | yes |
 //! | `weighted-mean` | yes | **no**: the number of examples would leave the device without noise | **no**: likewise, and noise in proportion to one update's norm is too small for one that counts `max_weight` times | **no** |
+//! | `scaffold` | yes | yes: its control variates are made of what is sent (as Noble, Bellet, Dieuleveut 2022) | **no**: the noise would be in its control variates | **no**: likewise |
 //! | `norm-bounding` | yes | yes | with a bound above the norm of the noise itself | **no** |
 //! | `fed-buff` | yes | yes | yes: no weight is above 1 | **no** |
 //! | `coordinate-median`, `trimmed-mean`, `geometric-median` | yes | yes | yes: the noise is symmetric about each update | **no** |
@@ -26,6 +27,19 @@
 //! Recurrent Language Models”, ICLR 2018, section 3: noise for the sum of weights, or a fixed denominator). No mode of this
 //! relay adds noise for that, so weights go without noise only.
 //!
+//! **SCAFFOLD** and noise. Its shared control variate c is a running sum of what clients send, and must stay the mean of their own cᵢ:
+//! what is in c alone is never taken out of it, and pulls all clients of all later rounds the same way. With `central` the noise of every
+//! round would add up there, in proportion to √rounds, since no client knows its part of it. With `local` the same, unless each cᵢ has
+//! the noise of its last update; then the client's next change is that noise, which is longer than the clip norm with any σ that
+//! protects. Where the noise is on gradients, in a client's steps, it is in Δᵢ before anything is clipped and sent, and so in cᵢ and c
+//! alike: M. Noble, A. Bellet, A. Dieuleveut, “Differentially Private Federated Learning on Heterogeneous Data”, AISTATS 2022
+//! ([arXiv:2111.09278](https://arxiv.org/abs/2111.09278)), algorithm 1. The correction c − cᵢ is made of what was sent before
+//! (post-processing), and costs no privacy.
+//!
+//! It is a rule of its own, and goes with no other: a median or a nearest neighbour of changes is not the mean that keeps c the mean of
+//! the cᵢ; a weighted mean moves the model by other shares than c; an update of an older model was corrected by an older c. None of
+//! these is covered by its authors. Every server optimiser goes with it: c depends on changes, not on where the server steps.
+//!
 //! Sums that hide their parts (secure aggregation) can only go with rules that need no single update:
 //! [`Aggregation::needs_updates`].
 
@@ -33,6 +47,8 @@ use unsaid_privacy::{Encoding, LocalNoise};
 use unsaid_protocol::Privacy;
 
 use super::{Aggregation, StrategyError};
+
+const NOISE_IN_CONTROL: &str = "the noise of every round would add up in the shared control variate, which never forgets it; mode \"example\" has it in the clients' steps";
 
 const EXAMPLES_WITHOUT_NOISE: &str = "a client's number of examples would leave its device without noise";
 
@@ -61,6 +77,7 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
                 Aggregation::WeightedMean { .. } => {
                     "one client would move the sum by as many times the bound as it weighs"
                 }
+                Aggregation::Scaffold { .. } => NOISE_IN_CONTROL,
                 Aggregation::NormBounding { .. } => {
                     "the relay bounds norms already: choose update.clip_l2, or privacy.adaptive_clip"
                 }
@@ -90,6 +107,7 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
         | Aggregation::TrimmedMean { .. }
         | Aggregation::GeometricMedian { .. } => Ok(()),
         Aggregation::WeightedMean { .. } => refused(EXAMPLES_WITHOUT_NOISE),
+        Aggregation::Scaffold { .. } => refused(NOISE_IN_CONTROL),
         Aggregation::Krum { .. } | Aggregation::MultiKrum { .. } => {
             refused("the distances that it compares would be those of the noise")
         }

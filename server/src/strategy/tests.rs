@@ -1,6 +1,7 @@
 //! Every rule and optimiser against a computation of its own, written from the paper's definition in another way.
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume, proptest};
+use unsaid_engine::control_variate_after;
 use unsaid_privacy::Encoding;
 use unsaid_protocol::{CentralAdjacency, CentralPrivacy, Privacy, UpdateId};
 
@@ -350,10 +351,13 @@ proptest! {
     }
 }
 
-const EVERY_RULE: [Aggregation; 10] = [
+const EVERY_RULE: [Aggregation; 11] = [
     Aggregation::Mean {},
     Aggregation::WeightedMean { max_weight: 600 },
     Aggregation::NormBounding { bound_l2: 1.0 },
+    Aggregation::Scaffold {
+        population: NonZeroU32::MAX,
+    },
     Aggregation::FedBuff {
         max_staleness: 4,
         exponent: 0.5,
@@ -469,9 +473,10 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
         );
         for rule in EVERY_RULE {
             let (rule, most) = match rule {
-                Aggregation::Mean {} | Aggregation::WeightedMean { .. } | Aggregation::FedBuff { .. } => {
-                    continue;
-                }
+                Aggregation::Mean {}
+                | Aggregation::WeightedMean { .. }
+                | Aggregation::Scaffold { .. }
+                | Aggregation::FedBuff { .. } => continue,
                 // Two of ten that are turned round take 0.4 of the length away, which is 72 of these spreads.
                 Aggregation::NormBounding { .. } => (Aggregation::NormBounding { bound_l2: length }, 75.0),
                 Aggregation::CentredClipping { .. } => {
@@ -508,11 +513,98 @@ fn a_memory_is_taken_over_by_its_own_kind_only() {
     };
     assert_eq!(yogi.recall(Some(&kept), 3), yogi.fresh(3));
     let clipping = Strategy {
-        aggregation: EVERY_RULE[9],
+        aggregation: EVERY_RULE[10],
         ..adam
     };
     assert_eq!(clipping.fresh(3).values.len(), 9, "the last direction, m and v");
     assert_eq!(clipping.recall(Some(&kept), 3), clipping.fresh(3));
+}
+
+/// What `tests/strategies/scaffold.py` computed: the paper's algorithm, whose clients send two vectors.
+#[derive(Debug, Deserialize)]
+struct TwoVectors {
+    population: NonZeroU32,
+    steps: f64,
+    learning_rate: f64,
+    grid_step: f64,
+    rounds: Vec<TwoVectorRound>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TwoVectorRound {
+    model: Vec<f32>,
+    control: Vec<f32>,
+    updates: Vec<TwoVectorUpdate>,
+    model_after: Vec<f32>,
+    control_after: Vec<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TwoVectorUpdate {
+    own_before: Vec<f32>,
+    coordinates: Vec<i32>,
+    own_after: Vec<f32>,
+}
+
+fn two_vectors() -> (Strategy, scaffold::Control, TwoVectors) {
+    let vectors = include_str!("../../../tests/vectors/v1/control-variates.json");
+    let vectors: TwoVectors = serde_json::from_str(vectors).unwrap();
+    let population = vectors.population;
+    let strategy = Strategy {
+        aggregation: Aggregation::Scaffold { population },
+        ..Strategy::default()
+    };
+    let reach = vectors.steps * vectors.learning_rate;
+    (strategy, scaffold::Control { population, reach }, vectors)
+}
+
+/// All numbers of the vectors are exact as 32-bit floats, and so is each step between them.
+#[test]
+fn one_vector_and_the_sum_give_what_the_papers_two_vectors_give() {
+    let (strategy, control, vectors) = two_vectors();
+    assert_eq!(vectors.rounds.len(), 5);
+    for round in &vectors.rounds {
+        let mut updates = Gathered::none(&strategy.aggregation, 2);
+        for (id, update) in (0..).zip(&round.updates) {
+            let id = UpdateId::from_bytes([id; 16]);
+            updates.add(
+                &strategy.aggregation,
+                id,
+                update.coordinates.clone(),
+                0,
+                vectors.grid_step,
+            );
+            let change: Vec<f32> = update
+                .coordinates
+                .iter()
+                .map(|&k| k as f32 * vectors.grid_step as f32)
+                .collect();
+            let own = control_variate_after(&update.own_before, &round.control, &change, control.reach);
+            assert_eq!(own, update.own_after);
+        }
+        let Gathered::Sum { sum, count } = &updates else {
+            panic!("a sum is enough")
+        };
+        let next = control.next(&round.control, &sum.mean(*count, vectors.grid_step), *count);
+        assert_eq!(next, round.control_after);
+        let mut memory = strategy.fresh(2);
+        let model = strategy.next_model(&round.model, &updates, vectors.grid_step, &mut memory);
+        assert_eq!(model, round.model_after);
+    }
+    // The control: with another K or another N it is another variate.
+    let (round, direction) = (&vectors.rounds[1], [0.5, -0.25]);
+    let found = control.next(&round.control, &direction, 2);
+    let other_steps = scaffold::Control {
+        reach: 2.0 * control.reach,
+        ..control
+    };
+    let other_population = scaffold::Control {
+        population: NonZeroU32::MAX,
+        ..control
+    };
+    for other in [other_steps, other_population] {
+        assert_ne!(other.next(&round.control, &direction, 2), found);
+    }
 }
 
 /// The table of [`compose`], as it is written there.
@@ -532,6 +624,7 @@ fn the_table_of_what_goes_together_is_kept() {
         ("mean", Ok(())),
         ("weighted-mean", Err("without noise")),
         ("norm-bounding", Err("every update would be cut")),
+        ("scaffold", Err("never forgets it")),
         ("fed-buff", Ok(())),
         ("coordinate-median", Ok(())),
         ("trimmed-mean", Ok(())),

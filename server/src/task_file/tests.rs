@@ -385,6 +385,92 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
 }
 
 #[test]
+fn a_task_with_control_variates_trains_alike_on_all_devices_or_says_where_it_does_not() {
+    let scaffold = |population: u32| {
+        with_strategy(&format!(
+            "aggregation = {{ type = \"scaffold\", population = {population} }}"
+        ))
+    };
+    let fixed = "training.steps_per_epoch=5";
+    let task = parse(&scaffold(10), &[fixed]).unwrap();
+    assert!(task.manifest.control_variates);
+    let control = task.control.unwrap();
+    assert_eq!(
+        (control.population.get(), control.reach),
+        (10, 5.0 * f64::from(0.1_f32))
+    );
+    assert_eq!(task.manifest.training["steps_per_epoch"], 5);
+    assert!(!parse(GOOD, &[]).unwrap().manifest.control_variates);
+    // DP-SGD takes as many steps for everyone: those of ⌈1/0.3⌉ = 4 lots.
+    let example = [
+        "privacy.mode=example",
+        "privacy.clip_l2=1.0",
+        "privacy.sampling_rate=0.3",
+    ];
+    let task = parse(&scaffold(10), &example).unwrap();
+    assert_eq!(task.control.unwrap().reach, 4.0 * f64::from(0.1_f32));
+    for (overrides, field, reason) in [
+        (&[][..], "training", "by their number of examples"),
+        (
+            &[fixed, "training.optimizer.momentum=0.5"],
+            "training.optimizer.momentum",
+            "needs plain SGD",
+        ),
+        (
+            &[fixed, "training.optimizer={type=\"adam\", learning_rate=0.1}"],
+            "training.optimizer",
+            "needs plain SGD",
+        ),
+        (
+            &[fixed, "training.schedule={type=\"cosine\"}"],
+            "training.schedule",
+            "a constant learning rate",
+        ),
+        (
+            &[fixed, "training.proximal=0.1"],
+            "training.proximal",
+            "the proximal pull",
+        ),
+        (
+            &[fixed, "privacy.mode=local"],
+            "strategy.aggregation",
+            "never forgets it",
+        ),
+        (
+            &[fixed, "strategy.aggregation.population=1"],
+            "rounds.target_clients",
+            "above 1, the population",
+        ),
+        (
+            &["training.steps_per_epoch=16777216"],
+            "training.steps_per_epoch",
+            "at most 2^24 examples",
+        ),
+        (
+            &[fixed, example[0], example[1], example[2]],
+            "training.steps_per_epoch",
+            "left out in private training",
+        ),
+    ] {
+        let error = parse(&scaffold(10), overrides).unwrap_err();
+        assert!(error.field.starts_with(field), "{overrides:?}: {error}");
+        assert!(error.message.contains(reason), "{overrides:?}: {error}");
+    }
+    // In the file itself a fault has its line.
+    let text = scaffold(10).replace("epochs = 1", "epochs = 1\nsteps_per_epoch = 5\nproximal = 0.5");
+    let error = parse(&text, &[]).unwrap_err();
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("proximal"))
+        .map(|at| at + 1);
+    assert_eq!(
+        (error.line, error.field.as_str()),
+        (line, "training.proximal"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_a_rule_costs_is_bounded() {
     let d = parse(GOOD, &[]).unwrap().manifest.parameters as u64;
     let steps = 1_000;
@@ -714,6 +800,7 @@ fn the_schema_takes_what_the_relay_takes() {
         "{ type = \"weighted-mean\", max_weight = 600 }",
         "{ type = \"norm-bounding\", bound_l2 = 1 }",
         "{ type = \"fed-buff\", max_staleness = 8, exponent = 0.25 }",
+        "{ type = \"scaffold\", population = 3 }",
         "{ type = \"coordinate-median\" }",
         "{ type = \"trimmed-mean\", trim = 0 }",
         "{ type = \"geometric-median\", smoothing = 0.1 }",
@@ -731,6 +818,7 @@ fn the_schema_takes_what_the_relay_takes() {
     for (rule, server) in rules.iter().zip(servers.iter().cycle()) {
         let text = with_strategy(&format!("aggregation = {rule}\nserver = {server}"));
         let text = text.replace("_clients = 2", "_clients = 3");
+        let text = text.replace("epochs = 1", "epochs = 1\nsteps_per_epoch = 4");
         parse(&text, &[]).unwrap();
         schema_takes(&text).unwrap();
     }
@@ -800,6 +888,8 @@ fn the_schema_refuses_what_needs_no_other_field_to_be_wrong() {
         "aggregation = { type = \"krumm\" }",
         "aggregation = { type = \"krum\" }",
         "aggregation = { type = \"mean\", trim = 1 }",
+        "aggregation = { type = \"scaffold\", population = 0 }",
+        "aggregation = { type = \"scaffold\" }",
         "server = { type = \"fed-adam\", learning_rate = 0.1, beta2 = 1.0 }",
     ] {
         let text = with_strategy(lines);

@@ -14,11 +14,15 @@ use crate::harness::*;
 pub const TOKEN: &str = "a token of the tests";
 
 async fn with_operator() -> TestRelay {
+    with_operator_of(&[]).await
+}
+
+async fn with_operator_of(overrides: &[&str]) -> TestRelay {
     let options = RelayOptions {
         admin_token: AdminToken::new(TOKEN),
         ..RelayOptions::default()
     };
-    TestRelay::over(FaultyStore::new(), &[], options).await
+    TestRelay::over(FaultyStore::new(), overrides, options).await
 }
 
 async fn call(
@@ -127,6 +131,31 @@ async fn a_rollback_is_a_round_that_publishes_an_older_model() {
         api.take_part(client).await;
     }
     assert_eq!(api.state().await.model, expected_model(&before, &[1, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_rollback_brings_back_the_control_variate_of_its_model() {
+    let overrides = [
+        "strategy.aggregation.type=scaffold",
+        "strategy.aggregation.population=10",
+        "training.steps_per_epoch=5",
+    ];
+    let round = async |relay: &TestRelay| {
+        for client in 1..=3 {
+            relay.api.take_part(client).await;
+        }
+        relay.api.state().await.model
+    };
+    let relay = with_operator_of(&overrides).await;
+    let first = round(&relay).await;
+    let second = round(&relay).await;
+    operator(&relay, "pause").await.unwrap();
+    roll_back(&relay, 1).await.unwrap();
+    operator(&relay, "resume").await.unwrap();
+    assert_eq!(relay.api.state().await.model, first);
+    // The same updates make the same file again, and its control variate with it.
+    assert_eq!(round(&relay).await, second);
+    assert_ne!(round(&relay).await, second);
 }
 
 #[tokio::test]

@@ -202,6 +202,31 @@ async fn updates_that_are_kept_one_by_one_are_kept_by_all_relays_together() {
 }
 
 #[tokio::test]
+async fn whichever_relay_closes_a_round_goes_on_from_the_same_control_variate() {
+    let Some(database) = Database::start() else { return };
+    let rule = [
+        "strategy.aggregation.type=scaffold",
+        "strategy.aggregation.population=10",
+        "training.steps_per_epoch=5",
+    ];
+    let (one, two) = (relay(&database, &rule).await, relay(&database, &rule).await);
+    let alone = TestRelay::start(&rule).await;
+    for closes in [&one, &two, &two, &one] {
+        for client in 1..=2 {
+            one.api.take_part(client).await;
+            alone.api.take_part(client).await;
+        }
+        closes.api.take_part(3).await;
+        alone.api.take_part(3).await;
+        let expected = alone.api.state().await.model;
+        let state = closes.api.state().await;
+        assert_eq!(state.model, expected);
+        assert_eq!(one.api.model(expected).await, alone.api.model(expected).await);
+        until("all follow", async || one.api.state().await.round == state.round).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stale_update_counts_at_whichever_relay_it_comes_to() {
     let Some(database) = Database::start() else {
         return;

@@ -18,6 +18,93 @@ const ADAM: [&str; 2] = [
     "strategy.server.learning_rate=0.1",
 ];
 
+const SCAFFOLD: [&str; 3] = [
+    "strategy.aggregation.type=scaffold",
+    "strategy.aggregation.population=10",
+    "training.steps_per_epoch=5",
+];
+
+/// The file of the model that comes out of `before` when these three clients are counted, with the shared control variate that
+/// Karimireddy et al. 2020, algorithm 1, gives: they are 3 of 10, and K·η is 5 · 0.1.
+fn with_control(before: &[u8], clients: [u8; 3]) -> Vec<u8> {
+    let model = task(&SCAFFOLD).model;
+    let (x, c) = model.from_safetensors_with_control(before).unwrap();
+    let mean = |at: usize| {
+        let sum: i32 = clients.iter().map(|&client| coordinates(client)[at]).sum();
+        f64::from(sum) * GRID_STEP / 3.0
+    };
+    let reach = 5.0 * f64::from(0.1_f32);
+    let next = |at: usize| (f64::from(x[at]) + mean(at)) as f32;
+    let control = |at: usize| {
+        let c = f64::from(c[at]);
+        (c + 3.0 / 10.0 * (-c - mean(at) / reach)) as f32
+    };
+    let all = |of: &dyn Fn(usize) -> f32| (0..PARAMETERS).map(of).collect::<Vec<_>>();
+    model
+        .to_safetensors_with_control(&all(&next), &all(&control))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_control_variate_is_in_the_models_file_and_goes_with_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    // A task that has had no control variates yet: they begin as zeros.
+    let relay = TestRelay::in_file(&path, &[]).await;
+    let first = relay.api.model(relay.api.state().await.model).await;
+    relay.stop().await;
+    let relay = TestRelay::in_file(&path, &SCAFFOLD).await;
+    let mut files = vec![first];
+    for _ in 0..3 {
+        for client in 1..=3 {
+            relay.api.take_part(client).await;
+        }
+        let state = relay.api.state().await;
+        let file = relay.api.model(state.model).await;
+        assert_eq!(file, with_control(files.last().unwrap(), [1, 2, 3]));
+        assert_eq!(
+            relay.api.rounds().await.last().unwrap().model_bytes,
+            file.len() as u64
+        );
+        files.push(file);
+    }
+    relay.stop().await;
+    // Without the rule again, what is in the file is passed over, and the next file has none.
+    let relay = TestRelay::in_file(&path, &[]).await;
+    for client in 1..=3 {
+        relay.api.take_part(client).await;
+    }
+    let expected = expected_model(&files[3], &[1, 2, 3]);
+    assert_eq!(relay.api.state().await.model, expected);
+}
+
+#[tokio::test]
+async fn local_training_cannot_change_under_updates_that_make_a_control_variate() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.redb");
+    let relay = TestRelay::in_file(&path, &SCAFFOLD).await;
+    relay.api.take_part(1).await;
+    relay.stop().await;
+    let other = [&SCAFFOLD[..], &["training.steps_per_epoch=6"]].concat();
+    let open = |overrides: &[&str]| {
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Relay::open(vec![task(overrides)], &store, &clock, RelayOptions::default())
+    };
+    let refused = open(&other).err().unwrap();
+    assert!(
+        matches!(
+            &refused,
+            StartError::Open {
+                source: OpenError::OtherTraining { received: 1 },
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(open(&SCAFFOLD).is_ok());
+}
+
 /// The model after each of four rounds, in a relay that is stopped and started after every `every` of them.
 async fn models(overrides: &[&str], every: u32) -> Vec<ContentHash> {
     let folder = TempDir::new().unwrap();
@@ -48,7 +135,7 @@ async fn a_restart_changes_no_bit_of_what_a_strategy_makes() {
         ADAM[1],
     ];
     let median = ["strategy.aggregation.type=geometric-median"];
-    for overrides in [&ADAM[..], &clipping, &median] {
+    for overrides in [&ADAM[..], &clipping, &median, &SCAFFOLD] {
         let without = models(overrides, 100).await;
         let with = models(overrides, 1).await;
         assert_eq!(without, with, "{overrides:?}");

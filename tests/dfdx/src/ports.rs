@@ -163,6 +163,7 @@ pub struct MemoryStore {
     examples: Examples,
     ledger: RefCell<Ledger>,
     pending: RefCell<Option<Pending>>,
+    control: RefCell<Vec<f32>>,
 }
 
 impl Store for MemoryStore {
@@ -197,8 +198,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn clear_pending(&self) -> Result<(), ClientError> {
+    async fn control(&self) -> Result<Vec<f32>, ClientError> {
+        Ok(self.control.borrow().clone())
+    }
+
+    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
         self.pending.replace(None);
+        if !control.is_empty() {
+            self.control.replace(control.to_vec());
+        }
         Ok(())
     }
 
@@ -206,6 +214,7 @@ impl Store for MemoryStore {
         let budget = self.ledger.borrow().budget();
         self.ledger.replace(Ledger::new(budget));
         self.pending.replace(None);
+        self.control.take();
         self.client.set(ClientId::from_bytes(Random::default().bytes()?));
         Ok(())
     }
@@ -272,6 +281,7 @@ impl NativePorts {
             examples,
             ledger: RefCell::new(Ledger::new(budget)),
             pending: RefCell::new(None),
+            control: RefCell::default(),
         };
         Ok(Self {
             relay,
@@ -318,7 +328,14 @@ impl Ports for NativePorts {
         observer: &mut impl Observer,
     ) -> Result<Trained, EngineError> {
         let mut net = self.net.borrow_mut();
-        net.train(job.start, job.examples, &job.task.training, job.seed, observer)
+        let LocalTraining {
+            task,
+            start,
+            examples,
+            correction,
+            seed,
+        } = job;
+        net.train(start, examples, &task.training, seed, correction, observer)
             .await
     }
 }

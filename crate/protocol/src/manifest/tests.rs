@@ -15,6 +15,7 @@ pub(crate) fn manifest() -> Manifest {
         },
         strategy: None,
         identity: None,
+        control_variates: false,
         update: UpdateEncoding {
             max_weight: None,
             clip_l2: 1.0,
@@ -48,6 +49,24 @@ fn every_privacy_mode_is_read_as_it_was_written_and_weights_need_the_one_without
         terms.update.max_weight = Some(600);
         assert_eq!(terms.check().is_ok(), privacy == Privacy::None, "{privacy:?}");
     }
+}
+
+#[test]
+fn control_variates_are_written_where_there_are_any() {
+    let plain = String::from_utf8(manifest().to_json()).unwrap();
+    assert!(!plain.contains("control"));
+    let terms = Manifest {
+        control_variates: true,
+        ..manifest()
+    };
+    let json = String::from_utf8(terms.to_json()).unwrap();
+    assert!(json.contains(r#""control_variates":true"#), "{json}");
+    assert_eq!(Manifest::from_json(json.as_bytes()), Ok(terms));
+    let odd = json.replace(r#""control_variates":true"#, r#""control_variates":1"#);
+    assert!(matches!(
+        Manifest::from_json(odd.as_bytes()),
+        Err(ManifestError::Json(_))
+    ));
 }
 
 #[test]

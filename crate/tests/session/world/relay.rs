@@ -46,6 +46,8 @@ pub struct MemoryRelay {
 pub struct RelayState {
     task: TaskId,
     model_spec: Model,
+    /// Whether models have a control variate beside them.
+    has_control: bool,
     pub manifest: ContentHash,
     pub round: u64,
     pub last_round: u64,
@@ -88,6 +90,7 @@ impl RelayState {
         let mut state = Self {
             task: task.manifest.task.clone(),
             model_spec: Model::new(task.model.spec()).unwrap(),
+            has_control: task.reach.is_some(),
             manifest: task.hash,
             round: 1,
             last_round: u64::MAX,
@@ -111,8 +114,15 @@ impl RelayState {
 
     /// The open round's starting model.
     fn publish(&mut self) {
-        let parameters = self.model_spec.initial_parameters(self.round);
-        self.serve(self.model_spec.to_safetensors(&parameters).unwrap());
+        let model = &self.model_spec;
+        let parameters = model.initial_parameters(self.round);
+        let file = if self.has_control {
+            let control = model.initial_parameters(1000 + self.round);
+            model.to_safetensors_with_control(&parameters, &control)
+        } else {
+            model.to_safetensors(&parameters)
+        };
+        self.serve(file.unwrap());
     }
 
     /// Makes `model` the newest one, under its own hash.

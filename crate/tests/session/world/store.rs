@@ -32,6 +32,7 @@ pub struct MemoryStore {
     pub examples: RefCell<(Vec<f32>, Vec<u32>)>,
     ledger: RefCell<String>,
     pub pending: RefCell<Option<Pending>>,
+    pub control: RefCell<Vec<f32>>,
     pub fails: Cell<Option<Fails>>,
 }
 
@@ -44,6 +45,7 @@ impl MemoryStore {
             examples: RefCell::new(examples()),
             ledger: RefCell::new(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json()),
             pending: RefCell::new(None),
+            control: RefCell::default(),
             fails: Cell::new(None),
         }
     }
@@ -141,10 +143,17 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn clear_pending(&self) -> Result<(), ClientError> {
+    async fn control(&self) -> Result<Vec<f32>, ClientError> {
+        Ok(self.control.borrow().clone())
+    }
+
+    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
         self.works(Fails::Clear)?;
         self.log.push(Op::Clear);
         self.pending.replace(None);
+        if !control.is_empty() {
+            self.control.replace(control.to_vec());
+        }
         Ok(())
     }
 
@@ -152,6 +161,7 @@ impl Store for MemoryStore {
         self.works(Fails::WriteLedger)?;
         self.set_ledger(Ledger::new(Budget::new(1000.0, DELTA).unwrap()).to_json());
         self.pending.replace(None);
+        self.control.take();
         self.client.set(ClientId::from_bytes(*b"another id of 16"));
         Ok(())
     }

@@ -34,6 +34,7 @@ pub fn manifest() -> Manifest {
         },
         strategy: None,
         identity: None,
+        control_variates: false,
         update: UpdateEncoding {
             max_weight: None,
             clip_l2: 1.0,
@@ -64,6 +65,24 @@ pub fn noiseless() -> Manifest {
     Manifest {
         privacy: Privacy::None,
         ..manifest()
+    }
+}
+
+/// The same terms without noise, with control variates: two epochs of five steps.
+pub fn control() -> Manifest {
+    let mut training = training(0.1);
+    training["steps_per_epoch"] = 5.into();
+    let terms = noiseless();
+    Manifest {
+        training,
+        // Far above what a correction does to an update.
+        update: UpdateEncoding {
+            clip_l2: 100.0,
+            ..terms.update
+        },
+        control_variates: true,
+        strategy: Some(serde_json::json!({"aggregation": {"type": "scaffold", "population": 9}})),
+        ..terms
     }
 }
 
