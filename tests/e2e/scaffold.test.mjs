@@ -50,7 +50,7 @@ const kept = (tab) =>
     return keys.map((key, at) => [key, values[at] instanceof Float32Array ? [...values[at]] : null]);
   });
 
-test("the relay's control variate is the mean of those that two browsers keep, and erasing forgets theirs", async (t) => {
+test("the relay's control variate is the mean of those that two browsers keep, and it is forgotten with ledger or examples", async (t) => {
   await scene({ set: SCAFFOLD }, async ({ relay, proxy, tab }) => {
     const [one, two] = [await (await tab()).ready({ shard: 0 }), await (await tab()).ready({ shard: 1, examples: 50 })];
     assert.deepEqual([await kept(one), await kept(two)], [[], []], "zeros are not kept");
@@ -98,5 +98,7 @@ test("the relay's control variate is the mean of those that two browsers keep, a
     assert.equal((await one.call("budget.erase")).code, undefined);
     assert.deepEqual(await kept(one), []);
     assert.equal((await kept(two)).length, 1, "the other's is the other's");
+    assert.equal((await two.call("data.clear")).value.examples, 0);
+    assert.deepEqual(await kept(two), [], "what was made of the examples goes with them");
   });
 });
