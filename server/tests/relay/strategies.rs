@@ -36,7 +36,7 @@ fn with_control(before: &[u8], clients: [u8; 3]) -> Vec<u8> {
     let reach = 5.0 * f64::from(0.1_f32);
     let next = |at: usize| (f64::from(x[at]) + mean(at)) as f32;
     let control = |at: usize| {
-        let c = f64::from(c[at]);
+        let c = c.get(at).map_or(0.0, |&c| f64::from(c));
         (c + 3.0 / 10.0 * (-c - mean(at) / reach)) as f32
     };
     let all = |of: &dyn Fn(usize) -> f32| (0..PARAMETERS).map(of).collect::<Vec<_>>();
