@@ -250,7 +250,7 @@ impl<P: Ports> Session<P> {
             }
         };
         let (model, _) = self.fetch_model(newest, abort).await?;
-        Ok(self.task.model.predict(&model.parameters, x)?)
+        Ok(self.task.model.predict(&model.numbers.0, x)?)
     }
 
     /// The budget as it stands.

@@ -364,7 +364,7 @@ impl Simulation {
             let frame = frame?;
             if let Some(control) = &self.config.control {
                 let own = own.entry(start.client).or_default();
-                *own = control_variate_after(own, &shared, &frame.sent, control.reach);
+                *own = control_variate_after(own, &shared, frame.sent, control.reach);
             }
             bytes_up += frame.bytes.len() as u64;
             clipped += u32::from(frame.clipped);

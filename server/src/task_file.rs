@@ -341,6 +341,10 @@ impl TaskFile {
             let fault = |field: &str, message: &dyn std::fmt::Display| {
                 Fault::of(format!("training.{field}"), self.training.span(), message)
             };
+            if training.steps_per_epoch.is_some() {
+                let message = "must be left out with privacy mode \"example\": an epoch is 1 / privacy.sampling_rate steps";
+                return Err(fault("steps_per_epoch", &message));
+            }
             if training.clip_examples_l2.is_some() {
                 let message = "must be left out with privacy mode \"example\": privacy.clip_l2 is the norm";
                 return Err(fault("clip_examples_l2", &message));

@@ -48,7 +48,7 @@ impl Model {
         let mut tensors = self.layout().tensors().to_vec();
         for at in 0..tensors.len() {
             let mut tensor = tensors[at].clone();
-            tensor.name.insert_str(0, "control.");
+            tensor.name.insert_str(0, CONTROL);
             tensor.offset += self.parameter_count();
             tensors.push(tensor);
         }
@@ -72,57 +72,61 @@ impl Model {
     /// As there.
     pub fn from_safetensors_with_control(&self, file: &[u8]) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
         let (header, data) = split(file)?;
-        let mut tensors = self.with_control();
+        let (expected, d) = (self.layout().tensors(), self.parameter_count());
         let entries = header
             .as_object()
             .ok_or_else(|| format_error("the header is no object"))?;
         let found = entries.keys().filter(|name| *name != METADATA).count();
-        if found != tensors.len() {
-            tensors.truncate(tensors.len() / 2);
-        }
-        if found != tensors.len() {
-            let counts = format!("{found} tensors, but the model has {}", tensors.len());
+        let has_control = found == 2 * expected.len();
+        if found != expected.len() && !has_control {
+            let counts = format!("{found} tensors, but the model has {}", expected.len());
             return Err(WeightsError::Tensors(counts));
         }
         // Nothing is allocated before the file has been found to hold all the numbers.
-        let bytes = tensors.last().map_or(0, |tensor| 4 * tensor.range().end);
+        let mut numbers = d;
+        if has_control {
+            numbers += d;
+        }
+        let bytes = 4 * numbers;
         if data.len() != bytes {
             let found = format!("{} bytes, but the model has {bytes}", data.len());
             return Err(WeightsError::Tensors(found));
         }
-        let mut places = Vec::with_capacity(tensors.len());
-        for tensor in &tensors {
-            let entry = entries.get(&tensor.name);
-            let entry = entry.ok_or_else(|| WeightsError::Tensors(format!("{} is missing", tensor.name)))?;
-            places.push(place(tensor, entry)?);
-        }
-        // As many bytes as the tensors need, no two of them overlapping: then there are no gaps.
-        let overlap = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
-        if (1..places.len()).any(|i| places[..i].iter().any(|earlier| overlap(earlier, &places[i]))) {
-            return Err(format_error("two tensors overlap"));
-        }
-        let mut numbers = vec![0.0; bytes / 4];
-        for (tensor, place) in tensors.iter().zip(places) {
-            let bytes = data
-                .get(place)
-                .ok_or_else(|| format_error("a tensor lies outside the file"))?;
-            let values = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes));
-            for (index, (slot, value)) in numbers[tensor.range()].iter_mut().zip(values).enumerate() {
-                if !value.is_finite() {
-                    return Err(WeightsError::NonFinite {
-                        tensor: tensor.name.clone(),
-                        index,
-                    });
+        let (mut parameters, mut control) = (vec![0.0; d], vec![0.0; numbers - d]);
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for (prefix, numbers) in [("", &mut parameters), (CONTROL, &mut control)] {
+            if numbers.is_empty() {
+                break;
+            }
+            for tensor in expected {
+                let name = format!("{prefix}{}", tensor.name);
+                let entry = entries.get(&name);
+                let entry = entry.ok_or_else(|| WeightsError::Tensors(format!("{name} is missing")))?;
+                let place = place(&name, tensor, entry)?;
+                // As many bytes as the tensors need, no two of them overlapping: then there are no gaps.
+                let overlaps =
+                    |earlier: &Range<usize>| earlier.start < place.end && place.start < earlier.end;
+                if places.iter().any(overlaps) {
+                    return Err(format_error("two tensors overlap"));
                 }
-                *slot = value;
+                places.push(place.clone());
+                let bytes = data
+                    .get(place)
+                    .ok_or_else(|| format_error("a tensor lies outside the file"))?;
+                let values = bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|bytes| f32::from_le_bytes(*bytes));
+                for (index, (slot, value)) in numbers[tensor.range()].iter_mut().zip(values).enumerate() {
+                    if !value.is_finite() {
+                        return Err(WeightsError::NonFinite { tensor: name, index });
+                    }
+                    *slot = value;
+                }
             }
         }
-        let control = numbers.split_off(self.parameter_count());
-        Ok((numbers, control))
+        Ok((parameters, control))
     }
 }
 
@@ -187,6 +191,9 @@ impl PartialEq for ByName<'_> {
 
 impl Eq for ByName<'_> {}
 
+/// What the names of a control variate's tensors begin with.
+const CONTROL: &str = "control.";
+
 /// The one entry of a header that is no tensor.
 const METADATA: &str = "__metadata__";
 
@@ -205,8 +212,8 @@ fn split(file: &[u8]) -> Result<(Value, &[u8]), WeightsError> {
     Ok((header, data))
 }
 
-/// Where the bytes of `tensor` lie, by its entry in a header.
-fn place(tensor: &ParameterTensor, entry: &Value) -> Result<Range<usize>, WeightsError> {
+/// Where the bytes of a tensor like `tensor` lie, by its entry in a header, which has it by `name`.
+fn place(name: &str, tensor: &ParameterTensor, entry: &Value) -> Result<Range<usize>, WeightsError> {
     let numbers = |field: &str| -> Option<Vec<usize>> {
         let list = entry.get(field)?.as_array()?;
         list.iter()
@@ -214,7 +221,6 @@ fn place(tensor: &ParameterTensor, entry: &Value) -> Result<Range<usize>, Weight
             .collect()
     };
     let is_f32 = entry.get("dtype").and_then(Value::as_str) == Some("F32");
-    let name = &tensor.name;
     if !is_f32 || numbers("shape").as_deref() != Some(&tensor.shape) {
         return Err(WeightsError::Tensors(format!(
             "{name} must be F32 {}",

@@ -95,6 +95,13 @@ fn field<T: JsCast>(object: &JsValue, name: &str) -> Result<T, ClientError> {
         .map_err(|_| ClientError::Storage(format!("a stored record has no {name}")))
 }
 
+/// The numbers of an array; none where it is no array.
+fn floats(value: JsValue) -> Vec<f32> {
+    value
+        .dyn_into::<Float32Array>()
+        .map_or_else(|_| Vec::new(), |array| array.to_vec())
+}
+
 fn query(key: &str) -> Query {
     Query::Key(JsValue::from_str(key))
 }
@@ -322,14 +329,13 @@ impl Store for IndexedDb {
             round,
             frame: field::<Uint8Array>(&record, "frame")?.to_vec(),
             // One that was kept by an earlier version has none.
-            control: field::<Float32Array>(&record, CONTROL).map_or_else(|_| Vec::new(), |it| it.to_vec()),
+            control: floats(Reflect::get(&record, &CONTROL.into()).map_err(odd)?),
         }))
     }
 
     async fn control(&self) -> Result<Vec<f32>, ClientError> {
         let kept = self.kept(&self.control_key()).await?;
-        let kept = kept.and_then(|kept| kept.dyn_into::<Float32Array>().ok());
-        Ok(kept.map_or_else(Vec::new, |kept| kept.to_vec()))
+        Ok(floats(kept.unwrap_or_default()))
     }
 
     async fn keep_pending(&self, pending: &Pending) -> Result<(), ClientError> {

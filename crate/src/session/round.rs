@@ -26,9 +26,8 @@ const BREATH_MS: f64 = 40.0;
 #[derive(Debug, Clone)]
 pub(super) struct SharedModel {
     hash: ContentHash,
-    pub(super) parameters: Rc<[f32]>,
-    /// The shared control variate, `[d]`, where the task has one.
-    control: Rc<[f32]>,
+    /// Its parameters, `[d]`, and the shared control variate, `[d]` where the task has one.
+    pub(super) numbers: Rc<(Vec<f32>, Vec<f32>)>,
 }
 
 impl<P: Ports> Session<P> {
@@ -42,26 +41,22 @@ impl<P: Ports> Session<P> {
         examples: &Examples,
         abort: &Abort,
     ) -> Result<RoundEnd, ClientError> {
-        let SharedModel {
-            hash: model,
-            parameters: before,
-            control: shared,
-        } = model;
+        let SharedModel { hash: model, numbers } = model;
+        let (before, shared) = &*numbers;
         self.say(State::Training, Some(round));
         let mut own = Vec::new();
         if self.task.reach.is_some() {
             own = self.ports.store().control().await?;
             // Zeros before the first time, and where it is another model's.
             if own.len() != before.len() {
-                own = vec![0.0; before.len()];
+                own.clear();
             }
         }
-        let correction: Vec<f32> = shared
-            .iter()
-            .zip(&own)
-            .map(|(shared, own)| shared - own)
-            .collect();
-        let after = self.train(round, &before, &correction, examples, abort).await?;
+        let mut correction = shared.clone();
+        for (shared, own) in correction.iter_mut().zip(&own) {
+            *shared -= own;
+        }
+        let after = self.train(round, before, &correction, examples, abort).await?;
         self.say(State::Protecting, Some(round));
         let Protected {
             update,
@@ -74,7 +69,7 @@ impl<P: Ports> Session<P> {
             round,
             model,
             Learned {
-                before: &before,
+                before,
                 after: &after,
                 examples: examples.len(),
             },
@@ -82,7 +77,7 @@ impl<P: Ports> Session<P> {
         )?;
         self.hear(SessionEvent::Update(report));
         let control = match self.task.reach {
-            Some(reach) => control_variate_after(&own, &shared, &change, reach),
+            Some(reach) => control_variate_after(&own, shared, change, reach),
             None => Vec::new(),
         };
         let pending = Pending {
@@ -226,12 +221,13 @@ impl<P: Ports> Session<P> {
             return Err(ClientError::BadModel(reason));
         }
         let read = self.task.model.from_safetensors_with_control(&bytes);
-        let (parameters, mut control) = read.map_err(EngineError::from)?;
-        control.resize(if self.task.reach.is_some() { d } else { 0 }, 0.0);
+        let mut numbers = read.map_err(EngineError::from)?;
+        numbers
+            .1
+            .resize(if self.task.reach.is_some() { d } else { 0 }, 0.0);
         let fetched = SharedModel {
             hash,
-            parameters: parameters.into(),
-            control: control.into(),
+            numbers: numbers.into(),
         };
         self.model.replace(Some(fetched.clone()));
         Ok((fetched, bytes.len() as u64))

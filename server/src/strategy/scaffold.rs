@@ -45,7 +45,7 @@ impl Control {
     ) -> Result<Self, StrategyError> {
         let refused = |field, reason: &str| Err(StrategyError::new(field, format!("scaffold {reason}")));
         match training.optimizer {
-            OptimizerSpec::Sgd { momentum, .. } if momentum == 0.0 => {}
+            OptimizerSpec::Sgd { momentum: 0.0, .. } => {}
             OptimizerSpec::Sgd { .. } => {
                 return refused(
                     "optimizer.momentum",

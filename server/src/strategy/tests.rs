@@ -579,7 +579,7 @@ fn one_vector_and_the_sum_give_what_the_papers_two_vectors_give() {
                 .iter()
                 .map(|&k| k as f32 * vectors.grid_step as f32)
                 .collect();
-            let own = control_variate_after(&update.own_before, &round.control, &change, control.reach);
+            let own = control_variate_after(&update.own_before, &round.control, change, control.reach);
             assert_eq!(own, update.own_after);
         }
         let Gathered::Sum { sum, count } = &updates else {

@@ -449,7 +449,7 @@ fn a_task_with_control_variates_trains_alike_on_all_devices_or_says_where_it_doe
         (
             &[fixed, example[0], example[1], example[2]],
             "training.steps_per_epoch",
-            "left out in private training",
+            "must be left out with privacy mode",
         ),
     ] {
         let error = parse(&scaffold(10), overrides).unwrap_err();

@@ -35,7 +35,7 @@ pub trait Chance {
 /// and `batch_size`, the examples that a lot is expected to have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrivateSteps {
-    /// Steps of an epoch. It must not depend on how many examples there are.
+    /// Steps of an epoch, whatever the [`TrainSpec`] says of them. It must not depend on how many examples there are.
     pub steps_per_epoch: u32,
     /// What one step of the noise's grid is worth, in units of the gradient: finite and above 0.
     pub grid_step: f32,
@@ -175,13 +175,6 @@ impl Model {
             "clip_examples_l2",
             f64::NAN,
             "a number in private training",
-        )?;
-        let fixed = spec.steps_per_epoch.map_or(0, std::num::NonZeroU32::get);
-        require(
-            fixed == 0,
-            "steps_per_epoch",
-            fixed.into(),
-            "left out in private training, whose steps are as many for everyone",
         )?;
         let accumulate = spec.accumulate.get();
         require(

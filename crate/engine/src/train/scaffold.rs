@@ -41,13 +41,12 @@ impl TrainSpec {
 /// what it was before, or empty for zeros, `shared` the shared one, and `reach` as [`TrainSpec::reach`] has it (Karimireddy et al. 2020,
 /// algorithm 1, line 12, option II). Where `change` is what is left of a change that was clipped and rounded, the shared variate that
 /// is made of those changes stays the mean of the clients' own.
-pub fn control_variate_after(own: &[f32], shared: &[f32], change: &[f32], reach: f64) -> Vec<f32> {
-    let own = own.iter().copied().chain(std::iter::repeat(0.0));
-    let all = own.zip(shared).zip(change);
-    all.map(|((own, &shared), &change)| {
-        (f64::from(own) - f64::from(shared) - f64::from(change) / reach) as f32
-    })
-    .collect()
+pub fn control_variate_after(own: &[f32], shared: &[f32], mut change: Vec<f32>, reach: f64) -> Vec<f32> {
+    for (at, (change, &shared)) in change.iter_mut().zip(shared).enumerate() {
+        let own = own.get(at).map_or(0.0, |&own| f64::from(own));
+        *change = (own - f64::from(shared) - f64::from(*change) / reach) as f32;
+    }
+    change
 }
 
 impl Training<'_> {
@@ -174,7 +173,7 @@ mod tests {
             .map(|(end, start)| end - start)
             .collect();
         assert_eq!(spec.reach(None), Some(2.0 * 3.0 * 0.5));
-        let found = control_variate_after(&own, &shared, &change, 3.0);
+        let found = control_variate_after(&own, &shared, change, 3.0);
         for (found, expected) in found.iter().zip(&expected) {
             // A difference of numbers below 2 that was rounded once, each time.
             assert!(
@@ -182,7 +181,7 @@ mod tests {
                 "{found} {expected}"
             );
         }
-        let without = control_variate_after(&[], &[1.0, 2.0], &[0.5, -1.0], 0.5);
+        let without = control_variate_after(&[], &[1.0, 2.0], vec![0.5, -1.0], 0.5);
         assert_eq!(without, [-2.0, 0.0]);
     }
 

@@ -121,18 +121,20 @@ impl Settings {
     /// Which of `examples` (at least one) an epoch, from 1, visits, in order.
     pub fn order(&self, examples: usize, epoch: u32) -> Vec<u32> {
         let visits = self.visits(examples);
-        // A training visits at most 2²⁴ where this is not one pass for each epoch.
-        let before = (epoch as usize - 1) * visits;
-        let passes = (before / examples) as u32..;
-        let pass = |pass| match self.shuffle {
-            true => epoch_order(examples, self.seed, pass),
-            false => (0..examples as u32).collect(),
-        };
-        passes
-            .flat_map(pass)
-            .skip(before % examples)
-            .take(visits)
-            .collect()
+        let before = u64::from(epoch - 1) * visits as u64;
+        let mut pass = (before / examples as u64) as u32;
+        let first = (before % examples as u64) as usize;
+        let mut order = Vec::new();
+        while order.len() < first + visits {
+            let of_pass: Vec<u32> = if self.shuffle {
+                epoch_order(examples, self.seed, pass)
+            } else {
+                (0..examples as u32).collect()
+            };
+            order.extend_from_slice(&of_pass);
+            pass += 1;
+        }
+        order[first..first + visits].to_vec()
     }
 
     /// The numbers of `step` (from 0) of `epoch` (from 1), where an epoch has `steps`. The key is that of its first batch.
@@ -177,13 +179,13 @@ impl TrainSpec {
         let Some(steps) = self.steps_per_epoch else {
             return Ok(None);
         };
-        let factors = [steps, self.batch_size, self.accumulate].map(|count| u64::from(count.get()));
-        let visits = factors.into_iter().fold(1, u64::saturating_mul);
+        let steps = u64::from(steps.get());
+        let visits = (steps * u64::from(self.batch_size.get())).saturating_mul(self.accumulate.get().into());
         if visits.saturating_mul(self.epochs.get().into()) > MAX_VISITS {
             return Err(SpecError::Training {
                 field: "steps_per_epoch",
-                found: steps.get().into(),
-                expected: "so few that the steps of a training visit at most 2^24 examples",
+                found: steps as f64,
+                expected: "so few that at most 2^24 examples are visited",
             });
         }
         Ok(Some(visits as usize))
