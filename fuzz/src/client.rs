@@ -68,7 +68,8 @@ pub fn model(bytes: &[u8]) -> bool {
     let Ok(memory) = model.memory(&training, 2) else {
         return false;
     };
-    let cheap = memory.total() <= MOST_MEMORY && training.epochs.get() <= 2;
+    let steps = training.steps_per_epoch.map_or(1, std::num::NonZeroU32::get);
+    let cheap = memory.total() <= MOST_MEMORY && training.epochs.get() <= 2 && steps <= 8;
     if cheap && model.parameter_count() <= MOST_PARAMETERS && !model.is_external() {
         train(&model, &training);
     }

@@ -200,14 +200,21 @@ pub fn weights(bytes: &[u8]) -> bool {
     let Some(model) = small_model() else {
         return false;
     };
-    let Ok(parameters) = model.from_safetensors(bytes) else {
+    let Ok((parameters, control)) = model.from_safetensors_with_control(bytes) else {
         return false;
     };
     assert_eq!(parameters.len(), model.parameter_count());
-    let written = model.to_safetensors(&parameters);
+    let written = if control.is_empty() {
+        model.to_safetensors(&parameters)
+    } else {
+        model.to_safetensors_with_control(&parameters, &control)
+    };
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    let again = written.ok().and_then(|file| model.from_safetensors(&file).ok());
-    assert_eq!(again.map(|it| bits(&it)), Some(bits(&parameters)));
+    let again = written
+        .ok()
+        .and_then(|file| model.from_safetensors_with_control(&file).ok());
+    let found = again.map(|(parameters, control)| [bits(&parameters), bits(&control)]);
+    assert_eq!(found, Some([bits(&parameters), bits(&control)]));
     true
 }
 
