@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 
 use tokio::sync::oneshot;
 use unsaid_protocol::{
-    CheckIn, ClientId, ContentHash, CoordinateWidth, Privacy, RoundMetrics, TaskId, UpdateFrame, UpdateId,
+    CheckIn, CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, RoundMetrics, TaskId,
+    UpdateFrame, UpdateId,
 };
 use unsaid_relay::{
     actor::{Actor, Command, Submission},
@@ -78,11 +79,7 @@ pub fn intake(bytes: &[u8]) -> bool {
     let (whole, parts) = (received(frame.len().max(1)), received(usize::from(*part).max(1)));
     let said = |it: &Submission| (it.claim, it.coordinates.clone());
     assert_eq!(whole.as_ref().map(said), parts.as_ref().map(said));
-    let fixed = match config.manifest.privacy {
-        Privacy::Central(_) => config.norm_bound.map(CoordinateWidth::for_bound),
-        _ => None,
-    };
-    let decoded = UpdateFrame::decode_in(frame, fixed);
+    let decoded = UpdateFrame::decode_in(frame, fixed_width(&config));
     match whole {
         Ok(Submission { claim, coordinates }) => {
             let read = decoded
@@ -112,7 +109,12 @@ pub fn records(bytes: &[u8]) -> bool {
     if kind == b'a' {
         let account = Account::from_bytes(rest);
         if let Ok(account) = &account {
-            assert_eq!(account.to_bytes(), rest, "an account has one form");
+            let written = account.to_bytes();
+            let again = Account::from_bytes(&written).map(|it| it.to_bytes());
+            assert!(
+                again.is_ok_and(|again| again == written),
+                "what is written is read"
+            );
         }
         return account.is_ok();
     }
@@ -181,27 +183,58 @@ fn saved(config: &TaskConfig, head: Head, mut kept: Bytes<'_>) -> Saved {
     }
 }
 
-/// Starts the task's thread over the store, asks it to take a client in, and ends it.
+/// Starts the task's thread over the store, has a client check in and report, and ends it.
 fn goes_on(config: Arc<TaskConfig>, store: Kept) -> bool {
     let manifest = config.manifest_hash;
-    let Ok((actor, _outlook)) = Actor::open(config, Arc::new(store), Arc::new(Stopped), None) else {
+    let Ok((actor, _outlook)) = Actor::open(config.clone(), Arc::new(store), Arc::new(Stopped), None) else {
         return false;
     };
     let (mailbox, commands) = mpsc::sync_channel(4);
     let Ok(thread) = actor.spawn(commands) else {
         return false;
     };
+    let client = ClientId::from_bytes([200; 16]);
+    let ask = CheckIn { client, manifest };
     let (reply, answer) = oneshot::channel();
-    let ask = CheckIn {
-        client: ClientId::from_bytes([200; 16]),
-        manifest,
-    };
-    let _ = mailbox.send(Command::CheckIn(ask, None, reply)); // an error is the thread's end, noticed below
-    let answered = answer.blocking_recv().is_ok();
+    // An error of sending is the thread's end, noticed below.
+    let _ = mailbox.send(Command::CheckIn(ask, None, reply));
+    let mut answered = true;
+    match answer.blocking_recv() {
+        Ok(Ok(CheckInReply::Train { round, model, .. })) => {
+            let frame = UpdateFrame {
+                update: UpdateId::from_bytes([200; 16]),
+                client,
+                manifest,
+                model,
+                round,
+                coordinates: vec![1; config.coordinates()],
+            };
+            if let Some(submission) = submission(&config, &frame) {
+                let (reply, answer) = oneshot::channel();
+                let _ = mailbox.send(Command::Update(submission, reply));
+                answered = answer.blocking_recv().is_ok();
+            }
+        }
+        other => answered = other.is_ok(),
+    }
     let _ = mailbox.send(Command::Stop);
     assert!(thread.join().is_ok(), "the task's thread ends in good order");
     assert!(answered, "whoever asks is answered");
     true
+}
+
+fn submission(config: &TaskConfig, frame: &UpdateFrame) -> Option<Submission> {
+    let mut intake = Intake::new(config, false);
+    intake.push(&frame.encode_in(fixed_width(config)));
+    intake.finish().ok()
+}
+
+/// The width of frames where the task fixes it.
+fn fixed_width(config: &TaskConfig) -> Option<CoordinateWidth> {
+    match config.manifest.privacy {
+        Privacy::Central(_) => config.norm_bound.map(CoordinateWidth::for_bound),
+        _ => None,
+    }
 }
 
 /// A clock that stands still.

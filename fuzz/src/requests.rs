@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     fs::File,
     io::Write,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::OpenOptionsExt,
     sync::{Arc, OnceLock},
 };
@@ -23,7 +24,11 @@ use unsaid_protocol::{
 use unsaid_relay::{
     Relay, RelayOptions, app,
     clock::Clock,
-    http::admin::AdminToken,
+    http::{
+        admin::AdminToken,
+        forwarded::{Network, origin},
+        limits::Peer,
+    },
     key::RelayKey,
     store::{RedbStore, Store},
     task_file::Task,
@@ -48,6 +53,8 @@ struct Target {
     key: PublicKey,
     /// The key of a client.
     client: SigningKey,
+    /// Who passes requests on.
+    proxies: [Network; 2],
 }
 
 impl Target {
@@ -80,6 +87,7 @@ impl Target {
             relay: Relay::open(vec![of(&[])?, signed], &store, &clock, options).ok()?,
             key: public,
             client: SigningKey::from_bytes(&[9; 32]),
+            proxies: ["127.0.0.0/8".parse().ok()?, "2001:db8::/33".parse().ok()?],
         })
     }
 
@@ -166,7 +174,15 @@ impl Target {
     }
 
     /// Whether a request was granted. A refusal is a problem document that says the same as its status, and none is the relay's fault.
-    async fn ask(&self, request: Request<Body>) -> bool {
+    async fn ask(&self, mut request: Request<Body>) -> bool {
+        let (peer, proxies) = (IpAddr::V4(Ipv4Addr::LOCALHOST), self.proxies);
+        let from = origin(peer, request.headers(), &proxies);
+        assert_eq!(
+            origin(peer, request.headers(), &[]),
+            peer,
+            "nobody but a proxy says so"
+        );
+        request.extensions_mut().insert(Peer(from));
         let answer = match app(self.relay.clone()).oneshot(request).await {
             Ok(answer) => answer,
             Err(never) => match never {},

@@ -10,7 +10,7 @@ use crate::{
     identity::Standings,
     round::{Head, Rounds},
     store::{Changes, Saved, StoreError, Turn},
-    strategy::Strategy,
+    strategy::{Aggregation, Strategy, norm_bounding},
 };
 
 /// Why a task cannot start.
@@ -340,6 +340,7 @@ fn gather_again(
     match known {
         Gathered::Sum { sum, count } => match &saved.sum {
             Some(steps) if steps.len() == summed => {
+                check_sum(&config.strategy.aggregation, steps, received)?;
                 (*sum, *count) = (PartialSum::from_steps(steps.clone()), received);
             }
             Some(steps) => return Err(damaged(format!("the sum has {} entries", steps.len()))),
@@ -355,6 +356,20 @@ fn gather_again(
                 return Err(damaged("updates of the open round are missing"));
             }
         }
+    }
+    Ok(())
+}
+
+/// That `steps` may be the sum of so many updates: no entry is larger than all of them could make it, and where they have weights these
+/// are one at least.
+fn check_sum(rule: &Aggregation, steps: &[i64], received: u32) -> Result<(), OpenError> {
+    let weight = u128::from(rule.max_weight().unwrap_or(1));
+    let largest = u128::from(i32::MIN.unsigned_abs()) * weight * u128::from(norm_bounding::PARTS);
+    let most = u128::from(received) * largest;
+    let weights = rule.max_weight().and(steps.last());
+    let too_light = weights.is_some_and(|&weights| weights < i64::from(received));
+    if too_light || steps.iter().any(|step| u128::from(step.unsigned_abs()) > most) {
+        return Err(damaged(format!("the sum is none of {received} updates")));
     }
     Ok(())
 }

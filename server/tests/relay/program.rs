@@ -2,8 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::Ipv4Addr,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::harness::*;
@@ -17,7 +19,14 @@ impl Program {
     /// Starts it on the task `tiny.toml` of a folder, and waits until it listens.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0", "--task"])
+            .args([
+                "serve",
+                "--listen",
+                &free_address(),
+                "--rate-limit",
+                "0",
+                "--task",
+            ])
             .arg(folder.join("tiny.toml"))
             .args(arguments)
             .stdout(Stdio::piped())
@@ -56,6 +65,18 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Any port of an address that no program before it had: who still asks one that was killed must not be answered by the next one, which
+/// may be another test's.
+fn free_address() -> String {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    if cfg!(target_os = "linux") {
+        // Where all of 127.0.0.0/8 is this machine.
+        return format!("{}:0", Ipv4Addr::from_bits(0x7f01_0001 + number));
+    }
+    "127.0.0.1:0".to_owned()
 }
 
 /// A folder with the task file.
