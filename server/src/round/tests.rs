@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use unsaid_protocol::{CheckIn, CheckInReply, IdentityId};
 
 use super::*;
 
