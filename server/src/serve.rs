@@ -51,6 +51,10 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[cfg(unix)]
 const QUEUE: i32 = 4_096;
 
+/// Bytes of a body that an HTTP/2 peer may send before they are read; twice as many on a connection. They are beyond the bound on
+/// the memory of uploads.
+const STREAM_WINDOW: u32 = 128 << 10;
+
 /// Requests that one HTTP/2 connection may have open at a time. A page needs a few, and its event stream.
 const MAX_STREAMS: u32 = 32;
 
@@ -148,7 +152,7 @@ impl Connection {
             })
             .header_read_timeout(self.relay.options.head_timeout);
         let open = OpenRequests::default();
-        let untaken = open.untaken_for(self.relay.options.answer_timeout);
+        let untaken = self.untaken(&open);
         let service = self.service(open);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         self.drive(Box::pin(connection), untaken, future::pending()).await
@@ -160,14 +164,30 @@ impl Connection {
         // A peer that is gone is noticed by a ping that comes back no more.
         http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(open::PIECE)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(2 * STREAM_WINDOW)
             .keep_alive_interval(self.relay.options.head_timeout)
             .keep_alive_timeout(self.relay.options.head_timeout);
         let open = OpenRequests::default();
         // Neither the preface nor the time between two requests has a bound in hyper.
         let silence = open.none_for(self.relay.options.head_timeout);
-        let untaken = open.untaken_for(self.relay.options.answer_timeout);
+        let untaken = self.untaken(&open);
         let connection = http.serve_connection(TokioIo::new(stream), self.service(open));
         self.drive(Box::pin(connection), untaken, silence).await
+    }
+
+    /// Waits until an answer is not taken for too long. A proxy that was named carries many clients' answers, and judges them itself.
+    fn untaken(&self, open: &OpenRequests) -> impl Future<Output = ()> + use<> {
+        let options = &self.relay.options;
+        let is_proxy = options.proxies.iter().any(|proxy| proxy.contains(self.peer.ip()));
+        let untaken = (!is_proxy).then(|| open.untaken_for(options.answer_timeout));
+        async {
+            match untaken {
+                Some(untaken) => untaken.await,
+                None => future::pending().await,
+            }
+        }
     }
 
     /// The relay's router, told whom each request comes from. A request is open until its answer's last byte was taken.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::body::HttpBody;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
@@ -16,7 +17,11 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
-use unsaid_relay::{RelayOptions, http::admin::AdminToken, tls};
+use unsaid_relay::{
+    RelayOptions,
+    http::{admin::AdminToken, forwarded::Network},
+    tls,
+};
 
 use crate::{harness::*, operating::TOKEN};
 
@@ -61,6 +66,11 @@ async fn the_operators_calls_reach_a_relay_over_tls_that_they_trust_and_no_other
 
 /// A relay over TLS with a certificate of its own, and a client that trusts it.
 async fn over_tls(folder: &TempDir) -> (TestRelay, Arc<ClientConfig>) {
+    over_tls_behind(folder, Vec::new()).await
+}
+
+/// The same, which knows of these proxies.
+async fn over_tls_behind(folder: &TempDir, proxies: Vec<Network>) -> (TestRelay, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
@@ -70,6 +80,7 @@ async fn over_tls(folder: &TempDir) -> (TestRelay, Arc<ClientConfig>) {
         page: Some(folder.path().to_owned()),
         head_timeout: Duration::from_millis(600),
         answer_timeout: Duration::from_millis(600),
+        proxies,
         ..RelayOptions::default()
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
@@ -203,6 +214,48 @@ async fn http_2_whose_answer_is_not_taken_is_closed() {
     let end = tokio::time::timeout(Duration::from_secs(5), connection);
     end.await.expect("the relay closes the connection").unwrap();
     drop((answer, sender));
+}
+
+#[tokio::test]
+async fn http_2_whose_answer_is_taken_slowly_is_not() {
+    let folder = TempDir::new().unwrap();
+    let (relay, config) = over_tls(&folder).await;
+    std::fs::write(folder.path().join("large.bin"), vec![7; 1 << 20]).unwrap();
+    // With a window of one piece the relay sends the next only when one was taken.
+    let made = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(65_535)
+        .initial_connection_window_size(65_535)
+        .handshake(TokioIo::new(connect(&relay, &config, b"h2").await));
+    let (mut sender, connection) = made.await.unwrap();
+    tokio::spawn(connection.map(drop));
+    let mut body = get(&mut sender, "/large.bin").await.into_body();
+    let mut taken = 0;
+    while let Some(frame) =
+        std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await
+    {
+        let length = frame.expect("the relay waits").into_data().unwrap().len();
+        let pieces = taken / 65_535;
+        taken += length;
+        // All of it takes eight times as long as a piece may, and as a connection may be silent.
+        if taken / 65_535 > pieces {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    assert_eq!(taken, 1 << 20);
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_named_is_not_cut_off_for_what_one_of_its_clients_does_not_take() {
+    let folder = TempDir::new().unwrap();
+    let proxies = vec!["127.0.0.1".parse().unwrap()];
+    let (relay, config) = over_tls_behind(&folder, proxies).await;
+    std::fs::write(folder.path().join("large.bin"), vec![7; 24 << 20]).unwrap();
+    let (mut sender, connection) = http_2(connect(&relay, &config, b"h2").await).await;
+    let answer = get(&mut sender, "/large.bin").await;
+    tokio::time::sleep(Duration::from_millis(2_400)).await; // four times as long as a peer may take nothing
+    assert!(!connection.is_finished());
+    assert_eq!(get(&mut sender, "/healthz").await.status(), 200);
+    drop(answer);
 }
 
 #[tokio::test]

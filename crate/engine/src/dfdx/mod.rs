@@ -165,8 +165,8 @@ impl<N: Network> DfdxModel<N> {
         Ok(())
     }
 
-    /// Trains from `parameters` as `spec` says: what [`crate::train`] is for the engine's own models. Afterwards the module holds
-    /// the new parameters.
+    /// Trains from `parameters` as `spec` says: what [`crate::train`] is for the engine's own models, with SCAFFOLD's `correction`
+    /// ([`Training::correction`]) where it is not empty. Afterwards the module holds the new parameters.
     ///
     /// # Errors
     /// As [`crate::train`], and [`EngineError::External`] where dfdx fails.
