@@ -150,6 +150,7 @@ impl Connection {
                 Some(_) => LARGE_READ_BUFFER,
                 None => READ_BUFFER,
             })
+            .max_header_size(READ_BUFFER)
             .header_read_timeout(self.relay.options.head_timeout);
         let open = OpenRequests::default();
         let untaken = self.untaken(&open);

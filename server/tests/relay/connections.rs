@@ -79,6 +79,26 @@ async fn a_head_that_trickles_in_is_cut_off_and_holds_up_nobody() {
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
+/// The first connections read more at once than those that come after them.
+#[tokio::test]
+async fn the_bound_of_a_head_is_that_of_every_connection() {
+    for (bytes, status) in [(20_000, b"HTTP/1.1 200"), (30_000, b"HTTP/1.1 431")] {
+        let relay = relay(100).await;
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            open.push(connect(&relay).await);
+        }
+        let long = "a".repeat(bytes);
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: {long}\r\n\r\n");
+        for at in [0, 39] {
+            open[at].write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            open[at].read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, status, "{bytes} bytes, connection {at}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn connections_that_say_nothing_are_closed_before_and_after_a_request() {
     let relay = relay(100).await;
