@@ -238,13 +238,13 @@ fn what_does_not_learn_or_does_not_fit_is_refused() {
     ));
     let bad = Examples::new(vec![0.0; 4], vec![0], 4, 3).unwrap();
     let start = net.parameters();
-    let trained = block_on(net.train(&start, &bad, &specs()[0], 0, &mut Unobserved));
+    let trained = block_on(net.train(&start, &bad, &specs()[0], 0, &[], &mut Unobserved));
     assert!(matches!(trained, Err(EngineError::Data(_))));
     let infinite = TrainSpec {
         optimizer: OptimizerSpec::sgd(3e38),
         ..specs()[0].clone()
     };
-    let trained = block_on(net.train(&start, &examples(29), &infinite, 0, &mut Unobserved));
+    let trained = block_on(net.train(&start, &examples(29), &infinite, 0, &[], &mut Unobserved));
     assert!(
         matches!(trained, Err(EngineError::NonFinite { epoch: 1, .. })),
         "{trained:?}"
