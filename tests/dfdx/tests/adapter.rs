@@ -270,7 +270,7 @@ impl Observer for Impatient {
 fn training_stops_after_the_step_in_which_it_is_told_to() {
     let (mut net, mut observer) = (theirs(), Impatient(0));
     let start = net.parameters();
-    let stopped = block_on(net.train(&start, &examples(29), &specs()[0], 0, &mut observer));
+    let stopped = block_on(net.train(&start, &examples(29), &specs()[0], 0, &[], &mut observer));
     assert_eq!(stopped.unwrap_err(), EngineError::Stopped);
     assert_eq!(observer.0, 3);
 }
