@@ -408,6 +408,37 @@ pub async fn accumulated_batches_are_one_large_batch(device: &Device) {
     }
 }
 
+/// A training of fixed steps is, to the bit, one over the same examples laid out in a row as often as they are visited: for fewer examples
+/// than a batch has, for batches across the end of a pass, and for epochs that end in the middle of one.
+pub async fn fixed_steps_visit_the_examples_one_pass_after_the_other(device: &Device) {
+    for (rows, steps, batch, accumulate) in [(5, 3, 4, 1), (1, 3, 4, 1), (7, 3, 2, 2), (40, 2, 8, 1)] {
+        let (model, examples) = problem(rows, 6, 8, 3);
+        let epochs = 2;
+        let visits = (epochs * steps * batch * accumulate) as usize;
+        let in_a_row = (0..visits).map(|at| at % rows);
+        let x = in_a_row
+            .clone()
+            .flat_map(|at| examples.x()[6 * at..][..6].to_vec());
+        let y = in_a_row.map(|at| examples.y()[at]);
+        let laid_out = Examples::new(x.collect(), y.collect(), 6, 3).unwrap();
+        let whole = TrainSpec {
+            shuffle: false,
+            accumulate: accumulate.try_into().unwrap(),
+            ..spec(1, batch, 0.25, 0.9)
+        };
+        let fixed = TrainSpec {
+            epochs: epochs.try_into().unwrap(),
+            steps_per_epoch: Some(steps.try_into().unwrap()),
+            ..whole.clone()
+        };
+        let found = run(&model, &examples, &fixed, device).await;
+        let expected = run(&model, &laid_out, &whole, device).await;
+        assert_eq!(found.losses.len(), (epochs * steps) as usize, "{rows}");
+        assert_eq!(found.losses, expected.losses, "{rows}");
+        assert_eq!(found.parameters, expected.parameters, "{rows}");
+    }
+}
+
 /// A language model over batches of which the last is not full: the losses follow the CPU's, and what can be known of the next
 /// token is learned. A token is followed by its double, so all but the first of a sequence follow from the one before.
 pub async fn a_language_model_learns_like_the_cpu(device: &Device) {

@@ -37,6 +37,7 @@ on_every_device! {
     learns_like_the_cpu,
     clipping_bounds_the_step,
     accumulated_batches_are_one_large_batch,
+    fixed_steps_visit_the_examples_one_pass_after_the_other,
     scaffold_is_the_papers_algorithm,
     dropout_agrees_with_the_cpu,
     every_optimizer_agrees_with_the_cpu,

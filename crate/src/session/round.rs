@@ -47,8 +47,8 @@ impl<P: Ports> Session<P> {
         let mut own = Vec::new();
         if self.task.reach.is_some() {
             own = self.ports.store().control().await?;
-            // Zeros before the first time, and where it is another model's.
-            if own.len() != before.len() {
+            // Zeros before the first time, where it is another model's, and where a relay's numbers made it none: that one is not for ever.
+            if own.len() != before.len() || own.iter().any(|value| !value.is_finite()) {
                 own.clear();
             }
         }

@@ -163,11 +163,13 @@ fn where_examples_are_protected_the_variate_is_made_of_the_noised_steps() {
 }
 
 #[test]
-fn a_variate_of_another_model_is_none() {
-    let world = World::new(control());
-    world.store.control.replace(vec![1e30; 66]);
-    assert_eq!(run(&world, 1).unwrap().rounds, 1);
-    assert_kept(&world);
+fn a_variate_of_another_model_is_none_and_neither_is_one_of_no_numbers() {
+    for odd in [vec![1e30; 66], vec![f32::INFINITY; 67], vec![f32::NAN; 67]] {
+        let world = World::new(control());
+        world.store.control.replace(odd);
+        assert_eq!(run(&world, 1).unwrap().rounds, 1);
+        assert_kept(&world);
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@
 //! let how: TrainSpec = serde_json::from_str(
 //!     r#"{"epochs": 40, "batch_size": 2, "optimizer": {"type": "sgd", "learning_rate": 0.5}}"#)?;
 //! let start = net.parameters();
-//! let trained = net.train(&start, &examples, &how, 7, &mut Unobserved).await?;
+//! let trained = net.train(&start, &examples, &how, 7, &[], &mut Unobserved).await?;
 //! assert_eq!(net.evaluate(&trained.parameters, &examples)?.accuracy, 1.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
@@ -165,8 +165,8 @@ impl<N: Network> DfdxModel<N> {
         Ok(())
     }
 
-    /// Trains from `parameters` as `spec` says: what [`crate::train`] is for the engine's own models, with SCAFFOLD's `correction`
-    /// ([`Training::correction`]) where it is not empty. Afterwards the module holds the new parameters.
+    /// Trains from `parameters` as `spec` says: what [`crate::train`] is for the engine's own models. `correction` is SCAFFOLD's, `[d]`,
+    /// or empty ([`Training::correction`]). Afterwards the module holds the new parameters.
     ///
     /// # Errors
     /// As [`crate::train`], and [`EngineError::External`] where dfdx fails.
