@@ -8,7 +8,7 @@ use crate::{
 };
 use crate::{
     backend::{
-        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_then},
+        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_apart, multiply_then},
         vector::add_rows,
     },
     ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, relu},
@@ -19,12 +19,20 @@ impl Op for Dense {
         !std::mem::replace(&mut self.relu, true)
     }
 
+    fn outer(&self) -> Option<&Dense> {
+        (self.positions == 1).then_some(self)
+    }
+
     fn forward_cpu(&self, pass: Forward<'_>) {
         let x = Matrix::new(pass.x, pass.rows * self.positions, self.inputs);
         let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
         let y = MatrixMut::new(pass.y, pass.rows * self.positions, self.outputs);
         let epilogue = Epilogue::bias(&pass.parameters[self.bias()], self.relu);
-        multiply_then(y, x, kernel, epilogue);
+        if pass.apart && self.positions == 1 {
+            multiply_apart(y, x, kernel, epilogue);
+        } else {
+            multiply_then(y, x, kernel, epilogue);
+        }
     }
 
     fn input_gradient_cpu(&self, pass: InputGradient<'_>) {
@@ -34,7 +42,12 @@ impl Op for Dense {
         if let Some(dx) = pass.dx {
             let dy = Matrix::new(pass.dy, pass.rows * self.positions, self.outputs);
             let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
-            multiply(dx, dy, kernel.transposed(), false);
+            if pass.apart && self.positions == 1 {
+                let dx = MatrixMut::new(dx, pass.rows, self.inputs);
+                multiply_apart(dx, dy, kernel.transposed(), Epilogue::None);
+            } else {
+                multiply(dx, dy, kernel.transposed(), false);
+            }
         }
     }
 
