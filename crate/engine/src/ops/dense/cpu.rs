@@ -14,6 +14,13 @@ use crate::{
     ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, relu},
 };
 
+impl Dense {
+    /// Whether its products must be asked for their rows apart: where there are several, and products are not like that anyway, as in wasm.
+    const fn apart(&self, asked: bool) -> bool {
+        cfg!(not(target_arch = "wasm32")) && asked && self.positions == 1
+    }
+}
+
 impl Op for Dense {
     fn fuse_relu(&mut self) -> bool {
         !std::mem::replace(&mut self.relu, true)
@@ -28,7 +35,7 @@ impl Op for Dense {
         let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
         let y = MatrixMut::new(pass.y, pass.rows * self.positions, self.outputs);
         let epilogue = Epilogue::bias(&pass.parameters[self.bias()], self.relu);
-        if pass.apart && self.positions == 1 {
+        if self.apart(pass.apart) {
             multiply_apart(y, x, kernel, epilogue);
         } else {
             multiply_then(y, x, kernel, epilogue);
@@ -42,7 +49,7 @@ impl Op for Dense {
         if let Some(dx) = pass.dx {
             let dy = Matrix::new(pass.dy, pass.rows * self.positions, self.outputs);
             let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
-            if pass.apart && self.positions == 1 {
+            if self.apart(pass.apart) {
                 let dx = MatrixMut::new(dx, pass.rows, self.inputs);
                 multiply_apart(dx, dy, kernel.transposed(), Epilogue::None);
             } else {
