@@ -1,7 +1,7 @@
 //! Weights and data made to break the clipping of private training: whoever runs the relay chooses the weights that training starts from.
 
 use serde_json::json;
-use unsaid_engine::{Device, Examples, Model, PrivateSteps, TrainSpec, Training, Unobserved};
+use unsaid_engine::{Device, Examples, Model, PrivateSteps, TargetKind, TrainSpec, Training, Unobserved};
 use unsaid_privacy::ExampleNoise;
 
 use crate::{
@@ -72,8 +72,9 @@ fn positions_that_cancel() -> Problem {
     }
 }
 
-/// Three examples of every kind of layer, with weights as usual, large, so large that most numbers overflow, and of all sizes.
-fn every_layer() -> Vec<Problem> {
+/// Examples of every kind of layer, with weights as usual, large, so large that most numbers overflow, and of all sizes: as many as
+/// `rows` gives, of the numbers that a case has, by their index.
+fn every_layer(rows: fn(usize) -> Vec<usize>) -> Vec<Problem> {
     type Change = fn(usize, f32) -> f32;
     let changes: [(&str, Change); 4] = [
         ("as usual", |_, w| w),
@@ -85,11 +86,10 @@ fn every_layer() -> Vec<Problem> {
     let cases = cases.iter().filter(|case| !case.name.contains("dropout"));
     let problem = |case: &Case, (what, change): (&str, fn(usize, f32) -> f32)| {
         let (model, start, examples) = case.problem();
-        let few: Vec<usize> = (0..examples.len().min(3)).collect();
         Problem {
             name: format!("{}, {what}", case.name),
             start: start.iter().enumerate().map(|(at, w)| change(at, *w)).collect(),
-            examples: some_of(&examples, &few),
+            examples: some_of(&examples, &rows(examples.len())),
             model,
         }
     };
@@ -147,7 +147,10 @@ fn bound_squared(problem: &Problem) -> u64 {
 pub async fn whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound(device: &Device) {
     let special = [norm_that_is_no_number(), positions_that_cancel(), alike(40)];
     let (mut counted, mut left_out, mut longest) = (0, 0, 0.0_f64);
-    for problem in special.into_iter().chain(every_layer()) {
+    for problem in special
+        .into_iter()
+        .chain(every_layer(|has| (0..has.min(3)).collect()))
+    {
         let name = &problem.name;
         let n = problem.examples.len() as u32;
         let mut own = Vec::new();
@@ -178,6 +181,53 @@ pub async fn whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_
         longest > 0.999 && counted > 300 && left_out > 50,
         "{longest} {counted} {left_out}"
     );
+}
+
+/// The examples of a problem, of which every fifth is made of numbers so large that nearly all that is computed of it is infinite or none;
+/// tokens and examples without labels as they are.
+fn with_others_beyond_all_numbers(examples: Examples) -> Examples {
+    let TargetKind::Labels { classes } = examples.kind() else {
+        return examples;
+    };
+    if examples.x().iter().all(|x| x.fract() == 0.0) {
+        return examples;
+    }
+    let (features, targets) = (examples.features(), examples.targets_per_example());
+    let mut x = examples.x().to_vec();
+    for row in x.chunks_exact_mut(features).step_by(5) {
+        row.iter_mut().for_each(|x| *x *= 3e38);
+    }
+    Examples::sequences(x, examples.y().to_vec(), features, targets, classes).unwrap()
+}
+
+/// Where examples are computed beside each other, none has any part in what another adds: in every place, beside others that are as usual
+/// and others that are infinite or no numbers, it adds what it adds by itself. On the CPU.
+pub async fn an_example_adds_the_same_in_every_place_and_every_company() {
+    // Two and a half times as many as are computed beside each other.
+    const N: usize = 40;
+    let (mut checked, mut infinite) = (0, 0);
+    for mut problem in every_layer(|has| (0..N).map(|row| (row * 7 + row / has) % has).collect()) {
+        if problem.start.len() > 20_000 {
+            continue;
+        }
+        problem.examples = with_others_beyond_all_numbers(problem.examples);
+        let mut own = Vec::new();
+        for index in 0..N as u32 {
+            own.push(sum(&problem, &[index], &Device::Cpu).await);
+        }
+        infinite += own.iter().filter(|whole| whole.iter().all(|v| *v == 0)).count();
+        for place in 0..=16 {
+            // The one at 17 is in this place, behind some of those before it.
+            let lot: Vec<u32> = (17 - place..N as u32 - place % 3).collect();
+            let expected: Vec<i64> = (0..problem.start.len())
+                .map(|at| lot.iter().map(|&index| own[index as usize][at]).sum())
+                .collect();
+            let found = sum(&problem, &lot, &Device::Cpu).await;
+            assert!(found == expected, "{} {place}", problem.name);
+            checked += 1;
+        }
+    }
+    assert!(checked > 1_000 && infinite > 500, "{checked} {infinite}");
 }
 
 /// Without noise, too, a norm that 32-bit floats cannot tell is never taken for a short one: the gradient is clipped, or is no number either.

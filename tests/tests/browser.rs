@@ -57,6 +57,11 @@ on_every_device! {
 }
 
 #[wasm_bindgen_test]
+async fn an_example_adds_the_same_in_every_place_and_every_company() {
+    body::an_example_adds_the_same_in_every_place_and_every_company().await;
+}
+
+#[wasm_bindgen_test]
 async fn a_lost_gpu_goes_on_on_the_cpu() {
     body::a_lost_gpu_goes_on_on_the_cpu(webgpu).await;
 }

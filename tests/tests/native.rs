@@ -146,6 +146,11 @@ mod kernels {
 }
 
 #[test]
+fn an_example_adds_the_same_in_every_place_and_every_company() {
+    block_on(body::an_example_adds_the_same_in_every_place_and_every_company());
+}
+
+#[test]
 fn a_lost_gpu_goes_on_on_the_cpu() {
     if vulkan().is_some() {
         let gpu = async || GpuDevice::request().await.unwrap();

@@ -1,13 +1,19 @@
 //! The CPU back end: SIMD (AVX natively, SIMD128 in wasm), deterministic.
 
+mod private;
+
+use std::ops::Range;
+
+pub(crate) use private::ROWS as PRIVATE_ROWS;
+
 use super::vector;
 use crate::{
     EngineError, Examples, Model,
-    model::{Flow, GradientPlan},
+    model::{Flow, GradientPlan, Node},
     ops::{
         Forward, InputGradient, LossInput, ParameterGradient, Reduction, SquaredNorms, gather::gather_cpu,
     },
-    optim::StepNumbers,
+    optim::{StepNumbers, lot::Totals},
     train::Settings,
 };
 
@@ -15,6 +21,8 @@ use crate::{
 pub(crate) struct CpuPass {
     outputs: Vec<Vec<f32>>,
     kept: Vec<Vec<f32>>,
+    /// Whether no bit of an example may depend on the others of its batch.
+    apart: bool,
 }
 
 impl CpuPass {
@@ -27,6 +35,7 @@ impl CpuPass {
                 .map(|len| vec![0.0; len * rows])
                 .collect(),
             kept: nodes.map(|node| vec![0.0; node.op.kept_len() * rows]).collect(),
+            apart: false,
         }
     }
 
@@ -43,28 +52,46 @@ impl CpuPass {
         for (index, node) in model.nodes().iter().enumerate() {
             let mut y = std::mem::take(&mut self.outputs[index]);
             let mut kept = std::mem::take(&mut self.kept[index]);
-            node.op.forward_cpu(Forward {
-                rows,
-                x: self.value(model, x, node.input, rows),
-                other: node.other.map_or(&[], |other| self.value(model, x, other, rows)),
-                parameters,
-                y: &mut y[..rows * lens[index + 1]],
-                kept: &mut kept[..rows * node.op.kept_len()],
-                step_key,
-            });
+            let (step, mut row) = (self.step(node, rows), 0);
+            while row < rows {
+                let rows = row..row + step;
+                row += step;
+                node.op.forward_cpu(Forward {
+                    rows: rows.len(),
+                    x: self.value(model, x, node.input, &rows),
+                    other: node.other.map_or(&[], |other| self.value(model, x, other, &rows)),
+                    parameters,
+                    y: &mut y[of(&rows, lens[index + 1])],
+                    kept: &mut kept[of(&rows, node.op.kept_len())],
+                    step_key,
+                    apart: self.apart,
+                });
+            }
             self.outputs[index] = y;
             self.kept[index] = kept;
         }
-        self.value(model, x, self.outputs.len(), rows)
+        self.value(model, x, self.outputs.len(), &(0..rows))
     }
 
-    /// Value `index` of the last forward pass on `x`.
-    fn value<'a>(&'a self, model: &Model, x: &'a [f32], index: usize, rows: usize) -> &'a [f32] {
-        match index.checked_sub(1) {
-            None => x,
-            Some(output) => &self.outputs[output][..rows * model.value_lens()[index]],
+    /// Value `index` of the last forward pass on `x`, of these examples.
+    fn value<'a>(&'a self, model: &Model, x: &'a [f32], index: usize, rows: &Range<usize>) -> &'a [f32] {
+        let value = index.checked_sub(1).map_or(x, |output| &self.outputs[output]);
+        &value[of(rows, model.value_lens()[index])]
+    }
+
+    /// How many of the examples of a batch of `rows` the operation of `node` is asked for at once.
+    fn step(&self, node: &Node, rows: usize) -> usize {
+        if self.apart && node.op.outer().is_none() {
+            1
+        } else {
+            rows
         }
     }
+}
+
+/// The place of these rows, each of `len` numbers.
+const fn of(rows: &Range<usize>, len: usize) -> Range<usize> {
+    rows.start * len..rows.end * len
 }
 
 /// The buffers of a backward pass.
@@ -89,6 +116,15 @@ impl CpuGradients {
         self.plan.slot[value].map_or_else(Vec::new, |slot| std::mem::take(&mut self.slots[slot]))
     }
 
+    /// The gradient of `value`, which has one.
+    fn of(&self, value: usize) -> &[f32] {
+        self.plan.slot[value].map_or(&[], |slot| &self.slots[slot])
+    }
+
+    fn of_mut(&mut self, value: usize) -> &mut [f32] {
+        self.plan.slot[value].map_or(&mut [], |slot| &mut self.slots[slot])
+    }
+
     fn put_back(&mut self, value: usize, gradient: Vec<f32>) {
         if let Some(slot) = self.plan.slot[value] {
             self.slots[slot] = gradient;
@@ -107,7 +143,7 @@ pub(crate) struct CpuRun<'m> {
     /// The sum over the batches of a step, where it has more than one.
     accumulated: Vec<f32>,
     /// What the examples of a lot add up to, where training is private for each of them.
-    totals: Vec<i32>,
+    totals: Totals,
     pass: CpuPass,
     gradients: CpuGradients,
     /// The squared norm of each example's gradient, where they are clipped.
@@ -125,12 +161,15 @@ impl<'m> CpuRun<'m> {
         parameters: Vec<f32>,
         state: Vec<f32>,
     ) -> Self {
-        let rows = settings.batch.min(settings.visits(examples.len()));
+        let rows = settings.rows(examples.len());
         Self {
             gradient: vec![0.0; parameters.len()],
             accumulated: Vec::new(),
-            totals: Vec::new(),
-            pass: CpuPass::new(model, rows),
+            totals: Totals::default(),
+            pass: CpuPass {
+                apart: settings.private.is_some(),
+                ..CpuPass::new(model, rows)
+            },
             gradients: CpuGradients::new(model, rows, settings),
             norms: Vec::new(),
             x: Vec::with_capacity(rows * model.features()),
@@ -153,30 +192,6 @@ impl<'m> CpuRun<'m> {
         };
         self.update(numbers);
         loss
-    }
-
-    /// One step on the lot of the examples at `indices`, of which there may be none: what they add and `noise`, as the settings say; the
-    /// mean of their losses before it, without those that are not finite. Each example is computed alone, so that nothing of it can
-    /// depend on who else is in the lot.
-    pub fn private_step(&mut self, indices: &[u32], noise: &[i32], numbers: StepNumbers) -> Option<f32> {
-        let lot = self.settings.private?.lot;
-        let mut totals = std::mem::take(&mut self.totals);
-        totals.resize(self.gradient.len(), 0);
-        let (mut loss, mut finite) = (0.0, 0);
-        for index in indices {
-            // What no operation writes must not be what an earlier example, or the noise, left there.
-            self.gradient.fill(0.0);
-            let own = self.gradient(std::slice::from_ref(index), numbers.key);
-            lot.count_cpu(&mut self.gradient, &mut totals);
-            if own.is_finite() {
-                loss += own;
-                finite += 1;
-            }
-        }
-        lot.noised_cpu(&mut totals, noise, &mut self.gradient);
-        self.totals = totals;
-        self.update(numbers);
-        (finite > 0).then(|| loss / finite as f32)
     }
 
     /// Moves the parameters by the gradient.
@@ -207,10 +222,12 @@ impl<'m> CpuRun<'m> {
         loss
     }
 
-    /// Computes the mean loss of the examples at `indices` and its gradient.
-    fn gradient(&mut self, indices: &[u32], step_key: u32) -> f32 {
+    /// Runs the model on the examples at `indices`, and gives `each` the mean loss of all of them, or, where their bits are apart, of each;
+    /// with the gradients of their outputs.
+    fn loss(&mut self, indices: &[u32], step_key: u32, each: &mut dyn FnMut(f32)) {
         gather_cpu(self.examples, indices, &mut self.x, &mut self.y);
         let rows = indices.len();
+        let step = if self.pass.apart { 1 } else { rows };
         let outputs = self
             .pass
             .forward(self.model, &self.parameters, &self.x, rows, Some(step_key));
@@ -219,21 +236,32 @@ impl<'m> CpuRun<'m> {
         let mut d_outputs = self.gradients.take(last);
         // A model without parameters has nothing to learn, but still a loss.
         d_outputs.resize(d_outputs.len().max(outputs.len()), 0.0);
-        let batch = LossInput {
-            rows,
-            outputs,
-            targets: &self.y,
-        };
-        let loss = self
-            .model
-            .loss()
-            .loss_cpu(batch, reduction, &mut d_outputs[..outputs.len()]);
+        let output_len = self.model.value_lens()[last];
+        let target_len = self.examples.targets_per_example();
+        let mut row = 0;
+        while row < rows {
+            let rows = row..row + step;
+            row += step;
+            let batch = LossInput {
+                rows: step,
+                outputs: &outputs[of(&rows, output_len)],
+                targets: &self.y[of(&rows, target_len)],
+            };
+            let d_outputs = &mut d_outputs[of(&rows, output_len)];
+            each(self.model.loss().loss_cpu(batch, reduction, d_outputs));
+        }
         self.gradients.put_back(last, d_outputs);
+    }
+
+    /// Computes the mean loss of the examples at `indices` and its gradient.
+    fn gradient(&mut self, indices: &[u32], step_key: u32) -> f32 {
+        let (rows, last, mut loss) = (indices.len(), self.model.nodes().len(), 0.0);
+        self.loss(indices, step_key, &mut |all| loss = all);
         match self.settings.clip_examples_l2 {
             None => {
                 for index in (0..last).rev() {
                     self.input_gradient(index, rows, step_key);
-                    self.parameter_gradient(index, rows);
+                    self.parameter_gradient(index, &(0..rows));
                 }
             }
             Some(clip_l2) => {
@@ -242,7 +270,7 @@ impl<'m> CpuRun<'m> {
                 }
                 self.clip(rows, clip_l2);
                 for index in (0..last).rev() {
-                    self.parameter_gradient(index, rows);
+                    self.parameter_gradient(index, &(0..rows));
                 }
                 vector::scale(&mut self.gradient, 1.0 / rows as f32);
             }
@@ -270,20 +298,26 @@ impl<'m> CpuRun<'m> {
             };
         }
         let [dx, d_other] = &mut targets;
-        node.op.input_gradient_cpu(InputGradient {
-            rows,
-            x: self.pass.value(model, &self.x, node.input, rows),
-            y: self.pass.value(model, &self.x, index + 1, rows),
-            dy: &mut dy[..rows * lens[index + 1]],
-            kept: &mut kept[..rows * node.op.kept_len()],
-            parameters: &self.parameters,
-            dx: (flows[0] != Flow::Unneeded).then(|| &mut dx[..rows * lens[node.input]]),
-            d_other: node
-                .other
-                .filter(|_| flows[1] != Flow::Unneeded)
-                .map(|other| &mut d_other[..rows * lens[other]]),
-            step_key: Some(step_key),
-        });
+        let (step, mut row) = (self.pass.step(node, rows), 0);
+        while row < rows {
+            let rows = row..row + step;
+            row += step;
+            node.op.input_gradient_cpu(InputGradient {
+                rows: rows.len(),
+                x: self.pass.value(model, &self.x, node.input, &rows),
+                y: self.pass.value(model, &self.x, index + 1, &rows),
+                dy: &mut dy[of(&rows, lens[index + 1])],
+                kept: &mut kept[of(&rows, node.op.kept_len())],
+                parameters: &self.parameters,
+                dx: (flows[0] != Flow::Unneeded).then(|| &mut dx[of(&rows, lens[node.input])]),
+                d_other: node
+                    .other
+                    .filter(|_| flows[1] != Flow::Unneeded)
+                    .map(|other| &mut d_other[of(&rows, lens[other])]),
+                step_key: Some(step_key),
+                apart: self.pass.apart,
+            });
+        }
         for (which, (value, gradient)) in inputs.into_iter().zip(targets).enumerate() {
             match (flows[which], value) {
                 (Flow::Written, Some(value)) => self.gradients.put_back(value, gradient),
@@ -301,18 +335,18 @@ impl<'m> CpuRun<'m> {
         self.gradients.put_back(index + 1, dy);
     }
 
-    /// The gradient of node `index`'s parameters.
-    fn parameter_gradient(&mut self, index: usize, rows: usize) {
+    /// The gradient of node `index`'s parameters by these examples.
+    fn parameter_gradient(&mut self, index: usize, rows: &Range<usize>) {
         let (model, node) = (self.model, &self.model.nodes()[index]);
         let Some(slot) = self.gradients.plan.slot[index + 1].filter(|_| self.gradients.plan.learns[index])
         else {
             return;
         };
         node.op.parameter_gradient_cpu(ParameterGradient {
-            rows,
+            rows: rows.len(),
             x: self.pass.value(model, &self.x, node.input, rows),
-            dy: &self.gradients.slots[slot][..rows * model.value_lens()[index + 1]],
-            kept: &self.pass.kept[index][..rows * node.op.kept_len()],
+            dy: &self.gradients.slots[slot][of(rows, model.value_lens()[index + 1])],
+            kept: &self.pass.kept[index][of(rows, node.op.kept_len())],
             d_parameters: &mut self.gradient,
         });
     }
@@ -336,11 +370,11 @@ impl<'m> CpuRun<'m> {
                 shared: shared.map(|(of, slot)| {
                     let input = self.model.nodes()[of].input;
                     (
-                        self.pass.value(self.model, &self.x, input, rows),
+                        self.pass.value(self.model, &self.x, input, &(0..rows)),
                         &self.gradients.slots[slot][..rows * lens[of + 1]],
                     )
                 }),
-                x: self.pass.value(self.model, &self.x, node.input, rows),
+                x: self.pass.value(self.model, &self.x, node.input, &(0..rows)),
                 dy: &self.gradients.slots[slot][..rows * lens[index + 1]],
                 kept: &self.pass.kept[index][..rows * node.op.kept_len()],
                 norms: &mut self.norms,
@@ -381,7 +415,7 @@ impl<'m> CpuRun<'m> {
         let gradients = self.gradients.slots.iter().chain(&self.gradients.added);
         let floats: usize = own.into_iter().chain(pass).chain(gradients).map(Vec::len).sum();
         let adjust = self.settings.adjust.start.len() + self.settings.adjust.correction.len();
-        4 * (floats + adjust + self.y.len() + self.totals.len()) as u64 + 8 * self.norms.len() as u64
+        4 * (floats + adjust + self.y.len()) as u64 + self.totals.bytes() + 8 * self.norms.len() as u64
     }
 
     /// The parameters and the optimiser's state.

@@ -54,7 +54,7 @@ impl Model {
         let sum = |lens: &mut dyn Iterator<Item = usize>| {
             lens.fold(0u64, |sum, len| sum.saturating_add(len as u64))
         };
-        let rows = settings.batch.min(settings.visits(examples)) as u64;
+        let rows = settings.rows(examples) as u64;
         let parameters = self.parameter_count() as u64;
         let plan = self.gradient_plan(settings);
         let values = sum(&mut self.value_lens().iter().copied());

@@ -97,7 +97,7 @@ impl Model {
                 settings.learns(&node.parameters) || shared.is_some_and(|range| settings.learns(range))
             })
             .collect();
-        let keep_all = settings.clip_examples_l2.is_some();
+        let keep_all = settings.clip_examples_l2.is_some() || settings.private.is_some();
         GradientPlan::new(self.nodes(), &self.value_lens, learns, keep_all)
     }
 

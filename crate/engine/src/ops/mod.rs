@@ -62,6 +62,9 @@ pub(crate) struct Forward<'a> {
     pub kept: &'a mut [f32],
     /// In training, a number that is different for every step: what dropout draws from. None in evaluation.
     pub step_key: Option<u32>,
+    /// Whether each row must have the bits that it has by itself. Only where the operation is an [`Op::outer`] are there several rows
+    /// then.
+    pub apart: bool,
 }
 
 /// What an operation reads and writes on the CPU for the gradients of its inputs.
@@ -84,6 +87,8 @@ pub(crate) struct InputGradient<'a> {
     pub d_other: Option<&'a mut [f32]>,
     /// As in the forward pass.
     pub step_key: Option<u32>,
+    /// As in the forward pass.
+    pub apart: bool,
 }
 
 /// What an operation reads and writes on the CPU for the gradient of its parameters.
@@ -129,6 +134,12 @@ pub(crate) trait Op: Send + Sync {
     /// Takes a rectifier that follows into this operation; false where it cannot.
     fn fuse_relu(&mut self) -> bool {
         false
+    }
+
+    /// The layer itself, where the gradient of its parameters is one outer product for each example, `[x | 1]ᵀ·dy`, and its rows can be
+    /// computed beside each other without a bit of one depending on the others.
+    fn outer(&self) -> Option<&dense::Dense> {
+        None
     }
 
     /// Computes the output.

@@ -3,7 +3,7 @@
 //!
 //! Each step takes a lot of examples, every one by a coin of its own, sums their gradients, each clipped to an L2 norm, adds noise to
 //! the sum, and divides by the number of examples that a lot is expected to have. The chance in it is the caller's: see
-//! [`Chance`]. What one example adds to the sum is computed from it alone and checked in whole numbers: `optim/lot`. So the weights, which
+//! [`Chance`]. What one example adds to the sum depends on no other and is bounded in whole numbers: `optim/lot`. So the weights, which
 //! others choose, have no part in the bound; and nothing that the data do ends a training, which would be seen.
 
 use super::{
@@ -39,9 +39,10 @@ pub struct PrivateSteps {
     pub steps_per_epoch: u32,
     /// What one step of the noise's grid is worth, in units of the gradient: finite and above 0.
     pub grid_step: f32,
-    /// The square of the longest vector, in grid steps, that one example may add to a sum: what the noise is made for. At most 2⁴⁸. An
+    /// The square of the longest vector, in grid steps, that one example may add to a sum: what the noise is made for. At most 2⁴⁸, and up
+    /// to 2⁴² faster where layers are dense. An
     /// example that is clipped to `clip_examples_l2` is within the clip norm over `grid_step` and half the square root of the number of
-    /// parameters (and some room for floats); one that is above the bound all the same adds nothing.
+    /// parameters (and some room for floats: one part in 2¹⁴); one that may be above the bound all the same adds nothing.
     pub bound_squared: u64,
 }
 
@@ -135,7 +136,7 @@ impl Training<'_> {
         self.model.check_private(self.spec, steps)?;
         let mut settings = self.checked_of_any(parameters)?;
         let expected = settings.batch as u32;
-        // Each example is computed alone, and clipped in whole numbers.
+        // Each example is a batch of its own, whatever is computed beside it, and clipped in whole numbers.
         settings.batch = 1;
         let clip_l2 = settings.clip_examples_l2.take().unwrap_or_default();
         settings.private = Some(Private {
@@ -144,7 +145,7 @@ impl Training<'_> {
             steps: steps.steps_per_epoch as usize,
         });
         // Not that of as many examples as there are: whether they fit would tell how many.
-        let mut memory = self.model.memory_of(&settings, 1);
+        let mut memory = self.model.memory_of(&settings, usize::MAX);
         // The sum of a lot, and its noise.
         memory.gradients = memory.gradients.saturating_add(8 * parameters.len() as u64);
         check_memory(memory, self.memory_limit)?;

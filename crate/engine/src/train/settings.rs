@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
+    backend::cpu::PRIVATE_ROWS,
     optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, lot::Lot, schedule},
     order::{epoch_order, step_key},
 };
@@ -106,6 +107,15 @@ impl Settings {
     pub fn learns(&self, range: &Range<usize>) -> bool {
         let overlaps = |part: &Range<usize>| part.start < range.end && range.start < part.end;
         self.trainable.iter().any(overlaps)
+    }
+
+    /// Of how many of `examples` the CPU computes the values at once.
+    pub fn rows(&self, examples: usize) -> usize {
+        if self.private.is_some() {
+            examples.min(PRIVATE_ROWS)
+        } else {
+            self.batch.min(self.visits(examples))
+        }
     }
 
     /// Examples of a step.

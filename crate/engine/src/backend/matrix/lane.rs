@@ -31,6 +31,10 @@ pub(crate) trait Lane: Copy {
     fn or(self, other: Self) -> Self;
     /// `yes` where this mask is set, elsewhere `no`.
     fn select(self, yes: Self, no: Self) -> Self;
+    /// The sum of the bits of both as whole numbers of 32 bits, without what is carried out of them.
+    fn add_bits(self, other: Self) -> Self;
+    /// The nearest number to the whole number of 32 bits that its bits are.
+    fn of_whole(self) -> Self;
     /// `2ⁿ`, where the number is `n + 1.5·2²³`.
     fn power_of_shifted(self) -> Self;
 
@@ -176,6 +180,16 @@ impl Lane for f32 {
     }
 
     #[inline(always)]
+    fn add_bits(self, other: Self) -> Self {
+        Self::from_bits(self.to_bits().wrapping_add(other.to_bits()))
+    }
+
+    #[inline(always)]
+    fn of_whole(self) -> Self {
+        self.to_bits().cast_signed() as Self
+    }
+
+    #[inline(always)]
     fn power_of_shifted(self) -> Self {
         Self::from_bits((self.to_bits() << 23).wrapping_add(1f32.to_bits()))
     }
@@ -284,12 +298,22 @@ impl<const FUSED: bool> Lane for Scalars<FUSED> {
     }
 
     #[inline(always)]
+    fn add_bits(self, other: Self) -> Self {
+        self.each(other, Lane::add_bits)
+    }
+
+    #[inline(always)]
+    fn of_whole(self) -> Self {
+        Self(self.0.map(Lane::of_whole))
+    }
+
+    #[inline(always)]
     fn power_of_shifted(self) -> Self {
         Self(self.0.map(Lane::power_of_shifted))
     }
 }
 
-#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 impl<const FUSED: bool> Block for Scalars<FUSED> {
     const FUSED: bool = FUSED;
 
@@ -308,9 +332,9 @@ impl<const FUSED: bool> Block for Scalars<FUSED> {
 #[cfg(target_arch = "wasm32")]
 mod simd128 {
     use core::arch::wasm32::{
-        f32x4_abs, f32x4_add, f32x4_div, f32x4_gt, f32x4_mul, f32x4_ne, f32x4_pmax, f32x4_splat, f32x4_sqrt,
-        f32x4_sub, i32x4_add, i32x4_shl, i32x4_shuffle, i32x4_splat, v128, v128_and, v128_bitselect,
-        v128_load, v128_load32_splat, v128_or, v128_store,
+        f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_div, f32x4_gt, f32x4_mul, f32x4_ne, f32x4_pmax,
+        f32x4_splat, f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shuffle, i32x4_splat, v128, v128_and,
+        v128_bitselect, v128_load, v128_load32_splat, v128_or, v128_store,
     };
 
     impl super::Lane for v128 {
@@ -398,6 +422,16 @@ mod simd128 {
         #[inline(always)]
         fn select(self, yes: Self, no: Self) -> Self {
             v128_bitselect(yes, no, self)
+        }
+
+        #[inline(always)]
+        fn add_bits(self, other: Self) -> Self {
+            i32x4_add(self, other)
+        }
+
+        #[inline(always)]
+        fn of_whole(self) -> Self {
+            f32x4_convert_i32x4(self)
         }
 
         #[inline(always)]

@@ -2,16 +2,14 @@
 //! here (SIMD128, and relaxed SIMD where the build has it). The threads of the crew share the output; the order of every sum
 //! depends on sizes alone.
 
-#[cfg(any(test, target_arch = "wasm32"))]
+#[cfg(not(target_arch = "wasm32"))]
+mod apart;
 mod blocked;
-#[cfg(any(test, target_arch = "wasm32"))]
 mod kernel;
 pub(crate) mod lane;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
-#[cfg(any(test, target_arch = "wasm32"))]
 mod pack;
-#[cfg(any(test, target_arch = "wasm32"))]
 mod row;
 #[cfg(test)]
 mod tests;
@@ -226,6 +224,15 @@ impl<'a> Epilogue<'a> {
             Self::Bias(bias)
         }
     }
+
+    /// What sums start from, and whether what is negative becomes 0.
+    const fn parts(self) -> (Start<'a>, bool) {
+        match self {
+            Self::None => (Start::Zero, false),
+            Self::Bias(bias) => (Start::Row(bias), false),
+            Self::BiasRelu(bias) => (Start::Row(bias), true),
+        }
+    }
 }
 
 /// What sums start from.
@@ -259,20 +266,39 @@ pub(crate) fn multiply_then<'a>(
     b: impl Into<Operand<'a>>,
     epilogue: Epilogue<'_>,
 ) {
-    let (start, relu) = match epilogue {
-        Epilogue::None => (Start::Zero, false),
-        Epilogue::Bias(bias) => (Start::Row(bias), false),
-        Epilogue::BiasRelu(bias) => (Start::Row(bias), true),
-    };
+    let (start, relu) = epilogue.parts();
     checked_product(out, a.into(), b.into(), start, relu);
 }
 
-fn checked_product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: Start<'_>, relu: bool) {
+/// As [`multiply_then`], with every row of `out` the function of its row of `a` and of `b` that it is where `a` has no other row, to the
+/// last bit: what private training stands on. `epilogue` is done to `0 + a·b`, or to a sum that begins with the bias.
+///
+/// In wasm every product is like that: whichever tile a row is in, each of its numbers is a sum of its own, over the inner dimension in one
+/// order by one instruction, whose blocks do not depend on the number of rows. The `gemm` crate chooses its blocks by all sizes and has
+/// kernels of its own for small ones, so natively there are others.
+pub(crate) fn multiply_apart(out: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>) {
+    #[cfg(target_arch = "wasm32")]
+    multiply_then(out, a, b, epilogue);
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let (start, relu) = epilogue.parts();
+        check(&out, &a.into(), &b.into(), start);
+        apart::product(out, a, b, start, relu);
+    }
+}
+
+/// # Panics
+/// Where the sizes do not fit.
+fn check(out: &MatrixMut<'_>, a: &Operand<'_>, b: &Operand<'_>, start: Start<'_>) {
     assert!(a.columns() == b.rows(), "inner dimensions");
     assert!(out.rows == a.rows() && out.columns == b.columns(), "output size");
     if let Start::Row(row) = start {
         assert!(row.len() == out.columns, "bias length");
     }
+}
+
+fn checked_product(out: MatrixMut<'_>, a: Operand<'_>, b: Operand<'_>, start: Start<'_>, relu: bool) {
+    check(&out, &a, &b, start);
     let (m, n, depth) = (out.rows, out.columns, a.columns());
     if m == 0 || n == 0 {
         return;

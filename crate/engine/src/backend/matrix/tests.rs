@@ -247,6 +247,138 @@ fn a_row_by_itself_has_the_bits_that_it_has_among_others() {
     check::<Scalars<true>>();
 }
 
+/// All ways to multiply rows that are apart that this machine has.
+fn ways_apart() -> Vec<(&'static str, Apart)> {
+    let mut ways: Vec<(&'static str, Apart)> = vec![
+        ("chosen", apart::product),
+        ("tiles", |out, a, b, start, relu| {
+            blocked::product::<Scalars<false>>(out, a.into(), b.into(), start, relu);
+        }),
+        ("tiles, fused", |out, a, b, start, relu| {
+            blocked::product::<Scalars<true>>(out, a.into(), b.into(), start, relu);
+        }),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the machine has it.
+            ways.push(("avx512", |out, a, b, start, relu| unsafe {
+                apart::x86::avx512(&out, a, b, start, relu);
+            }));
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the machine has them.
+            ways.push(("avx2", |out, a, b, start, relu| unsafe {
+                apart::x86::avx2(&out, a, b, start, relu);
+            }));
+        }
+    }
+    ways
+}
+
+type Apart = fn(MatrixMut<'_>, Matrix<'_>, Matrix<'_>, Start<'_>, bool);
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    // What kind of none a number is has no part in anything.
+    row.iter()
+        .map(|v| {
+            if v.is_nan() {
+                f32::NAN.to_bits()
+            } else {
+                v.to_bits()
+            }
+        })
+        .collect()
+}
+
+/// What private training stands on: each row is, to the last bit, what it is alone, in every place, beside rows of all sizes and beside
+/// infinite ones and such as are no numbers; and it is right.
+#[test]
+fn rows_that_are_apart_have_the_bits_that_each_has_alone_in_every_place_and_company() {
+    for (name, product) in ways_apart() {
+        for [n, k] in [
+            [1, 1],
+            [3, 2],
+            [8, 5],
+            [9, 64],
+            [10, 784],
+            [17, 3],
+            [66, 331],
+            [9, 647],
+        ] {
+            for b in [Given::RowMajor, Given::Transposed, Given::Gaps, Given::Scattered] {
+                let (row, b_data) = (numbers(k, 1), numbers(2 * k * n + k + 3 * k, 2));
+                let (bias, matrix) = (numbers(n, 4), b.matrix(&b_data, k, n));
+                for (start, relu) in [
+                    (Start::Zero, false),
+                    (Start::Row(&bias), false),
+                    (Start::Row(&bias), true),
+                ] {
+                    let mut alone = vec![9.0; n];
+                    let a = Matrix::new(&row, 1, k);
+                    product(MatrixMut::new(&mut alone, 1, n), a, matrix, start, relu);
+                    let units = (k + 1) as f64 * f64::from(f32::EPSILON) / 2.0;
+                    for (j, got) in alone.iter().enumerate() {
+                        let first = if matches!(start, Start::Row(_)) {
+                            f64::from(bias[j])
+                        } else {
+                            0.0
+                        };
+                        let products = (0..k).map(|p| {
+                            let weight = b_data[p * matrix.row_stride + j * matrix.column_stride];
+                            f64::from(row[p]) * f64::from(weight)
+                        });
+                        let sum = first + products.clone().sum::<f64>();
+                        let sum = if relu { sum.max(0.0) } else { sum };
+                        let magnitude = first.abs() + products.map(f64::abs).sum::<f64>();
+                        assert!(
+                            (f64::from(*got) - sum).abs() <= units / (1.0 - units) * magnitude,
+                            "{name}, {n}×{k}, {b:?}: {got} is not {sum}"
+                        );
+                    }
+                    for m in [2, 5, 16, 19] {
+                        for company in [1.0, 1e30, 1e-38, f32::INFINITY, f32::NAN] {
+                            let mut a_data: Vec<f32> =
+                                numbers(m * k, 7).iter().map(|value| value * company).collect();
+                            for place in [0, m / 2, m - 1] {
+                                let before = a_data[place * k..(place + 1) * k].to_vec();
+                                a_data[place * k..(place + 1) * k].copy_from_slice(&row);
+                                let mut out = vec![9.0; m * n];
+                                let a = Matrix::new(&a_data, m, k);
+                                product(MatrixMut::new(&mut out, m, n), a, matrix, start, relu);
+                                assert_eq!(
+                                    bits(&out[place * n..(place + 1) * n]),
+                                    bits(&alone),
+                                    "{name}, {m}×{n}×{k}, {b:?}, {place} beside {company}"
+                                );
+                                a_data[place * k..(place + 1) * k].copy_from_slice(&before);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Wide and narrow vectors fuse alike.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn rows_that_are_apart_have_the_same_bits_with_vectors_of_every_width() {
+    let (a, b) = (numbers(21 * 130, 1), numbers(130 * 19, 2));
+    let (a, b) = (Matrix::new(&a, 21, 130), Matrix::new(&b, 130, 19));
+    let wide: Vec<Vec<u32>> = ways_apart()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("avx"))
+        .map(|(_, product)| {
+            let mut out = vec![9.0; 21 * 19];
+            product(MatrixMut::new(&mut out, 21, 19), a, b, Start::Zero, false);
+            bits(&out)
+        })
+        .collect();
+    assert!(wide.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
 #[test]
 fn an_empty_inner_dimension_gives_what_the_sums_start_from() {
     for a in GIVEN {

@@ -8,15 +8,26 @@ use crate::{
 };
 use crate::{
     backend::{
-        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_then},
+        matrix::{Epilogue, Matrix, MatrixMut, multiply, multiply_apart, multiply_then},
         vector::add_rows,
     },
     ops::{Forward, InputGradient, Op, ParameterGradient, SquaredNorms, ghost, relu},
 };
 
+impl Dense {
+    /// Whether its products must be asked for their rows apart: where there are several, and products are not like that anyway, as in wasm.
+    const fn apart(&self, asked: bool) -> bool {
+        cfg!(not(target_arch = "wasm32")) && asked && self.positions == 1
+    }
+}
+
 impl Op for Dense {
     fn fuse_relu(&mut self) -> bool {
         !std::mem::replace(&mut self.relu, true)
+    }
+
+    fn outer(&self) -> Option<&Dense> {
+        (self.positions == 1).then_some(self)
     }
 
     fn forward_cpu(&self, pass: Forward<'_>) {
@@ -24,7 +35,11 @@ impl Op for Dense {
         let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
         let y = MatrixMut::new(pass.y, pass.rows * self.positions, self.outputs);
         let epilogue = Epilogue::bias(&pass.parameters[self.bias()], self.relu);
-        multiply_then(y, x, kernel, epilogue);
+        if self.apart(pass.apart) {
+            multiply_apart(y, x, kernel, epilogue);
+        } else {
+            multiply_then(y, x, kernel, epilogue);
+        }
     }
 
     fn input_gradient_cpu(&self, pass: InputGradient<'_>) {
@@ -34,7 +49,12 @@ impl Op for Dense {
         if let Some(dx) = pass.dx {
             let dy = Matrix::new(pass.dy, pass.rows * self.positions, self.outputs);
             let kernel = Matrix::new(&pass.parameters[self.kernel()], self.inputs, self.outputs);
-            multiply(dx, dy, kernel.transposed(), false);
+            if self.apart(pass.apart) {
+                let dx = MatrixMut::new(dx, pass.rows, self.inputs);
+                multiply_apart(dx, dy, kernel.transposed(), Epilogue::None);
+            } else {
+                multiply(dx, dy, kernel.transposed(), false);
+            }
         }
     }
 

@@ -58,6 +58,11 @@ impl Dense {
         Ok((dense, [leading, &[units]].concat()))
     }
 
+    /// The place of kernel and bias in the flat vector.
+    pub(crate) fn parameters(&self) -> Range<usize> {
+        self.offset..self.bias().end
+    }
+
     /// The kernel's place in the flat vector.
     fn kernel(&self) -> Range<usize> {
         self.offset..self.offset + self.inputs * self.outputs

@@ -117,6 +117,7 @@ mod tests {
             y: &mut y,
             kept: &mut kept,
             step_key: None,
+            apart: false,
         });
         pool.input_gradient_cpu(InputGradient {
             rows: 1,
@@ -128,6 +129,7 @@ mod tests {
             dx: Some(&mut dx),
             d_other: None,
             step_key: None,
+            apart: false,
         });
         assert_eq!(y, [1.0, 2.0]);
         assert_eq!(dx, [5.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
