@@ -211,7 +211,7 @@ fn goes_on(config: Arc<TaskConfig>, store: Kept) -> bool {
             };
             if let Some(submission) = submission(&config, &frame) {
                 let (reply, answer) = oneshot::channel();
-                let _ = mailbox.send(Command::Update(submission, reply));
+                let _ = mailbox.send(Command::Update(submission, None, reply));
                 answered = answer.blocking_recv().is_ok();
             }
         }

@@ -17,6 +17,7 @@ use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, IdentityId, Rou
 
 use crate::{
     clock::Clock,
+    http::uploads,
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
     snapshot::{Numbered, Snapshot},
@@ -94,8 +95,8 @@ pub struct RolledBack {
 pub enum Command {
     /// A client asks to take part, and the identity that signed for it, where the task asks for one.
     CheckIn(CheckIn, Option<IdentityId>, Reply<CheckInReply>),
-    /// A client reports.
-    Update(Submission, Reply<UpdateReply>),
+    /// A client reports. The place and the memory that it was received with are given back with the answer.
+    Update(Submission, Option<uploads::Turn>, Reply<UpdateReply>),
     /// The operator lets no more clients in, or lets them in again.
     Pause(bool, Reply<()>),
     /// The operator goes back to an older model.
@@ -113,7 +114,7 @@ impl Command {
     pub fn identity(&self) -> Option<IdentityId> {
         match self {
             Self::CheckIn(_, who, _) => *who,
-            Self::Update(submission, _) => submission.claim.identity,
+            Self::Update(submission, ..) => submission.claim.identity,
             _ => None,
         }
     }
@@ -335,7 +336,7 @@ impl Actor {
         batch.truncate(stop.unwrap_or(batch.len()));
         // Of all that are in the turn, those that came while it was waited for too.
         if let Err(error) = live.meet(&mut *turn, &batch) {
-            return self.unread(&error.into(), batch);
+            return self.unread(&error.into(), batch) || stop.is_some();
         }
         self.outdated = false;
         self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
@@ -502,7 +503,11 @@ type Begun<'a> = (Live, Box<dyn Turn + 'a>, Vec<RoundMetrics>);
 /// An answer that waits for the commit.
 pub(crate) enum Answer {
     CheckIn(Reply<CheckInReply>, Result<CheckInReply, Failure>),
-    Update(Reply<UpdateReply>, Result<UpdateReply, Failure>),
+    Update(
+        Reply<UpdateReply>,
+        Result<UpdateReply, Failure>,
+        Option<uploads::Turn>,
+    ),
     Paused(Reply<()>, Result<(), Failure>),
     RolledBack(Reply<RolledBack>, Result<RolledBack, Failure>),
     Nothing,
@@ -512,7 +517,7 @@ impl Answer {
     fn failed(command: Command) -> Self {
         match command {
             Command::CheckIn(_, _, reply) => Self::CheckIn(reply, Err(Failure::Store)),
-            Command::Update(_, reply) => Self::Update(reply, Err(Failure::Store)),
+            Command::Update(_, turn, reply) => Self::Update(reply, Err(Failure::Store), turn),
             Command::Pause(_, reply) => Self::Paused(reply, Err(Failure::Store)),
             Command::RollBack(_, reply) => Self::RolledBack(reply, Err(Failure::Store)),
             Command::Evaluated(_) | Command::Look(_) | Command::Stop => Self::Nothing,
@@ -526,7 +531,10 @@ impl Answer {
         }
         match self {
             Self::CheckIn(reply, answer) => give(reply, answer, committed),
-            Self::Update(reply, answer) => give(reply, answer, committed),
+            Self::Update(reply, answer, turn) => {
+                drop(turn); // whoever is answered finds it free
+                give(reply, answer, committed);
+            }
             Self::Paused(reply, answer) => give(reply, answer, committed),
             Self::RolledBack(reply, answer) => give(reply, answer, committed),
             Self::Nothing => {}

@@ -125,7 +125,7 @@ struct Serve {
     /// Requests per second that one address may make in the long run, ten times as many at once; 0 for any number.
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
     rate_limit: u32,
-    /// Updates that one address may be sending at the same time, of 128 in all; 0 for any number.
+    /// Updates that one address may be sending at the same time, of 128 in all, in a quarter of their memory; 0 for any number, in all of it.
     #[arg(long, value_name = "UPLOADS", default_value = "32")]
     uploads_per_address: usize,
     /// Memory for the updates that are being received, in MiB; more wait. One that is larger comes alone.

@@ -104,9 +104,9 @@ impl Live {
                 let answer = known.and_then(|()| self.check_in(&ask, now_ms, changes));
                 Answer::CheckIn(reply, answer.map_err(Failure::Refused))
             }
-            Command::Update(submission, reply) => {
+            Command::Update(submission, turn, reply) => {
                 let answer = self.update(config, submission, now_ms, changes);
-                Answer::Update(reply, answer.map_err(Failure::Refused))
+                Answer::Update(reply, answer.map_err(Failure::Refused), turn)
             }
             Command::Pause(paused, reply) => {
                 self.rounds.pause(paused);

@@ -46,12 +46,15 @@ pub struct RelayOptions {
     pub data: Option<PathBuf>,
     /// Updates that are received at the same time; more wait their turn.
     pub max_uploads: usize,
-    /// Bytes that their coordinates may take together, four for each; more updates wait their turn.
+    /// Bytes that their coordinates may take together, four for each; more updates wait their turn. Where uploads per address are bounded, one
+    /// address has at most a quarter of them, or one update that is larger.
     pub upload_memory: u64,
-    /// Of these, how many one address may have; none for any number.
+    /// Of the updates that are received at the same time, how many one address may have; none for any number.
     pub uploads_per_address: Option<usize>,
     /// The longest that an upload may take, waiting included.
     pub upload_timeout: Duration,
+    /// The longest that an upload may go without a byte once it has its turn.
+    pub upload_silence: Duration,
     /// Time between comments that keep an idle event stream open.
     pub keep_alive: Duration,
     /// The longest that a connection may take to send a request's head, from its start or from the end of the request before.
@@ -91,6 +94,7 @@ impl Default for RelayOptions {
             upload_memory: 512 << 20,
             uploads_per_address: Some(32),
             upload_timeout: Duration::from_secs(60),
+            upload_silence: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             head_timeout: Duration::from_secs(30),
             max_connections: 4_096,

@@ -5,10 +5,14 @@ use std::{
 };
 
 use tempfile::TempDir;
-use unsaid_protocol::{ClientId, RoundState};
+use unsaid_protocol::{ClientId, RoundState, TaskId};
 
 use super::*;
-use crate::{clock::SystemClock, store::RedbStore, task_file::Task};
+use crate::{
+    clock::SystemClock,
+    store::{RedbStore, Saved},
+    task_file::Task,
+};
 
 const TASK: &str = include_str!("../../tests/tiny.toml");
 
@@ -25,8 +29,13 @@ impl Wake for Reader {
 }
 
 fn actor() -> (Actor, Outlook, TempDir) {
+    actor_over(Arc::new)
+}
+
+/// Of a task in a fresh store, or in what is made of it.
+fn actor_over<S: Store>(made_of: impl FnOnce(RedbStore) -> Arc<S>) -> (Actor, Outlook, TempDir) {
     let folder = TempDir::new().unwrap();
-    let store = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
+    let store = made_of(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
     let config = Arc::new(TaskConfig::new(Task::parse("tiny.toml", TASK, &[]).unwrap()));
     let (actor, outlook) = Actor::open(config, store, Arc::new(SystemClock), None).unwrap();
     (actor, outlook, folder)
@@ -72,7 +81,7 @@ fn a_commit_waits_for_three_of_four_updates_under_way_and_not_for_long() {
             coordinates: vec![],
         };
         let submission = actor.config.examine(&frame.encode()).unwrap();
-        Command::Update(submission, oneshot::channel().0)
+        Command::Update(submission, None, oneshot::channel().0)
     };
     let gathered = |waiting: usize, under_way: usize| {
         let (sender, mailbox) = mpsc::channel();
@@ -121,4 +130,43 @@ fn what_comes_while_a_turn_is_waited_for_shares_its_commit() {
         .filter_map(|mut answer| answer.try_recv().ok());
     assert_eq!(answered.count(), 3, "all that came before the end");
     assert_eq!(outlook.snapshot.borrow().state(0).checked_in, 3);
+}
+
+/// A store without identities: how they stand cannot be read.
+struct NoIdentities(RedbStore);
+
+impl Store for NoIdentities {
+    fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
+        self.0.load(task)
+    }
+
+    fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError> {
+        self.0.commit(task, changes)
+    }
+
+    fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.model(task, model)
+    }
+
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.0.rounds(task)
+    }
+}
+
+#[test]
+fn the_end_that_comes_with_a_turn_which_cannot_read_identities_is_not_lost() {
+    let (mut actor, _outlook, _folder) = actor_over(|store| Arc::new(NoIdentities(store)));
+    let (sender, mailbox) = mpsc::channel();
+    for end in [None, Some(Command::Stop)] {
+        let is_end = end.is_some();
+        end.into_iter().for_each(|end| sender.send(end).unwrap());
+        let ask = CheckIn {
+            client: ClientId::from_bytes([1; 16]),
+            manifest: actor.config.manifest_hash,
+        };
+        let (reply, mut answer) = oneshot::channel();
+        let signed = Command::CheckIn(ask, Some(IdentityId::from_bytes([1; 32])), reply);
+        assert_eq!(actor.turn(vec![signed], &mailbox), is_end);
+        assert_eq!(answer.try_recv(), Ok(Err(Failure::Store)));
+    }
 }

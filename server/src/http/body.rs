@@ -40,7 +40,7 @@ pub fn check_headers(headers: &HeaderMap, max_bytes: usize, content_type: &str) 
     Ok(())
 }
 
-/// Hands on a body of at most `max_bytes`, part by part as it arrives, in at most `timeout`.
+/// Hands on a body of at most `max_bytes`, part by part as it arrives, in at most `timeout`, each part within `silence` of the one before.
 ///
 /// # Errors
 /// [`ProblemKind::TooLarge`], [`ProblemKind::Malformed`] where the body breaks off, or [`ProblemKind::Unavailable`] where
@@ -49,23 +49,27 @@ pub async fn stream(
     body: Body,
     max_bytes: usize,
     timeout: Duration,
+    silence: Duration,
     mut take: impl FnMut(&[u8]),
 ) -> Result<(), Refused> {
-    let receive = async {
-        let mut left = max_bytes;
-        let mut parts = body.into_data_stream();
-        while let Some(part) = parts.next().await {
-            let part = part.map_err(|_| Refused::new(ProblemKind::Malformed, "the body breaks off"))?;
-            left = left.checked_sub(part.len()).ok_or_else(|| too_large(max_bytes))?;
-            take(&part);
-        }
-        Ok(())
-    };
     let slow = || {
         Refused::new(
             ProblemKind::Unavailable,
             "the body took too long to arrive; nothing was counted",
         )
+    };
+    let receive = async {
+        let mut left = max_bytes;
+        let mut parts = body.into_data_stream();
+        loop {
+            let next = tokio::time::timeout(silence, parts.next()).await;
+            let Some(part) = next.map_err(|_| slow())? else {
+                return Ok(());
+            };
+            let part = part.map_err(|_| Refused::new(ProblemKind::Malformed, "the body breaks off"))?;
+            left = left.checked_sub(part.len()).ok_or_else(|| too_large(max_bytes))?;
+            take(&part);
+        }
     };
     tokio::time::timeout(timeout, receive)
         .await
@@ -78,7 +82,8 @@ pub async fn stream(
 /// As [`stream`].
 pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Vec<u8>, Refused> {
     let mut bytes = Vec::new();
-    stream(body, max_bytes, timeout, |part| bytes.extend_from_slice(part)).await?;
+    let take = |part: &[u8]| bytes.extend_from_slice(part);
+    stream(body, max_bytes, timeout, timeout, take).await?;
     Ok(bytes)
 }
 

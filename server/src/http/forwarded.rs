@@ -23,8 +23,14 @@ pub struct Network {
 
 /// What is no [`Network`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is no address (192.0.2.1) and no network (10.0.0.0/8)")]
-pub struct NetworkError;
+pub enum NetworkError {
+    /// It has another form.
+    #[error("this is no address (192.0.2.1) and no network (10.0.0.0/8)")]
+    Form,
+    /// It begins as IPv4 addresses do that are written as IPv6, and has others, too.
+    #[error("an IPv4 network written as IPv6 has 96 bits or more (::ffff:10.0.0.0/104 is 10.0.0.0/8)")]
+    Mapped,
+}
 
 impl FromStr for Network {
     type Err = NetworkError;
@@ -33,16 +39,26 @@ impl FromStr for Network {
         let (address, prefix) = text
             .split_once('/')
             .map_or((text, None), |(it, of)| (it, Some(of)));
-        let address: IpAddr = address.parse().map_err(|_| NetworkError)?;
+        let address: IpAddr = address.parse().map_err(|_| NetworkError::Form)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(digits) => digits.parse().map_err(|_| NetworkError)?,
+        let prefix: u32 = match prefix {
+            Some(digits) => digits.parse().map_err(|_| NetworkError::Form)?,
             None => most,
         };
         if prefix > most {
-            return Err(NetworkError);
+            return Err(NetworkError::Form);
         }
-        Ok(Self { address, prefix })
+        // An IPv4 address is the same written as IPv6, and its first 96 bits are those that say so.
+        let canonical = address.to_canonical();
+        let prefix = if canonical == address {
+            prefix
+        } else {
+            prefix.checked_sub(96).ok_or(NetworkError::Mapped)?
+        };
+        Ok(Self {
+            address: canonical,
+            prefix,
+        })
     }
 }
 
@@ -90,11 +106,13 @@ pub fn origin(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr 
     nearest
 }
 
-/// An address, with or without a port.
+/// An address, with or without a port; one of IPv6 may be in brackets without one, too.
 fn address_of(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    let with_port = || text.parse().map(|it: SocketAddr| it.ip());
-    text.parse().or_else(|_| with_port()).ok()
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let in_brackets = || Some(IpAddr::V6(bare?.parse().ok()?));
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -123,6 +141,8 @@ mod tests {
             ("192.0.2.1", "::ffff:192.0.2.1", "::1"),
             ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
             ("::1", "::1", "::2"),
+            ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
+            ("::ffff:10.1.0.0/112", "::ffff:10.1.255.255", "10.2.0.0"),
         ] {
             assert!(network(text).contains(address(inside)), "{inside} is in {text}");
             assert!(
@@ -140,8 +160,10 @@ mod tests {
             "10.0.0/8",
             "example.org",
         ] {
-            assert_eq!(wrong.parse::<Network>(), Err(NetworkError), "{wrong}");
+            assert_eq!(wrong.parse::<Network>(), Err(NetworkError::Form), "{wrong}");
         }
+        assert!(network("::ffff:0.0.0.0/96").contains(address("255.1.2.3")));
+        assert_eq!("::ffff:10.0.0.0/95".parse::<Network>(), Err(NetworkError::Mapped));
     }
 
     #[test]
@@ -150,7 +172,12 @@ mod tests {
         assert_eq!(from("10.0.0.1", &[]), "10.0.0.1", "a proxy that says nothing");
         assert_eq!(from("10.0.0.1", &["203.0.113.7"]), "203.0.113.7");
         assert_eq!(from("::ffff:10.0.0.1", &["203.0.113.7:4711"]), "203.0.113.7");
-        assert_eq!(from("2001:db8::1", &["[2001:db8::7]:443"]), "2001:db8::7");
+        for written in ["2001:db8::7", "[2001:db8::7]", "[2001:db8::7]:443"] {
+            assert_eq!(from("2001:db8::1", &[written]), "2001:db8::7", "{written}");
+        }
+        for nonsense in ["[2001:db8::7", "2001:db8::7]", "[203.0.113.7]", "[]"] {
+            assert_eq!(from("2001:db8::1", &[nonsense]), "2001:db8::1", "{nonsense}");
+        }
         // The client wrote the first; the proxy, which was asked from there, the last.
         assert_eq!(
             from("10.0.0.1", &["1.1.1.1, 10.0.0.9, 203.0.113.7"]),

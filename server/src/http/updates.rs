@@ -36,7 +36,7 @@ pub const UPDATE_CONTENT_TYPE: &str = "application/vnd.unsaid.update";
 #[utoipa::path(post, path = "/tasks/{task}/updates", tag = "client",
     params(("task" = TaskId, Path, description = "The task's id"), ("unsaid-identity" = Option<String>, Header, description = "Who signed it (section 12)")),
     request_body(content = Binary, content_type = "application/vnd.unsaid.update",
-        description = "One update frame, at most 116 + 4 × parameters bytes (4 more with weights), within 60 s"),
+        description = "One update frame, at most 116 + 4 × parameters bytes (4 more with weights), within 60 s, and never silent for 10 s"),
     responses((status = 200, description = "It is on disk, and counted once", body = UpdateReply), Refusals<OfUpdate>),
 )]
 pub async fn update(
@@ -69,24 +69,26 @@ async fn receive(
     let max_bytes = UpdateFrame::max_len(task.config.coordinates());
     body::check_headers(headers, max_bytes, UPDATE_CONTENT_TYPE)?;
 
-    // At most so many uploads, and so many bytes of them, are in memory, from their first byte to their answer.
-    let timeout = relay.options.upload_timeout;
+    // At most so many uploads, and so many bytes of them, are in memory, from their first byte to their answer, whoever still waits for it.
+    let (timeout, silence) = (relay.options.upload_timeout, relay.options.upload_silence);
     let kept_bytes = 4 * task.config.coordinates() as u64;
     let turn = relay.uploads.turn(peer, kept_bytes);
     let turn = tokio::time::timeout(timeout, turn).await;
-    let _turn = turn.map_err(|_| Refused::busy())?;
+    let turn = turn.map_err(|_| Refused::busy())?;
 
     let _one = UnderWay::begin(&task.outlook.under_way);
     let signer = Signer::of(relay, task, headers);
     let mut intake = Intake::new(&task.config, !matches!(signer, Ok(None)));
-    body::stream(body, max_bytes, timeout, |part| intake.push(part)).await?;
+    body::stream(body, max_bytes, timeout, silence, |part| intake.push(part)).await?;
     let signer = signer?;
     let mut submission = intake.finish().map_err(no_frame)?;
     let update = submission.claim.update; // as its sender knows it, whoever signed it
     if let Some(signer) = signer {
         submission.claim = signer.claim(submission.claim)?;
     }
-    let reply = task.ask(|reply| Command::Update(submission, reply)).await?;
+    let reply = task
+        .ask(|reply| Command::Update(submission, Some(turn), reply))
+        .await?;
     Ok(UpdateReply { update, ..reply })
 }
 

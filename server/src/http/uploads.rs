@@ -13,8 +13,12 @@ use super::limits::subscriber;
 /// Half a tebibyte: what a semaphore counts to on every machine.
 const MOST_KIB: u32 = (1 << 29) - 1;
 
+/// One address has at most one of so many parts of the memory; one update that is larger it has alone.
+const MEMORY_SHARES: u32 = 4;
+
 /// The places of updates that are being received: so many in all, and so many for one address, so that whoever sends slowly, or
-/// much, cannot take all of them. And so much memory for the coordinates of all of them together, from an update's first byte to its answer.
+/// much, cannot take all of them. And so much memory for the coordinates of all of them together, from an update's first byte to its answer,
+/// of which one address has a share, too.
 #[derive(Debug)]
 pub struct Uploads {
     places: Arc<Semaphore>,
@@ -22,24 +26,35 @@ pub struct Uploads {
     memory: Arc<Semaphore>,
     memory_kib: u32,
     per_address: Option<usize>,
-    addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    addresses: Addresses,
 }
 
-/// A place, until it is dropped.
+type Addresses = Arc<Mutex<HashMap<IpAddr, Arc<Share>>>>;
+
+/// What one address may have.
+#[derive(Debug)]
+struct Share {
+    places: Arc<Semaphore>,
+    /// One permit for a kibibyte.
+    memory: Arc<Semaphore>,
+}
+
+/// A place, and memory, until it is dropped.
 #[derive(Debug)]
 pub struct Turn {
-    _place: Option<OwnedSemaphorePermit>,
     _memory: Option<OwnedSemaphorePermit>,
+    _place: Option<OwnedSemaphorePermit>,
     _own: Option<Own>,
 }
 
-/// A share of the places of one address. The address is forgotten with its last one, waiting ones included.
+/// Something of the share of one address. The address is forgotten with its last one, waiting ones included.
 #[derive(Debug)]
 struct Own {
-    addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    addresses: Addresses,
     address: IpAddr,
-    places: Option<Arc<Semaphore>>,
+    share: Option<Arc<Share>>,
     place: Option<OwnedSemaphorePermit>,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Uploads {
@@ -60,24 +75,26 @@ impl Uploads {
         self.places.available_permits()
     }
 
-    /// Waits for a place, and for memory for so many bytes; for all that there is where it is less, so that any update can come. An address
-    /// that has all of its own places waits without taking one of the others'.
+    /// Waits for memory for so many bytes, and for a place; for all the memory that there is where it is less, so that any update can come.
+    /// An address that has all of its own share waits without taking anything of the others', and whoever waits for memory without a place.
     pub async fn turn(&self, address: Option<IpAddr>, bytes: u64) -> Turn {
+        let needed = kib(bytes).min(self.memory_kib);
         let mut own = None;
         if let (Some(address), Some(most)) = (address, self.per_address) {
-            let mut share = Own::of(&self.addresses, subscriber(address), most);
-            if let Some(places) = share.places.clone() {
-                share.place = places.acquire_owned().await.ok();
-            }
-            own = Some(share);
+            let share_kib = (self.memory_kib / MEMORY_SHARES).max(1);
+            let mut mine = Own::of(&self.addresses, subscriber(address), || Share {
+                places: Arc::new(Semaphore::new(most)),
+                memory: Arc::new(Semaphore::new(share_kib as usize)),
+            });
+            mine.wait(needed.min(share_kib)).await;
+            own = Some(mine);
         }
-        // An error says that places are closed, which they never are.
-        let place = self.places.clone().acquire_owned().await.ok();
-        let needed = kib(bytes).min(self.memory_kib);
+        // An error says that a semaphore is closed, which none ever is.
         let memory = self.memory.clone().acquire_many_owned(needed).await.ok();
+        let place = self.places.clone().acquire_owned().await.ok();
         Turn {
-            _place: place,
             _memory: memory,
+            _place: place,
             _own: own,
         }
     }
@@ -89,16 +106,23 @@ fn kib(bytes: u64) -> u32 {
 }
 
 impl Own {
-    fn of(addresses: &Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>, address: IpAddr, most: usize) -> Self {
+    fn of(addresses: &Addresses, address: IpAddr, new: impl FnOnce() -> Share) -> Self {
         let mut known = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = known
-            .entry(address)
-            .or_insert_with(|| Arc::new(Semaphore::new(most)));
+        let share = known.entry(address).or_insert_with(|| Arc::new(new()));
         Self {
             addresses: addresses.clone(),
             address,
-            places: Some(places.clone()),
+            share: Some(share.clone()),
             place: None,
+            memory: None,
+        }
+    }
+
+    /// Waits for one of the address's places, and for so much of its memory.
+    async fn wait(&mut self, kib: u32) {
+        if let Some(share) = self.share.clone() {
+            self.place = share.places.clone().acquire_owned().await.ok();
+            self.memory = share.memory.clone().acquire_many_owned(kib).await.ok();
         }
     }
 }
@@ -106,10 +130,10 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.place, self.places) = (None, None);
+        (self.place, self.memory, self.share) = (None, None, None);
         let last = known
             .get(&self.address)
-            .is_some_and(|places| Arc::strong_count(places) == 1);
+            .is_some_and(|share| Arc::strong_count(share) == 1);
         if last {
             known.remove(&self.address);
         }
@@ -178,5 +202,26 @@ mod tests {
         drop(alone);
         assert!(now(1).is_some());
         assert_eq!(uploads.free(), 9, "whoever gave up waiting holds no place");
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_the_memory_and_whoever_waits_for_memory_has_no_place() {
+        let uploads = Uploads::new(9, Some(9), 16 << 10);
+        let now = |address, bytes| uploads.turn(address, bytes).now_or_never();
+        let quarter: Vec<_> = (0..4).map(|_| now(ONE, 1 << 10).unwrap()).collect();
+        assert!(now(ONE, 1).is_none(), "it has its quarter");
+        let rest = now(OTHER, 12 << 10).unwrap();
+        assert_eq!(uploads.free(), 4);
+        let third = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3)));
+        let mut waiting = Box::pin(uploads.turn(third, 1));
+        assert!((&mut waiting).now_or_never().is_none(), "all of it is taken");
+        assert_eq!(uploads.free(), 4, "and it waits without a place");
+        drop(quarter);
+        drop(waiting.now_or_never().unwrap());
+        drop(rest);
+        let large = now(ONE, 12 << 10).unwrap();
+        assert!(now(ONE, 1).is_none(), "more than its quarter comes alone");
+        drop((now(OTHER, 4 << 10).unwrap(), large));
+        assert!(uploads.addresses.lock().unwrap().is_empty());
     }
 }

@@ -13,7 +13,10 @@ use redb::{
 };
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
-use super::{Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json, numbers, to_json};
+use super::{
+    Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json,
+    identities::revoked_meanwhile, numbers, to_json,
+};
 use crate::{
     exact,
     round::{Counted, FrameDigest, Head},
@@ -206,9 +209,12 @@ impl Store for RedbStore {
         self.with(|database| {
             let mut write = database.begin_write()?;
             write.set_durability(Durability::Immediate)?;
+            if identities::one_is_revoked(&write, &changes.accounts)? {
+                return Ok(Err(revoked_meanwhile())); // the database is well: nothing of it is dropped
+            }
             apply(&write, task.as_str(), changes, self.keep_models)?;
-            Ok(write.commit()?)
-        })
+            Ok(Ok(write.commit()?))
+        })?
     }
 
     fn model(&self, task: &TaskId, model: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {

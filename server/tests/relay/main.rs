@@ -32,5 +32,6 @@ mod stalls;
 mod strategies;
 mod tls;
 mod updates;
+mod uploads;
 #[cfg(target_os = "linux")]
 mod wire;

@@ -8,7 +8,7 @@ use unsaid_protocol::{ContentHash, IdentityId, TaskId};
 use super::{META, RedbStore};
 use crate::store::{
     Account, Admission, Application, Census, Identity, Listed, Registry, Standing, StoreError, from_json,
-    identities::revoked_meanwhile, to_json,
+    to_json,
 };
 
 const IDENTITIES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("identities");
@@ -30,22 +30,29 @@ pub(super) fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether one of the accounts is of an identity that was revoked.
+pub(super) fn one_is_revoked(
+    write: &WriteTransaction,
+    accounts: &[(IdentityId, Account)],
+) -> Result<bool, StoreError> {
+    let identities = write.open_table(IDENTITIES)?;
+    for (id, _) in accounts {
+        let identity = identities.get(id.as_bytes())?;
+        let identity: Option<Identity> = identity.map(|json| from_json(json.value())).transpose()?;
+        if identity.is_some_and(|identity| identity.revoked_ms.is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 pub(super) fn write_accounts(
     write: &WriteTransaction,
     task: &str,
     accounts: &[(IdentityId, Account)],
 ) -> Result<(), StoreError> {
-    if accounts.is_empty() {
-        return Ok(());
-    }
-    let identities = write.open_table(IDENTITIES)?;
     let mut table = write.open_table(ACCOUNTS)?;
     for (id, account) in accounts {
-        let identity = identities.get(id.as_bytes())?;
-        let identity: Option<Identity> = identity.map(|json| from_json(json.value())).transpose()?;
-        if identity.is_some_and(|identity| identity.revoked_ms.is_some()) {
-            return Err(revoked_meanwhile());
-        }
         table.insert((id.as_bytes(), task), account.to_bytes().as_slice())?;
     }
     Ok(())
