@@ -89,9 +89,9 @@ pub trait Store {
     fn keep_pending(&self, pending: &Pending) -> impl Future<Output = Result<(), ClientError>>;
     /// The participant's own control variate, `[d]`, as its last counted update left it; empty where there was none.
     fn control(&self) -> impl Future<Output = Result<Vec<f32>, ClientError>>;
-    /// Forgets the update that waits. Where `control` is not empty, it is the participant's control variate from then on, in the same
-    /// transaction.
-    fn clear_pending(&self, control: &[f32]) -> impl Future<Output = Result<(), ClientError>>;
+    /// Forgets the update that waits. Where it was `counted`, its control variate, if it has one, is the participant's from then on, in
+    /// the same transaction. None where it was forgotten before: with the examples that it was made of, or with everything.
+    fn clear_pending(&self, counted: bool) -> impl Future<Output = Result<(), ClientError>>;
     /// Forgets the ledger, every participant's id and control variate, and every update that waits, in one transaction. The next ledger begins with the same
     /// limit as the first.
     fn erase(&self) -> impl Future<Output = Result<(), ClientError>>;

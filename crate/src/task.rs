@@ -132,6 +132,10 @@ impl Task {
             }
             _ => {}
         }
+        // A control variate is made of the update before its noise: later rounds without noise would tell it.
+        if manifest.control_variates && (noise.is_some() || central.is_some()) {
+            return Err(bad("control_variates", &"not with noise on updates"));
+        }
         let reach = if manifest.control_variates {
             let reach = training.reach(gradient_noise.as_ref().map(ExampleNoise::steps_per_epoch));
             Some(reach.ok_or_else(|| bad("control_variates", &"training is not alike for all"))?)

@@ -227,6 +227,41 @@ pub async fn noise_is_added_to_the_sum_of_every_lot(device: &Device) {
     }
 }
 
+/// SCAFFOLD's correction is added to what a step makes of its lot, whoever is in it: after its noise, and unclipped.
+pub async fn a_correction_is_added_to_every_private_step(device: &Device) {
+    let (model, examples) = problem(12, 5, 4, 3);
+    let start = model.initial_parameters(5);
+    let correction: Vec<f32> = (0..start.len()).map(|at| (at as f32 * 0.7).sin() * 4.0).collect();
+    let spec = how(
+        1,
+        4,
+        Some(0.5),
+        serde_json::json!({"type": "sgd", "learning_rate": 0.25}),
+    );
+    for lot in [&[0, 3, 5, 11][..], &[]] {
+        let steps = steps(1, f32::powi(2.0, -18));
+        let mut script = Script::new(&[lot], Vec::new());
+        let without = run((&model, &examples), &spec, steps, &mut script, device)
+            .await
+            .unwrap();
+        let mut script = Script::new(&[lot], Vec::new());
+        let with = Training::new(&model, &examples, &spec)
+            .correction(&correction)
+            .run_private(&start, steps, &mut script, device, &mut Unobserved)
+            .await
+            .unwrap();
+        for ((with, without), correction) in with.parameters.iter().zip(&without.parameters).zip(&correction)
+        {
+            let (found, expected) = (f64::from(without - with), f64::from(*correction) * 0.25);
+            // Numbers of at most 4, rounded a few times.
+            assert!(
+                (found - expected).abs() < 4.0 * f64::powi(2.0, -23) * 4.0,
+                "{found} {expected}"
+            );
+        }
+    }
+}
+
 /// Many steps with noise, empty lots and lots of several batches: the same losses and weights as on the CPU.
 pub async fn private_training_follows_the_cpu(device: &Device) {
     let (model, examples) = problem(40, 9, 8, 4);

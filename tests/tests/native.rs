@@ -56,6 +56,7 @@ on_every_device! {
     private_steps_agree_with_a_loop_over_single_examples,
     whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound,
     a_gradient_that_is_no_number_is_never_taken_for_short,
+    a_correction_is_added_to_every_private_step,
     noise_is_added_to_the_sum_of_every_lot,
     private_training_follows_the_cpu,
     private_training_refuses_what_would_not_be_private,

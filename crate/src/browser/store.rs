@@ -95,6 +95,11 @@ fn field<T: JsCast>(object: &JsValue, name: &str) -> Result<T, ClientError> {
         .map_err(|_| ClientError::Storage(format!("a stored record has no {name}")))
 }
 
+/// The control variate of an update that waits. One that was kept by an earlier version has none.
+fn control_of(record: &JsValue) -> Result<Vec<f32>, ClientError> {
+    Ok(floats(Reflect::get(record, &CONTROL.into()).map_err(odd)?))
+}
+
 /// The numbers of an array; none where it is no array.
 fn floats(value: JsValue) -> Vec<f32> {
     value
@@ -328,8 +333,7 @@ impl Store for IndexedDb {
         Ok(Some(Pending {
             round,
             frame: field::<Uint8Array>(&record, "frame")?.to_vec(),
-            // One that was kept by an earlier version has none.
-            control: floats(Reflect::get(&record, &CONTROL.into()).map_err(odd)?),
+            control: control_of(&record)?,
         }))
     }
 
@@ -347,13 +351,18 @@ impl Store for IndexedDb {
         })
     }
 
-    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
+    async fn clear_pending(&self, counted: bool) -> Result<(), ClientError> {
         let key = JsValue::from_str(&self.control_key());
         transact!(self, &[PENDING], Write, |transaction| {
             let store = transaction.object_store(PENDING).map_err(failed)?;
+            let kept = store.get(query(&self.owner)).map_err(failed)?;
+            let control = match kept.await.map_err(failed)? {
+                Some(record) if counted => control_of(&record)?,
+                _ => Vec::new(),
+            };
             delete(&store, query(&self.owner)).await?;
             if !control.is_empty() {
-                put(&store, &Float32Array::from(control).into(), &key).await?;
+                put(&store, &Float32Array::from(control.as_slice()).into(), &key).await?;
             }
             Ok(())
         })

@@ -18,11 +18,7 @@ impl<P: Ports> Session<P> {
         pending: &Pending,
         abort: &Abort,
     ) -> Result<RoundEnd, ClientError> {
-        let Pending {
-            round,
-            frame,
-            control,
-        } = pending;
+        let Pending { round, frame, .. } = pending;
         let (round, bytes) = (*round, frame.len());
         self.say(State::Uploading, Some(round));
         let mut attempt = 0;
@@ -80,11 +76,8 @@ impl<P: Ports> Session<P> {
             abort.guard(self.ports.clock().sleep(wait)).await?;
         };
         // Counted or refused for good, these bytes are never sent again. The relay's control variate has what it counted, no more.
-        let control = match end {
-            Ok(RoundEnd::Counted) => control.as_slice(),
-            _ => &[],
-        };
-        self.ports.store().clear_pending(control).await?;
+        let counted = matches!(end, Ok(RoundEnd::Counted));
+        self.ports.store().clear_pending(counted).await?;
         end
     }
 }

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use pollster::block_on;
-use unsaid::{ClientError, abort::Abort, task::Task};
+use unsaid::{ClientError, SessionEvent, abort::Abort, task::Task};
 use unsaid_engine::{Device, Examples, Training, Unobserved};
-use unsaid_protocol::{ContentHash, Manifest, UpdateFrame};
+use unsaid_protocol::{CentralAdjacency, CentralPrivacy, ContentHash, Manifest, Privacy, UpdateFrame};
 
 use crate::{
     run,
-    world::{NO_FLOORS, Upload, World, control, example, noiseless, task},
+    world::{NO_FLOORS, Upload, World, control, example, manifest, noiseless, task},
 };
 
 /// Parameters and shared control variate of the model that an update starts from.
@@ -225,6 +225,35 @@ fn terms_under_which_clients_do_not_train_alike_are_refused() {
     let mut training = control().training;
     training.as_object_mut().unwrap().remove("steps_per_epoch");
     assert!(refused(training));
+}
+
+/// It would be made of the update before its noise, and tell of it in a later task that has none on updates.
+#[test]
+fn with_noise_on_updates_there_is_no_variate() {
+    let central = CentralPrivacy::new(4.0, CentralAdjacency::AddRemove, 1e-5, None);
+    let central = Privacy::Central(central);
+    for privacy in [manifest().privacy, central] {
+        let json = Manifest { privacy, ..control() }.to_json();
+        match Task::new(&json, ContentHash::of(&json), &NO_FLOORS) {
+            Err(ClientError::BadManifest(reason)) => assert!(reason.contains("control_variates"), "{reason}"),
+            other => panic!("{:?}", other.map(|task| task.hash)),
+        }
+    }
+}
+
+#[test]
+fn an_update_that_was_forgotten_while_it_was_sent_leaves_no_variate() {
+    let world = World::new(control());
+    let inside = Rc::clone(&world);
+    // As when the examples are cleared, or everything is erased, in another tab.
+    world.listener.on(move |event| {
+        if matches!(event, SessionEvent::Upload { .. }) {
+            inside.store.pending.take();
+        }
+    });
+    assert_eq!(run(&world, 1).unwrap().rounds, 1);
+    assert_eq!(world.counted(), 1);
+    assert!(world.store.control.borrow().is_empty());
 }
 
 #[test]

@@ -56,6 +56,12 @@ pub enum OpenError {
         /// Updates that the round holds.
         received: u32,
     },
+    /// The rule that makes control variates was changed, or its population, and the clients' own would not fit the task's any more.
+    #[error(
+        "this task has a control variate, and its clients have their own, which belong to the rule \"scaffold\" with the population that it had: \
+         keep both, or give the task another id, under which all begin anew"
+    )]
+    OtherControl,
     /// The store takes no value as large as one of the task's.
     #[error(
         "{what} of this task takes {bytes} bytes, and the store takes {most} at most: use a file, or a smaller model"
@@ -252,6 +258,12 @@ impl Live {
             };
             if received > 0 && old.aggregation != config.strategy.aggregation {
                 return Err(OpenError::OtherRule { received });
+            }
+            // The other's clients keep theirs, and what they send goes by it: c and their mean would be apart for good.
+            let keeps = |aggregation: &Aggregation| matches!(aggregation, Aggregation::Scaffold { .. });
+            if keeps(&old.aggregation) && old.aggregation != config.strategy.aggregation && rounds.round() > 0
+            {
+                return Err(OpenError::OtherControl);
             }
             if received > 0 && config.control.is_some() && training != now.training {
                 return Err(OpenError::OtherTraining { received });

@@ -202,10 +202,10 @@ impl Store for MemoryStore {
         Ok(self.control.borrow().clone())
     }
 
-    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
-        self.pending.replace(None);
-        if !control.is_empty() {
-            self.control.replace(control.to_vec());
+    async fn clear_pending(&self, counted: bool) -> Result<(), ClientError> {
+        let kept = self.pending.take().map(|pending| pending.control);
+        if let Some(control) = kept.filter(|control| counted && !control.is_empty()) {
+            self.control.replace(control);
         }
         Ok(())
     }

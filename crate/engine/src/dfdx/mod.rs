@@ -198,8 +198,8 @@ impl<N: Network> DfdxModel<N> {
         let mut losses: Vec<f32> = Vec::new();
         for epoch in 1..=epochs {
             let order = settings.order(examples.len(), epoch);
-            let steps = order.len().div_ceil(settings.batch);
-            for (index, batch) in order.chunks(settings.batch).enumerate() {
+            let steps = order.len().div_ceil(settings.step_len());
+            for (index, batch) in order.chunks(settings.step_len()).enumerate() {
                 let step = index as u32 + 1;
                 let numbers = settings.numbers(epoch, steps, index);
                 tensors::write(self.network.module_mut(), &parameters);

@@ -29,7 +29,7 @@ pub struct TrainSpec {
     pub batch_size: NonZeroU32,
     /// Where an epoch is to be as long for everyone: so many steps, however many examples there are. They are visited one pass after
     /// the other, each in an order of its own, and every epoch goes on where the one before it ended. All steps of a training visit
-    /// at most 2²⁴ examples.
+    /// at most 2²⁰ examples.
     #[serde(skip_serializing_if = "is_default")]
     pub steps_per_epoch: Option<NonZeroU32>,
     /// Batches per step, 1 where left out: the optimiser moves once for so many, by the mean over all of their examples, so that

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The most examples that the steps of a training visit where their number is fixed: a bound on what a task can make a device hold.
-const MAX_VISITS: u64 = 1 << 24;
+const MAX_VISITS: u64 = 1 << 20;
 
 /// What does not change during a training.
 #[derive(Debug, Clone)]
@@ -195,7 +195,7 @@ impl TrainSpec {
             return Err(SpecError::Training {
                 field: "steps_per_epoch",
                 found: steps as f64,
-                expected: "so few that at most 2^24 examples are visited",
+                expected: "so few that at most 2^20 examples are visited",
             });
         }
         Ok(Some(visits as usize))

@@ -147,12 +147,12 @@ impl Store for MemoryStore {
         Ok(self.control.borrow().clone())
     }
 
-    async fn clear_pending(&self, control: &[f32]) -> Result<(), ClientError> {
+    async fn clear_pending(&self, counted: bool) -> Result<(), ClientError> {
         self.works(Fails::Clear)?;
         self.log.push(Op::Clear);
-        self.pending.replace(None);
-        if !control.is_empty() {
-            self.control.replace(control.to_vec());
+        let kept = self.pending.take().map(|pending| pending.control);
+        if let Some(control) = kept.filter(|control| counted && !control.is_empty()) {
+            self.control.replace(control);
         }
         Ok(())
     }
