@@ -236,9 +236,9 @@ async fn http_2_whose_answer_is_taken_slowly_is_not() {
         let length = frame.expect("the relay waits").into_data().unwrap().len();
         let pieces = taken / 65_535;
         taken += length;
-        // All of it takes eight times as long as a piece may, and as a connection may be silent.
+        // All of it takes five times as long as a piece may, and as a connection may be silent.
         if taken / 65_535 > pieces {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
     assert_eq!(taken, 1 << 20);
