@@ -102,7 +102,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        Device, Examples, LossSpec, ModelSpec, OptimizerSpec, Training, Unobserved, backend::cpu::CpuRun,
+        Chance, Device, Examples, LossSpec, ModelSpec, OptimizerSpec, PrivateSteps, Training, Unobserved,
+        backend::cpu::CpuRun,
+    };
+
+    /// As whole numbers of up to 2²⁴ may be in a sum, 128 of them leave 32 bits.
+    const PRIVATE: PrivateSteps = PrivateSteps {
+        steps_per_epoch: 1,
+        grid_step: 1.0 / 8_388_608.0,
+        bound_squared: 1 << 48,
     };
 
     fn image() -> Model {
@@ -157,6 +165,73 @@ mod tests {
                     "{batch} {accumulate} {clip_examples_l2:?}"
                 );
             }
+        }
+    }
+
+    /// As how many examples there are at most is not public, nor how many are in a lot, private training holds what it was taken to hold
+    /// whatever the lot: empty, or so large that its sum is beyond 32 bits.
+    #[test]
+    fn the_memory_of_private_training_is_that_held_whatever_the_lot() {
+        let model = image();
+        let spec = TrainSpec {
+            clip_examples_l2: Some(1.0),
+            ..training(4)
+        };
+        let parameters = model.initial_parameters(1);
+        let many = examples(300);
+        let settings = Training::new(&model, &many, &spec)
+            .private_settings(&parameters, PRIVATE)
+            .unwrap();
+        let noise = vec![0; parameters.len()];
+        let state = settings.optimizer.fresh_state(parameters.len());
+        let mut run = CpuRun::new(&model, &many, &settings, parameters, state);
+        let needed = model.private_memory(&settings).total();
+        let mut rows = 0;
+        for lot in [0, 1, 16, 300, 0, 1] {
+            let lot: Vec<u32> = (0..lot).collect();
+            run.private_step(&lot, &noise, settings.numbers(1, 1, 0));
+            let held = run.bytes() + 4 * noise.len() as u64;
+            // Of the examples there are those that were computed last, which may be fewer than there is room for.
+            rows = lot.chunks(16).last().map_or(rows, <[u32]>::len);
+            let absent = 4 * (16 - rows as u64) * (36 + 1);
+            assert_eq!(held + absent, needed, "{}", lot.len());
+        }
+    }
+
+    /// Whether it is refused has nothing to do with the examples.
+    #[test]
+    fn private_training_above_its_limit_is_refused_however_many_examples_there_are() {
+        struct Everybody;
+        impl Chance for Everybody {
+            fn lot(&mut self, _: u32, examples: u32, lot: &mut Vec<u32>) -> Result<(), EngineError> {
+                lot.extend(0..examples);
+                Ok(())
+            }
+            fn noise(&mut self, _: u32, noise: &mut [i32]) -> Result<(), EngineError> {
+                noise.fill(0);
+                Ok(())
+            }
+        }
+        let model = image();
+        let spec = TrainSpec {
+            clip_examples_l2: Some(1.0),
+            ..training(4)
+        };
+        let start = model.initial_parameters(1);
+        for examples in [Examples::none(36, 3), examples(1), examples(300)] {
+            let training = Training::new(&model, &examples, &spec);
+            let settings = training.private_settings(&start, PRIVATE).unwrap();
+            let memory = model.private_memory(&settings);
+            let run = |limit: u64| {
+                let training = training.memory_limit(limit);
+                block_on(training.run_private(&start, PRIVATE, &mut Everybody, &Device::Cpu, &mut Unobserved))
+            };
+            assert!(run(memory.total()).is_ok());
+            let limit = memory.total() - 1;
+            assert_eq!(
+                run(limit).unwrap_err(),
+                EngineError::OutOfMemory { memory, limit }
+            );
         }
     }
 

@@ -9,7 +9,11 @@
 use super::{
     Checkpoint, Device, Job, Observer, Progress, Run, Settings, Trained, Training, proceed, settings::Private,
 };
-use crate::{EngineError, LayerSpec, Model, SpecError, TrainSpec, model::check_memory, optim::lot::Lot};
+use crate::{
+    EngineError, LayerSpec, Memory, Model, SpecError, TrainSpec,
+    model::check_memory,
+    optim::lot::{Lot, Totals},
+};
 
 /// What is random in private training. Whoever implements it decides whether the training is private: both draws must come from a
 /// cryptographic generator, and nobody else may learn them.
@@ -131,7 +135,11 @@ impl Training<'_> {
         })
     }
 
-    fn private_settings(&self, parameters: &[f32], steps: PrivateSteps) -> Result<Settings, EngineError> {
+    pub(crate) fn private_settings(
+        &self,
+        parameters: &[f32],
+        steps: PrivateSteps,
+    ) -> Result<Settings, EngineError> {
         self.model.check_runs(parameters)?;
         self.model.check_private(self.spec, steps)?;
         let mut settings = self.checked_of_any(parameters)?;
@@ -144,16 +152,21 @@ impl Training<'_> {
             #[cfg(feature = "gpu")]
             steps: steps.steps_per_epoch as usize,
         });
-        // Not that of as many examples as there are: whether they fit would tell how many.
-        let mut memory = self.model.memory_of(&settings, usize::MAX);
-        // The sum of a lot, and its noise.
-        memory.gradients = memory.gradients.saturating_add(8 * parameters.len() as u64);
-        check_memory(memory, self.memory_limit)?;
+        check_memory(self.model.private_memory(&settings), self.memory_limit)?;
         Ok(settings)
     }
 }
 
 impl Model {
+    /// The memory of a private training: not that of as many examples as there are, since whether they fit would tell how many.
+    pub(crate) fn private_memory(&self, settings: &Settings) -> Memory {
+        let mut memory = self.memory_of(settings, usize::MAX);
+        // The sum of a lot, of any size, and its noise.
+        let more = (Totals::BYTES + 4) * self.parameter_count() as u64;
+        memory.gradients = memory.gradients.saturating_add(more);
+        memory
+    }
+
     /// Checks that this model can be trained privately for each example as `spec` and `steps` say, without training. The rest of `spec` is
     /// checked by [`Model::check_training`].
     ///

@@ -9,16 +9,25 @@ use crate::backend::matrix::lane::{Lane, each_lane};
 pub(crate) struct Totals {
     /// `[d]`, of the examples since the last that were carried over.
     sums: Vec<i32>,
-    /// The sums of those before, `[d]`; empty where there are none.
+    /// The sums of those before, `[d]`, where there are any. It is held all the same: an allocation that comes with a large lot could end a
+    /// training by how many examples there are.
     carried: Vec<i64>,
+    /// Whether any sums were carried over since the last were taken; else all of `carried` is 0.
+    carries: bool,
     /// What the magnitude of a number of `sums` cannot be above.
     most: u64,
 }
 
 impl Totals {
-    /// Makes them sums of `len` parameters, if they are of none yet.
+    /// Bytes for each parameter, however large the lots are.
+    pub const BYTES: u64 = 4 + 8;
+
+    /// Makes them sums of `len` parameters, if they are of none yet. Nothing else allocates.
     pub fn resize(&mut self, len: usize) {
-        self.sums.resize(len, 0);
+        if self.sums.len() != len {
+            self.sums = vec![0; len];
+            self.carried = vec![0; len];
+        }
     }
 
     /// The sums, `[d]`, with room for `examples` more, none of whose whole numbers is above `largest` in magnitude.
@@ -27,7 +36,7 @@ impl Totals {
         self.most = self.most.saturating_add(more);
         if self.most > i32::MAX as u64 {
             self.most = more;
-            self.carried.resize(self.sums.len(), 0);
+            self.carries = true;
             for (carried, sum) in self.carried.iter_mut().zip(&mut self.sums) {
                 *carried += i64::from(std::mem::take(sum));
             }
@@ -38,13 +47,12 @@ impl Totals {
     /// Writes the sums, cut off at ±2³⁰, and the `noise`, times `unit`, to `mean`, and begins again at 0.
     pub fn noised(&mut self, noise: &[i32], unit: f32, mean: &mut [f32]) {
         let most = std::mem::take(&mut self.most);
-        let carried = std::mem::take(&mut self.carried);
         let len = self.sums.len();
         assert!(noise.len() == len && mean.len() == len, "lengths");
-        if most > LIMIT as u64 || !carried.is_empty() {
+        if std::mem::take(&mut self.carries) || most > LIMIT as u64 {
             let limit = i64::from(LIMIT);
-            for (at, sum) in self.sums.iter_mut().enumerate() {
-                let all = i64::from(*sum) + carried.get(at).unwrap_or(&0);
+            for (carried, sum) in self.carried.iter_mut().zip(&mut self.sums) {
+                let all = i64::from(*sum) + std::mem::take(carried);
                 *sum = all.clamp(-limit, limit) as i32;
             }
         }
@@ -60,10 +68,10 @@ impl Totals {
         });
     }
 
-    /// Bytes that it holds while no lot is as large that sums are carried over.
+    /// Bytes that it holds.
     #[cfg(test)]
     pub fn bytes(&self) -> u64 {
-        4 * self.sums.len() as u64
+        (4 * self.sums.capacity() + 8 * self.carried.capacity()) as u64
     }
 }
 
@@ -77,6 +85,25 @@ mod tests {
         totals.noised(&[0, 1, 0], 0.5, &mut mean);
         mean[1] -= 0.5;
         mean.into_iter().map(|sum| (2.0 * sum) as i32).collect()
+    }
+
+    /// Nothing is allocated, nor freed, by how large a lot is.
+    #[test]
+    fn a_lot_of_any_size_holds_the_same_memory() {
+        let mut totals = Totals::default();
+        totals.resize(3);
+        let bytes = totals.bytes();
+        assert_eq!(bytes, 3 * Totals::BYTES);
+        for lot in [0, 1, 1000, 1] {
+            let mut carried = 0;
+            for _ in 0..lot {
+                totals.room_for(1, 1 << 24)[0] += 1 << 24;
+                carried += usize::from(totals.carries);
+            }
+            assert_eq!((totals.bytes(), carried > 0), (bytes, lot == 1000));
+            taken(&mut totals);
+            assert_eq!(totals.bytes(), bytes);
+        }
     }
 
     #[test]
