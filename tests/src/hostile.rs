@@ -117,6 +117,11 @@ const CLIP: f32 = 0.5;
 /// What one step without noise makes of a lot, in whole grid steps: read from a momentum that began at 0, which is the gradient whatever
 /// the weights are.
 async fn sum(problem: &Problem, lot: &[u32], device: &Device) -> Vec<i64> {
+    sum_within(problem, lot, bound_squared(problem), device).await
+}
+
+/// As [`sum`], where an example may add so much and no more.
+async fn sum_within(problem: &Problem, lot: &[u32], bound_squared: u64, device: &Device) -> Vec<i64> {
     let spec: TrainSpec = serde_json::from_value(json!({
         "epochs": 1, "batch_size": 1, "clip_examples_l2": CLIP,
         "optimizer": {"type": "sgd", "learning_rate": 1e-6, "momentum": 0.5}
@@ -125,7 +130,7 @@ async fn sum(problem: &Problem, lot: &[u32], device: &Device) -> Vec<i64> {
     let steps = PrivateSteps {
         steps_per_epoch: 1,
         grid_step: ExampleNoise::grid_step(CLIP),
-        bound_squared: bound_squared(problem),
+        bound_squared,
     };
     let mut script = Script::new(&[lot], Vec::new());
     let trained = Training::new(&problem.model, &problem.examples, &spec)
@@ -181,6 +186,69 @@ pub async fn whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_
         longest > 0.999 && counted > 300 && left_out > 50,
         "{longest} {counted} {left_out}"
     );
+}
+
+fn length_squared(whole: &[i64]) -> u64 {
+    whole.iter().map(|v| v.unsigned_abs().pow(2)).sum()
+}
+
+/// A bound that whole numbers keep whose squares add up to this, however the bound is checked: they may be taken for longer by half a step
+/// each, once for what they were before they were rounded and once for what they are after, and by some room for floats.
+fn kept_by(problem: &Problem, squared: u64) -> u64 {
+    let longest = (squared as f64).sqrt() + (problem.start.len() as f64).sqrt();
+    (longest * (1.0 + 1.0 / 16_384.0)).powi(2).ceil() as u64
+}
+
+/// A convolution, whose gradient is written, and a dense layer, whose gradient is not.
+fn convolution_before_dense() -> Problem {
+    let model = model(json!({
+        "input": [5, 5, 1],
+        "layers": [
+            {"type": "conv2d", "filters": 3, "kernel": [3, 3]}, {"type": "relu"}, {"type": "flatten"}, {"type": "dense", "units": 3}],
+        "loss": "softmax-cross-entropy"
+    }));
+    Problem {
+        name: "a convolution before a dense layer".into(),
+        start: model.initial_parameters(5),
+        examples: Examples::new(crate::noise(17, 25), vec![1], 25, 3).unwrap(),
+        model,
+    }
+}
+
+/// For every kind of layer, what an example adds counts towards its bound: one step below, and it adds nothing. And so do all layers
+/// together, where each alone is within it.
+pub async fn an_example_above_its_bound_adds_nothing_whatever_its_layers(device: &Device) {
+    let usual = every_layer(|_| vec![0]).into_iter();
+    let usual = usual.filter(|problem| problem.name.ends_with("as usual"));
+    let mut checked = 0;
+    for problem in usual.chain([convolution_before_dense()]) {
+        let name = &problem.name;
+        let own = sum(&problem, &[0], device).await;
+        let squared = length_squared(&own);
+        if squared < 2 {
+            continue; // nothing is learned here
+        }
+        let found = sum_within(&problem, &[0], kept_by(&problem, squared), device).await;
+        assert!(found == own, "{name}");
+        let found = sum_within(&problem, &[0], squared - 1, device).await;
+        assert!(found.iter().all(|v| *v == 0), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 30, "{checked}");
+
+    let both = convolution_before_dense();
+    let own = sum(&both, &[0], device).await;
+    let (written, outer) = own.split_at(3 * 9 + 3);
+    let (written, outer, all) = (
+        length_squared(written),
+        length_squared(outer),
+        length_squared(&own),
+    );
+    let each = kept_by(&both, written).max(kept_by(&both, outer));
+    let between = each.midpoint(all);
+    assert!(each < between && between < all, "{written} {outer}");
+    let found = sum_within(&both, &[0], between, device).await;
+    assert!(found.iter().all(|v| *v == 0));
 }
 
 /// The examples of a problem, of which every fifth is made of numbers so large that nearly all that is computed of it is infinite or none;

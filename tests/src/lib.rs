@@ -12,6 +12,7 @@ pub mod workloads;
 
 pub use hostile::{
     a_gradient_that_is_no_number_is_never_taken_for_short,
+    an_example_above_its_bound_adds_nothing_whatever_its_layers,
     an_example_adds_the_same_in_every_place_and_every_company,
     whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound,
 };

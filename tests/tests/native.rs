@@ -55,6 +55,7 @@ on_every_device! {
     the_observer_can_stop,
     private_steps_agree_with_a_loop_over_single_examples,
     whatever_the_weights_an_example_adds_the_same_and_no_more_than_its_bound,
+    an_example_above_its_bound_adds_nothing_whatever_its_layers,
     a_gradient_that_is_no_number_is_never_taken_for_short,
     a_correction_is_added_to_every_private_step,
     noise_is_added_to_the_sum_of_every_lot,
