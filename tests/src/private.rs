@@ -95,12 +95,20 @@ pub(crate) fn some_of(examples: &Examples, indices: &[usize]) -> Examples {
     some.unwrap()
 }
 
-/// The sum of the gradients of the examples in `lot`, one by one, each clipped to `clip`, in f64.
-fn naive(model: &Model, start: &[f32], examples: &Examples, lot: &[u32], clip: f64) -> Vec<f64> {
+/// The sum of the gradients of the examples in `lot`, one by one, each clipped to `clip`, in f64. The first `frozen` parameters do not learn.
+fn naive(
+    model: &Model,
+    start: &[f32],
+    examples: &Examples,
+    lot: &[u32],
+    frozen: usize,
+    clip: f64,
+) -> Vec<f64> {
     let mut sum = vec![0.0; start.len()];
     for &index in lot {
         let one = some_of(examples, &[index as usize]);
-        let (_, gradient) = model.loss_and_gradient(start, &one).unwrap();
+        let (_, mut gradient) = model.loss_and_gradient(start, &one).unwrap();
+        gradient[..frozen].fill(0.0);
         let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let factor = clip / norm.max(clip);
         for (sum, g) in sum.iter_mut().zip(&gradient) {
@@ -158,7 +166,7 @@ pub async fn private_steps_agree_with_a_loop_over_single_examples(device: &Devic
                     .run_private(&start, steps, &mut script, device, &mut Unobserved)
                     .await
                     .unwrap();
-                let expected = naive(&model, &start, &examples, lot, clip.into());
+                let expected = naive(&model, &start, &examples, lot, 0, clip.into());
                 let found = trained.parameters.iter().zip(&start);
                 let found = found.map(|(after, before)| f64::from(before - after) / rate);
                 let off = norm(found.zip(&expected).map(|(found, expected)| found - expected));
@@ -260,6 +268,59 @@ pub async fn a_correction_is_added_to_every_private_step(device: &Device) {
             );
         }
     }
+}
+
+/// What a step leaves where nothing learns has no part in what the next one makes of its lot: neither in how long gradients are, nor in their
+/// sum.
+pub async fn what_does_not_learn_has_no_part_in_the_next_private_step(device: &Device) {
+    let model = serde_json::json!({
+        "input": [5, 5, 1],
+        "layers": [
+            {"type": "conv2d", "filters": 3, "kernel": [3, 3]}, {"type": "relu"}, {"type": "flatten"}, {"type": "dense", "units": 3}],
+        "loss": "softmax-cross-entropy"
+    });
+    let model = Model::new(&serde_json::from_value(model).unwrap()).unwrap();
+    let examples = Examples::new(crate::noise(3, 6 * 25), vec![0, 1, 2, 0, 1, 2], 25, 3).unwrap();
+    let (start, frozen) = (model.initial_parameters(5), 3 * 9 + 3);
+    let (clip, rate) = (0.5, 0.25);
+    let mut spec = how(
+        1,
+        1,
+        Some(clip),
+        serde_json::json!({"type": "sgd", "learning_rate": rate}),
+    );
+    spec.freeze = vec!["layers.0".into()];
+    let usual = |steps_per_epoch| PrivateSteps {
+        steps_per_epoch,
+        grid_step: ExampleNoise::grid_step(clip),
+        bound_squared: ExampleNoise::new(1.0, 1.0, start.len()).unwrap().bound_squared(),
+    };
+    // Four times the clip norm in every number, and then none.
+    let noise = || vec![vec![1 << 20; start.len()], vec![0; start.len()]];
+    let lot = [0, 2, 3, 5];
+    let mut after = Vec::new();
+    for steps in [1, 2] {
+        let mut script = Script::new(&[&lot], noise());
+        let trained = Training::new(&model, &examples, &spec)
+            .run_private(&start, usual(steps), &mut script, device, &mut Unobserved)
+            .await
+            .unwrap();
+        assert_eq!(trained.parameters[..frozen], start[..frozen]);
+        after.push(trained.parameters);
+    }
+    let expected = naive(&model, &after[0], &examples, &lot, frozen, clip.into());
+    let found = after[0].iter().zip(&after[1]);
+    let found = found.map(|(before, after)| f64::from(before - after) / rate);
+    let off = norm(found.zip(&expected).map(|(found, expected)| found - expected));
+    let length = norm(expected.iter().copied());
+    let rounding = 2f64.powi(-24) * norm(after[1].iter().map(|w| f64::from(*w)));
+    let to_the_grid =
+        lot.len() as f64 * (start.len() as f64).sqrt() / 2.0 * f64::from(ExampleNoise::grid_step(clip));
+    let allowed = 1e-5 * length + to_the_grid + 2.0 * rounding / rate;
+    assert!(
+        off <= allowed && length > 100.0 * allowed,
+        "{off} {length} {allowed}"
+    );
 }
 
 /// Many steps with noise, empty lots and lots of several batches: the same losses and weights as on the CPU.
