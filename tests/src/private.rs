@@ -323,6 +323,37 @@ pub async fn what_does_not_learn_has_no_part_in_the_next_private_step(device: &D
     );
 }
 
+/// The largest noise on the largest sum of either sign stays within 32 bits.
+pub async fn the_largest_noise_on_the_largest_sum_is_no_number_of_the_other_sign(device: &Device) {
+    const EXAMPLES: u32 = 200;
+    let model = serde_json::json!({
+        "input": [1], "layers": [{"type": "dense", "units": 2}], "loss": "softmax-cross-entropy"
+    });
+    let model = Model::new(&serde_json::from_value(model).unwrap()).unwrap();
+    // Only the biases have gradients, of −½ and ½, which are clipped to 2²³/√2 steps: 200 of them are beyond 2³⁰.
+    let examples = Examples::new(vec![0.0; EXAMPLES as usize], vec![0; EXAMPLES as usize], 1, 2).unwrap();
+    let clip = 0.5;
+    let spec = how(
+        1,
+        EXAMPLES,
+        Some(clip),
+        serde_json::json!({"type": "sgd", "learning_rate": 1.0}),
+    );
+    let steps = steps(1, clip / f32::powi(2.0, 23));
+    let everybody: Vec<u32> = (0..EXAMPLES).collect();
+    let noise = vec![vec![0, 0, -(1 << 30), 1 << 30]];
+    let mut script = Script::new(&[&everybody], noise);
+    let trained = Training::new(&model, &examples, &spec)
+        .run_private(&[0.0; 4], steps, &mut script, device, &mut Unobserved)
+        .await
+        .unwrap();
+    // 2³¹ − 1 steps, as 32-bit floats have it, over the examples expected.
+    let moved = f64::powi(2.0, 31 - 24) / f64::from(EXAMPLES);
+    for (found, expected) in trained.parameters.iter().zip([0.0, 0.0, moved, -moved]) {
+        assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} {expected}");
+    }
+}
+
 /// Many steps with noise, empty lots and lots of several batches: the same losses and weights as on the CPU.
 pub async fn private_training_follows_the_cpu(device: &Device) {
     let (model, examples) = problem(40, 9, 8, 4);

@@ -53,6 +53,7 @@ on_every_device! {
     a_correction_is_added_to_every_private_step,
     noise_is_added_to_the_sum_of_every_lot,
     what_does_not_learn_has_no_part_in_the_next_private_step,
+    the_largest_noise_on_the_largest_sum_is_no_number_of_the_other_sign,
     private_training_follows_the_cpu,
     private_training_refuses_what_would_not_be_private,
     nothing_that_the_data_do_ends_private_training,

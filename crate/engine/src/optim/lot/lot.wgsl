@@ -36,8 +36,8 @@ struct Batch {
     share: f32,
 }
 
-// 2^30: with noise of as much at most, the sum stays within an i32.
-const LIMIT = 1073741824;
+// 2^30 - 1: with noise of 2^30 at most, the sum stays within an i32.
+const LIMIT = 1073741823;
 // 2^24: a number that is larger is above every bound, or would be if it were this.
 const MOST = 16777216.0;
 const EXPONENT = 0x7f800000u;

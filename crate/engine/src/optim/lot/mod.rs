@@ -22,7 +22,7 @@
 //!
 //! # Why the sum is no less exact
 //! Whole numbers are added to whole numbers, so that an example more or less moves the sum by that example's `v` and by nothing else. A
-//! sum that leaves ±2³⁰ is cut off there, once, at the end, which brings no two sums further apart: see [`Totals`]. (On a GPU after each
+//! sum that leaves ±(2³⁰ − 1) is cut off there, once, at the end, which brings no two sums further apart: see [`Totals`]. (On a GPU after each
 //! example; `t ↦ clamp(t + v)` moves no two numbers away from each other either.)
 //!
 //! Noise is added to the whole numbers, too: of a sum that noise were added to in floats, the lowest bits would tell what the noise was
@@ -50,8 +50,8 @@ pub(crate) struct Lot {
     bound_squared: u64,
 }
 
-/// What a coordinate of a sum stays within: with noise of as much at most, 32 bits hold it.
-const LIMIT: i32 = 1 << 30;
+/// What a coordinate of a sum stays within: with noise of 2³⁰ at most, 32 bits hold it.
+const LIMIT: i32 = (1 << 30) - 1;
 
 /// 1.5·2⁵²: what is added to it and taken off again is rounded to the nearest whole number, ties to even, where it is below 2⁵¹.
 const TO_WHOLE: f64 = 6_755_399_441_055_744.0;

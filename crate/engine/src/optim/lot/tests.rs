@@ -84,15 +84,25 @@ fn totals_are_noised_in_integers_divided_by_what_was_expected_and_begin_again() 
     let mut totals = Totals::default();
     totals.resize(5);
     totals
-        .room_for(1, lot.largest())
-        .copy_from_slice(&[4, 0, LIMIT + 1, -LIMIT - 2, 12]);
+        .room_for(127, lot.largest())
+        .copy_from_slice(&[4, 0, 2_000_000_000, -2_000_000_000, 12]);
     let mut mean = [9.0; 5];
     lot.noised_cpu(&mut totals, &[0, 3, -7, 5, i32::MIN], &mut mean);
     let unit = 0.25 / 8.0;
     assert_eq!(mean[..2], [4.0 * unit, 3.0 * unit]);
-    assert_eq!(mean[2], (LIMIT - 7) as f32 * unit, "cut off at 2³⁰");
-    assert_eq!(mean[3], (5 - LIMIT) as f32 * unit, "cut off at −2³⁰");
+    assert_eq!(mean[2], (LIMIT - 7) as f32 * unit, "cut off at 2³⁰ − 1");
+    assert_eq!(mean[3], (5 - LIMIT) as f32 * unit, "cut off at 1 − 2³⁰");
     assert_eq!(mean[4], (12.0 - 2_147_483_648.0) * unit);
+    // The largest noise does not make a number of the other sign of them.
+    totals
+        .room_for(127, lot.largest())
+        .copy_from_slice(&[2_000_000_000, LIMIT, -2_000_000_000, -LIMIT, 0]);
+    let most = 1 << 30;
+    lot.noised_cpu(&mut totals, &[most, most, -most, -most, most], &mut mean);
+    assert_eq!(
+        mean,
+        [2.0, 2.0, -2.0, -2.0, 1.0].map(|all| all * most as f32 * unit)
+    );
     lot.noised_cpu(&mut totals, &[1; 5], &mut mean);
     assert_eq!(mean, [unit; 5], "they begin again");
 }

@@ -3,7 +3,7 @@
 use super::LIMIT;
 use crate::backend::matrix::lane::{Lane, each_lane};
 
-/// A sum for each parameter. What is asked for in the end is the exact sum, cut off at ±2³⁰: so an example more or less moves it by no more
+/// A sum for each parameter. What is asked for in the end is the exact sum, cut off at ±(2³⁰ − 1): so an example more or less moves it by no more
 /// than its own whole number, since no two numbers are further apart when both are cut off.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
@@ -44,7 +44,7 @@ impl Totals {
         &mut self.sums
     }
 
-    /// Writes the sums, cut off at ±2³⁰, and the `noise`, times `unit`, to `mean`, and begins again at 0.
+    /// Writes the sums, cut off at ±(2³⁰ − 1), and the `noise`, times `unit`, to `mean`, and begins again at 0.
     pub fn noised(&mut self, noise: &[i32], unit: f32, mean: &mut [f32]) {
         let most = std::mem::take(&mut self.most);
         let len = self.sums.len();
@@ -79,7 +79,7 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// The sums, all of which are numbers that 32-bit floats have.
+    /// The sums, to what 32-bit floats have of them: where they are cut off, that is 2³⁰.
     fn taken(totals: &mut Totals) -> Vec<i32> {
         let mut mean = vec![9.0; 3];
         totals.noised(&[0, 1, 0], 0.5, &mut mean);
