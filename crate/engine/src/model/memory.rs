@@ -126,6 +126,15 @@ mod tests {
         Model::new(&spec).unwrap()
     }
 
+    /// No layer is dense.
+    fn windows() -> Model {
+        let spec = ModelSpec::of([6, 6, 1])
+            .conv2d(3, [6, 6], crate::Padding::Valid)
+            .flatten()
+            .loss(LossSpec::SoftmaxCrossEntropy);
+        Model::new(&spec).unwrap()
+    }
+
     fn examples(n: usize) -> Examples {
         let y = (0..n as u32).map(|i| i % 3).collect();
         Examples::new(vec![0.5; 36 * n], y, 36, 3).unwrap()
@@ -172,29 +181,31 @@ mod tests {
     /// whatever the lot: empty, or so large that its sum is beyond 32 bits.
     #[test]
     fn the_memory_of_private_training_is_that_held_whatever_the_lot() {
-        let model = image();
-        let spec = TrainSpec {
-            clip_examples_l2: Some(1.0),
-            ..training(4)
-        };
-        let parameters = model.initial_parameters(1);
-        let many = examples(300);
-        let settings = Training::new(&model, &many, &spec)
-            .private_settings(&parameters, PRIVATE)
-            .unwrap();
-        let noise = vec![0; parameters.len()];
-        let state = settings.optimizer.fresh_state(parameters.len());
-        let mut run = CpuRun::new(&model, &many, &settings, parameters, state);
-        let needed = model.private_memory(&settings).total();
-        let mut rows = 0;
-        for lot in [0, 1, 16, 300, 0, 1] {
-            let lot: Vec<u32> = (0..lot).collect();
-            run.private_step(&lot, &noise, settings.numbers(1, 1, 0));
-            let held = run.bytes() + 4 * noise.len() as u64;
-            // Of the examples there are those that were computed last, which may be fewer than there is room for.
-            rows = lot.chunks(16).last().map_or(rows, <[u32]>::len);
-            let absent = 4 * (16 - rows as u64) * (36 + 1);
-            assert_eq!(held + absent, needed, "{}", lot.len());
+        // Examples are computed beside each other where a layer is dense, and only there.
+        for (model, at_once) in [(image(), 16), (windows(), 1)] {
+            let spec = TrainSpec {
+                clip_examples_l2: Some(1.0),
+                ..training(4)
+            };
+            let parameters = model.initial_parameters(1);
+            let many = examples(300);
+            let settings = Training::new(&model, &many, &spec)
+                .private_settings(&parameters, PRIVATE)
+                .unwrap();
+            let noise = vec![0; parameters.len()];
+            let state = settings.optimizer.fresh_state(parameters.len());
+            let mut run = CpuRun::new(&model, &many, &settings, parameters, state);
+            let needed = model.private_memory(&settings).total();
+            let mut rows = 0;
+            for lot in [0, 1, 16, 300, 0, 1] {
+                let lot: Vec<u32> = (0..lot).collect();
+                run.private_step(&lot, &noise, settings.numbers(1, 1, 0));
+                let held = run.bytes() + 4 * noise.len() as u64;
+                // Of the examples there are those that were computed last, which may be fewer than there is room for.
+                rows = lot.chunks(at_once).last().map_or(rows, <[u32]>::len);
+                let absent = 4 * (at_once - rows) as u64 * (36 + 1);
+                assert_eq!(held + absent, needed, "{}", lot.len());
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     EngineError, LayerSpec, Memory, Model, SpecError, TrainSpec,
+    backend::cpu::PRIVATE_ROWS,
     model::check_memory,
     optim::lot::{Lot, Totals},
 };
@@ -149,6 +150,7 @@ impl Training<'_> {
         let clip_l2 = settings.clip_examples_l2.take().unwrap_or_default();
         settings.private = Some(Private {
             lot: Lot::new(clip_l2, steps.grid_step, steps.bound_squared, expected),
+            rows: self.model.private_rows(),
             #[cfg(feature = "gpu")]
             steps: steps.steps_per_epoch as usize,
         });
@@ -158,6 +160,13 @@ impl Training<'_> {
 }
 
 impl Model {
+    /// How many examples private training computes beside each other on the CPU: what the model is decides, and no data. Only dense layers are
+    /// any faster by it; all else is asked for each example by itself.
+    fn private_rows(&self) -> usize {
+        let dense = self.nodes().iter().any(|node| node.op.outer().is_some());
+        if dense { PRIVATE_ROWS } else { 1 }
+    }
+
     /// The memory of a private training: not that of as many examples as there are, since whether they fit would tell how many.
     pub(crate) fn private_memory(&self, settings: &Settings) -> Memory {
         let mut memory = self.memory_of(settings, usize::MAX);

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use crate::{
     Examples, Model, PADDING, ScheduleSpec, SpecError, TrainSpec,
-    backend::cpu::PRIVATE_ROWS,
     optim::{Optimizer, StepNumbers, adjust::Adjust, in_range, lot::Lot, schedule},
     order::{epoch_order, step_key},
 };
@@ -40,6 +39,8 @@ pub(crate) struct Settings {
 pub(crate) struct Private {
     /// What a step's gradients are counted with.
     pub lot: Lot,
+    /// Examples whose values the CPU computes beside each other.
+    pub rows: usize,
     /// Steps of an epoch: a GPU keeps a loss for each.
     #[cfg(feature = "gpu")]
     pub steps: usize,
@@ -111,10 +112,9 @@ impl Settings {
 
     /// Of how many of `examples` the CPU computes the values at once.
     pub fn rows(&self, examples: usize) -> usize {
-        if self.private.is_some() {
-            examples.min(PRIVATE_ROWS)
-        } else {
-            self.batch.min(self.visits(examples))
+        match &self.private {
+            Some(private) => examples.min(private.rows),
+            None => self.batch.min(self.visits(examples)),
         }
     }
 

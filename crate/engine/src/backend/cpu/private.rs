@@ -23,18 +23,20 @@ use crate::{
     },
 };
 
-/// Examples that are computed beside each other. It has no part in what comes of it, but for speed: weights are read once for all.
+/// Examples that are computed beside each other, where there is a dense layer. It has no part in what comes of it, but for speed: weights
+/// are read once for all.
 pub(crate) const ROWS: usize = 16;
 
 impl<'m> CpuRun<'m> {
     /// One step on the lot of the examples at `indices`, of which there may be none: what they add and `noise`, as the settings say; the
     /// mean of their losses before it, without those that are not finite.
     pub fn private_step(&mut self, indices: &[u32], noise: &[i32], numbers: StepNumbers) -> Option<f32> {
-        let lot = self.settings.private?.lot;
+        let private = self.settings.private?;
+        let lot = private.lot;
         let mut totals = std::mem::take(&mut self.totals);
         totals.resize(self.gradient.len());
         let (nodes, mut loss, mut finite) = (self.model.nodes(), 0.0, 0);
-        for indices in indices.chunks(ROWS) {
+        for indices in indices.chunks(private.rows) {
             let rows = indices.len();
             self.loss(indices, numbers.key, &mut |own| {
                 if own.is_finite() {
