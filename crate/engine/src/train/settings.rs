@@ -313,9 +313,9 @@ mod tests {
     #[test]
     fn more_visits_than_a_device_is_to_hold_are_refused() {
         let check = |spec: &TrainSpec| dense(2).check_training(spec);
-        assert_eq!(check(&fixed(1 << 20, 8, serde_json::json!({}))), Ok(()));
+        assert_eq!(check(&fixed(1 << 17, 4, serde_json::json!({}))), Ok(()));
         for spec in [
-            fixed((1 << 20) + 1, 8, serde_json::json!({})),
+            fixed((1 << 17) + 1, 4, serde_json::json!({})),
             fixed(
                 u32::MAX,
                 u32::MAX,
