@@ -444,7 +444,7 @@ fn a_task_with_control_variates_trains_alike_on_all_devices_or_says_where_it_doe
         (
             &["training.steps_per_epoch=16777216"],
             "training.steps_per_epoch",
-            "at most 2^24 examples",
+            "at most 2^20 examples",
         ),
         (
             &[fixed, example[0], example[1], example[2]],
