@@ -161,7 +161,12 @@ async fn an_account_never_counts_less_than_was_acknowledged_whenever_the_relay_i
         assert_eq!(part["updates"].as_u64(), Some(acknowledged));
         let expected = local_cost(8.0, 1);
         let expected = (0..acknowledged).fold(Cost::NOTHING, |sum, _| sum + expected);
-        assert_eq!(part["epsilon"].as_f64(), expected.epsilon(1e-5).ok());
+        let (found, expected) = (part["epsilon"].as_f64().unwrap(), expected.epsilon(1e-5).unwrap());
+        // What is read from JSON may be a neighbour of what was written: `serde_json` says so of its default.
+        assert!(
+            [expected.next_down(), expected, expected.next_up()].contains(&found),
+            "{found} {expected}"
+        );
     }
 }
 
