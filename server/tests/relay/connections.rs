@@ -228,6 +228,8 @@ async fn flood(base: &str, address: &str, wanted: usize) -> Vec<TcpStream> {
     let to: SocketAddr = base.strip_prefix("http://").unwrap().parse().unwrap();
     let connect = |_| async {
         let socket = TcpSocket::new_v4().unwrap();
+        // Closed by a reset: thousands that wait out their end would leave no ports to other tests.
+        socket.set_zero_linger().unwrap();
         socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
         socket.connect(to).await
     };
