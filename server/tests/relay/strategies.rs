@@ -203,12 +203,7 @@ async fn the_rule_cannot_change_under_updates_that_were_gathered_for_another() {
     relay.api.take_part(1).await;
     relay.stop().await;
     let median = ["strategy.aggregation.type=coordinate-median"];
-    let open = || {
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Relay::open(vec![task(&median)], &store, &clock, RelayOptions::default())
-    };
-    let refused = open().err().unwrap();
+    let refused = open(&path, &median).err().unwrap();
     assert!(
         matches!(
             &refused,
