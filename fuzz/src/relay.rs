@@ -24,7 +24,7 @@ use super::{Bytes, NOW_MS};
 const TINY: &str = include_str!("../../server/tests/tiny.toml");
 
 /// Tasks whose updates are gathered in different ways: what each changes of `tiny.toml`.
-const KINDS: [&[&str]; 5] = [
+const KINDS: [&[&str]; 6] = [
     &[
         "strategy.server.type=fed-adam",
         "strategy.server.learning_rate=0.1",
@@ -45,6 +45,11 @@ const KINDS: [&[&str]; 5] = [
         "privacy.mechanism=tree-aggregation",
         "privacy.tree.restart_every=2",
         "privacy.tree.min_separation=1",
+    ],
+    &[
+        "strategy.aggregation.type=scaffold",
+        "strategy.aggregation.population=4",
+        "training.steps_per_epoch=2",
     ],
 ];
 
@@ -131,12 +136,27 @@ pub fn records(bytes: &[u8]) -> bool {
     let Some(config) = config(kind) else {
         return false;
     };
-    let parameters = config.model.initial_parameters(config.seed);
-    let Ok(model) = config.model.to_safetensors(&parameters) else {
+    let Some(model) = model(&config, kept) else {
         return false;
     };
     let saved = saved(&config, head, Bytes(kept));
     goes_on(config, Kept { saved, rounds, model })
+}
+
+/// The newest model's file. A control variate is made of the last bytes that were kept; where the first says so, the file is of before
+/// the task had any.
+fn model(config: &TaskConfig, kept: &[u8]) -> Option<Vec<u8>> {
+    let parameters = config.model.initial_parameters(config.seed);
+    let [has] = Bytes(kept).take();
+    let file = if config.control.is_some() && has & 8 == 0 {
+        let mut last = Bytes(&kept[kept.len().saturating_sub(4 * parameters.len())..]);
+        let control = parameters.iter().map(|_| f32::from_le_bytes(last.take()));
+        let control: Vec<f32> = control.collect();
+        config.model.to_safetensors_with_control(&parameters, &control)
+    } else {
+        config.model.to_safetensors(&parameters)
+    };
+    file.ok()
 }
 
 fn saved(config: &TaskConfig, head: Head, mut kept: Bytes<'_>) -> Saved {
