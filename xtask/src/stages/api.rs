@@ -9,7 +9,7 @@ use super::{
     runner::{Beside, Runner, Verdict, cargo, check_quietly},
 };
 use crate::{
-    apt::on_path,
+    apt::{self, on_path},
     demo,
     place::Place,
     process::{self, succeeds_within},
@@ -22,7 +22,9 @@ const PYTHON_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 pub(super) fn begin<'s, 'a>(runner: &Runner<'a>, scope: &'s Scope<'s, 'a>) -> Option<Beside<'s>> {
     runner.begin(scope, Group::Api, "API", |place, output| {
         let Some(schemathesis) = schemathesis(place)? else {
-            return Ok(Verdict::Skipped("no python3 with venv and pip was found".into()));
+            return Ok(Verdict::missing(
+                "no python3 with venv and pip was found (Debian: python3-venv)",
+            ));
         };
         process::run(&mut cargo(
             place,
@@ -85,10 +87,16 @@ fn schemathesis(place: &Place) -> Result<Option<PathBuf>> {
     if program.is_file() {
         return Ok(Some(program));
     }
-    let mut python = Command::new("python3");
-    if on_path("python3").is_none()
-        || !succeeds_within(python.args(["-c", "import venv, ensurepip"]), PYTHON_LIMIT)
-    {
+    let makes_environments = || {
+        let mut python = Command::new("python3");
+        let modules = python.args(["-c", "import venv, ensurepip"]);
+        on_path("python3").is_some() && succeeds_within(modules, PYTHON_LIMIT)
+    };
+    if !makes_environments() && apt::usable() {
+        println!("==> Python's environments: installing");
+        apt::install(&["python3-venv"])?;
+    }
+    if !makes_environments() {
         return Ok(None);
     }
     println!("==> {}: installing, once for this machine", wanted.trim());

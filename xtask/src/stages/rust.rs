@@ -82,7 +82,7 @@ pub(super) fn native(runner: &mut Runner) {
         }
         let reason =
             "none found (Debian: mesa-vulkan-drivers): the native tests of the GPU kernels do nothing";
-        Ok(Verdict::Skipped(reason.into()))
+        Ok(Verdict::missing(reason))
     });
     let mut has_postgres = false;
     runner.stage(Group::Native, "PostgreSQL", |_| {
@@ -91,7 +91,7 @@ pub(super) fn native(runner: &mut Runner) {
             return Ok(Verdict::Passed(None));
         }
         let reason = "not found (Debian: postgresql): the tests of several relays do nothing";
-        Ok(Verdict::Skipped(reason.into()))
+        Ok(Verdict::missing(reason))
     });
     runner.stage(Group::Native, "Rust tests", |place| {
         let words: &[&str] = if on_path("cargo-nextest").is_some() {
