@@ -289,4 +289,11 @@ impl Store for Kept {
     fn rounds(&self, _task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
         Ok(self.rounds.clone())
     }
+
+    fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        let earlier = self.rounds.iter().filter(|metrics| metrics.round < before);
+        let mut newest: Vec<RoundMetrics> = earlier.rev().take(most.into()).cloned().collect();
+        newest.reverse();
+        Ok(newest)
+    }
 }

@@ -126,6 +126,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError>;
 
+    /// The figures of the last published rounds that have a number below `before`, oldest first: `most` of them, where there are so many.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError>;
+
     /// Begins a turn on a task: until it is committed or dropped, nobody else changes the task. A store that one relay has for
     /// itself has nobody else, and need not say anything here.
     ///

@@ -151,6 +151,10 @@ impl Store for NoIdentities {
     fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
         self.0.rounds(task)
     }
+
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.0.rounds_before(task, before, most)
+    }
 }
 
 #[test]

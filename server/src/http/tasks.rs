@@ -5,16 +5,16 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{AppendHeaders, IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use unsaid_protocol::{
     CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundMetrics, RoundState, TaskId,
 };
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     CONTENT_HASH, SIGNATURE, body, identities,
@@ -136,17 +136,43 @@ pub async fn round(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(state)))
 }
 
-/// `GET /v1/tasks/{task}/rounds`: what was published.
-#[utoipa::path(get, path = "/tasks/{task}/rounds", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
-    (status = 200, description = "Every published round, oldest first", body = Vec<RoundMetrics>), Refusals<OfStore>,
-))]
+/// The most rounds of one answer, and how many there are where nobody says.
+const MAX_ROUNDS: u16 = 1_000;
+
+/// Which rounds.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// Only rounds with a number below this one
+    before: Option<u64>,
+    /// So many at most, the newest of them; 1,000 where it is not said
+    #[param(minimum = 1, maximum = 1_000)]
+    limit: Option<u16>,
+}
+
+/// `GET /v1/tasks/{task}/rounds`: what was published. A task's rounds are kept for good, so one answer has a bounded number of them.
+#[utoipa::path(get, path = "/tasks/{task}/rounds", tag = "task",
+    params(("task" = TaskId, Path, description = "The task's id"), Page),
+    responses(
+        (status = 200, description = "The newest published rounds, oldest first", body = Vec<RoundMetrics>), Refusals<OfStore>,
+    ),
+)]
 pub async fn rounds(
     State(relay): State<Arc<Relay>>,
     Path(task): Path<String>,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refused> {
     let task = relay.task(&task)?;
+    let malformed = |detail: String| Refused::new(ProblemKind::Malformed, detail);
+    let Query(page) = page.map_err(|rejection| malformed(rejection.body_text()))?;
+    let most = page.limit.unwrap_or(MAX_ROUNDS);
+    if !(1..=MAX_ROUNDS).contains(&most) {
+        return Err(malformed(format!("limit is 1 to {MAX_ROUNDS}, and not {most}")));
+    }
     let (store, id) = (task.store.clone(), task.config.manifest.task.clone());
-    let read = tokio::task::spawn_blocking(move || store.rounds(&id))
+    let before = page.before.unwrap_or(u64::MAX);
+    let read = tokio::task::spawn_blocking(move || store.rounds_before(&id, before, most))
         .await
         .map_err(|_| Refused::internal())?;
     let rounds: Vec<RoundMetrics> = read.map_err(|error| {

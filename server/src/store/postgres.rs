@@ -219,6 +219,20 @@ impl Store for PostgresStore {
         rows.iter().map(metrics).collect()
     }
 
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        let sql =
+            "SELECT metrics FROM unsaid.rounds WHERE task = $1 AND round < $2 ORDER BY round DESC LIMIT $3";
+        // No round that is stored has a greater number.
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let parameters: [Parameter<'_>; 3] = [
+            (&task.as_str(), Type::TEXT),
+            (&before, Type::INT8),
+            (&i64::from(most), Type::INT8),
+        ];
+        let rows = self.read(SOON, sql, &parameters)?;
+        rows.iter().rev().map(metrics).collect()
+    }
+
     fn turn<'a>(&'a self, task: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
         let client = self.link.take()?;
         let begun = self.link.wait_at_most(SOON, begin(&client, task.as_str()))?;

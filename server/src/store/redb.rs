@@ -236,6 +236,19 @@ impl Store for RedbStore {
             entries.map(|entry| from_json(entry?.1.value())).collect()
         })
     }
+
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        self.with(|database| {
+            let rounds = database.begin_read()?.open_table(ROUNDS)?;
+            let newest = rounds.range((task.as_str(), 0)..(task.as_str(), before))?.rev();
+            let newest = newest.take(most.into());
+            let mut read: Vec<RoundMetrics> = newest
+                .map(|entry| from_json(entry?.1.value()))
+                .collect::<Result<_, _>>()?;
+            read.reverse();
+            Ok(read)
+        })
+    }
 }
 
 fn load(read: &ReadTransaction, task: &str) -> Result<Option<Saved>, StoreError> {

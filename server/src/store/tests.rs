@@ -240,6 +240,14 @@ fn the_newest_models_are_kept_and_older_ones_deleted() {
     assert!(store.model(&other, &ContentHash::of(b"other")).unwrap().is_some());
     // What the rounds were stays known, of all of them.
     assert_eq!(store.rounds(&task).unwrap().len(), 6);
+    let numbers = |before, most| {
+        let rounds = store.rounds_before(&task, before, most).unwrap();
+        rounds.iter().map(|metrics| metrics.round).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(u64::MAX, 9), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(numbers(u64::MAX, 2), [4, 5]);
+    assert_eq!(numbers(4, 2), [2, 3]);
+    assert!(numbers(0, 9).is_empty());
 }
 
 #[test]

@@ -443,4 +443,11 @@ impl Store for FaultyStore {
         }
         self.reading(|| self.inner.rounds(task))
     }
+
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        if self.is(Fault::UnreadableRounds) {
+            return Err(self.strike("at reading"));
+        }
+        self.reading(|| self.inner.rounds_before(task, before, most))
+    }
 }

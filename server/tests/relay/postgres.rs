@@ -16,7 +16,9 @@ use unsaid_relay::{
     strategy::Memory,
 };
 
-use crate::{database::Database, events::Events, harness::*, load::*, program::*, wire::Wire};
+use crate::{
+    database::Database, events::Events, harness::*, load::*, program::*, rounds::check_pages, wire::Wire,
+};
 
 /// Opened on a thread of its own, as the program does: here a runtime runs already.
 pub async fn open(
@@ -186,6 +188,17 @@ async fn what_one_relay_publishes_reaches_the_readers_of_another() {
         two.api.take_part(client).await;
     }
     until("the first one follows", async || one.api.state().await.round == 3).await;
+}
+
+#[tokio::test]
+async fn a_databases_rounds_are_told_page_by_page() {
+    let Some(database) = Database::start() else { return };
+    let relay = relay(&database, &["rounds.target_clients=2"]).await;
+    for _ in 1..=4 {
+        relay.api.take_part(1).await;
+        relay.api.take_part(2).await;
+    }
+    check_pages(&relay.api).await;
 }
 
 #[tokio::test]

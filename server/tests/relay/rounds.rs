@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
-use unsaid_protocol::{CheckInReply, ProblemKind, RoundPhase};
+use unsaid_protocol::{CheckInReply, ProblemKind, RoundMetrics, RoundPhase};
 use unsaid_relay::{
     Relay, RelayOptions, StartError,
     clock::{Clock, SystemClock},
@@ -68,6 +68,47 @@ async fn too_few_at_the_deadline_are_kept_and_none_makes_it_idle() {
     relay.api.take_part(2).await;
     until("publication", async || relay.api.state().await.round == 2).await;
     assert_eq!(relay.api.state().await.model, expected_model(&before, &[1, 2]));
+}
+
+/// Of rounds 0 to 4. Whatever is asked for that is no page is malformed.
+pub async fn check_pages(api: &Api) {
+    let numbers = async |query: &str| {
+        let path = format!("/v1/tasks/tiny/rounds{query}");
+        let rounds = answer::<Vec<RoundMetrics>>(api.get(&path).await).await.unwrap()?;
+        Ok(rounds.iter().map(|metrics| metrics.round).collect::<Vec<_>>())
+    };
+    for (query, expected) in [
+        ("", vec![0, 1, 2, 3, 4]),
+        ("?limit=2", vec![3, 4]),
+        ("?limit=2&before=3", vec![1, 2]),
+        ("?before=1", vec![0]),
+        ("?before=0", vec![]),
+        ("?limit=1000&before=18446744073709551615", vec![0, 1, 2, 3, 4]),
+    ] {
+        assert_eq!(numbers(query).await, Ok(expected), "{query}");
+    }
+    for query in [
+        "?limit=0",
+        "?limit=1001",
+        "?limit=-1",
+        "?limit=two",
+        "?before=",
+        "?before=18446744073709551616",
+        "?limit=1&limit=2",
+        "?from=1",
+    ] {
+        assert_eq!(numbers(query).await, Err(ProblemKind::Malformed), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn rounds_are_told_page_by_page() {
+    let relay = TestRelay::start(&["rounds.target_clients=2"]).await;
+    for _ in 1..=4 {
+        relay.api.take_part(1).await;
+        relay.api.take_part(2).await;
+    }
+    check_pages(&relay.api).await;
 }
 
 #[tokio::test]
