@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     evaluate::{self, HeldOutError},
     http::{
-        admin::AdminToken,
+        admin::{AdminToken, RefusedTokens},
         claims::Claims,
         forwarded::Network,
         identities::{EnrolmentLimits, Enrolments},
@@ -174,6 +174,7 @@ pub struct Relay {
     pub(crate) limits: Option<Limits>,
     pub(crate) enrolments: Enrolments,
     pub(crate) requests: Requests,
+    pub(crate) refused_tokens: RefusedTokens,
     pub(crate) started_ms: u64,
     /// The API's description, once somebody has asked for it.
     pub(crate) description: OnceLock<Bytes>,
@@ -215,6 +216,7 @@ impl Relay {
             limits: options.rate_limit.map(Limits::new),
             enrolments: Enrolments::default(),
             requests: Requests::default(),
+            refused_tokens: RefusedTokens::default(),
             started_ms: clock.now_ms(),
             description: OnceLock::new(),
             options,

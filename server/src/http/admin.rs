@@ -25,6 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     body, identities,
+    limits::Peer,
     openapi::{OfAdding, OfPause, OfRollback, Refusals},
     problem::Refused,
     status,
@@ -66,6 +67,51 @@ impl AdminToken {
     }
 }
 
+/// How often the log says that tokens were refused, at most.
+const REFUSALS_EVERY_MS: u64 = 60_000;
+
+/// Tokens that were refused: the log says so at once, and from then on once a minute at most, with how many there were. Who guesses is
+/// seen, and cannot fill the disk.
+#[derive(Debug, Default)]
+pub struct RefusedTokens(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// None where it was never said.
+    at_ms: Option<u64>,
+    since: u64,
+}
+
+impl RefusedTokens {
+    /// One was refused; how many since it was last said, where it is to be said now.
+    fn count(&self, now_ms: u64) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.since += 1;
+        // A clock that was put back says it once too often.
+        let due = told
+            .at_ms
+            .is_none_or(|at_ms| now_ms.abs_diff(at_ms) >= REFUSALS_EVERY_MS);
+        due.then(|| {
+            told.at_ms = Some(now_ms);
+            std::mem::take(&mut told.since)
+        })
+    }
+}
+
+/// The answer where the operator's token is missing or wrong. Nothing of what was sent is written down.
+pub fn refuse_token(relay: &Relay, peer: Option<Peer>, detail: &str) -> Refused {
+    if let Some(refused) = relay.refused_tokens.count(relay.clock.now_ms()) {
+        let peer = peer.map(|Peer(address)| address.to_string());
+        let last = peer.as_deref().unwrap_or("unknown");
+        tracing::warn!(
+            refused,
+            last,
+            "an operator's route was asked without the operator's token"
+        );
+    }
+    Refused::new(ProblemKind::Unauthorized, detail)
+}
+
 /// The routes, which are described as they are added; empty where the relay has no operator's token. They take no requests of pages elsewhere (no CORS).
 pub fn routes(relay: &Arc<Relay>) -> OpenApiRouter<Arc<Relay>> {
     if relay.options.admin_token.is_none() {
@@ -88,7 +134,8 @@ async fn require_token(State(relay): State<Arc<Relay>>, request: Request, next: 
         return next.run(request).await;
     }
     let detail = "this route needs the header `authorization: Bearer` with the operator's token";
-    Refused::new(ProblemKind::Unauthorized, detail).into_response()
+    let peer = request.extensions().get::<Peer>().copied();
+    refuse_token(&relay, peer, detail).into_response()
 }
 
 /// Whether a task lets clients in.
@@ -356,6 +403,15 @@ mod tests {
         for unsendable in ["0123456789abcdéf", "01234567\t89abcdef", "0123456789abcde\u{7f}"] {
             assert!(AdminToken::new(unsendable).is_none(), "{unsendable:?}");
         }
+    }
+
+    #[test]
+    fn refused_tokens_are_said_at_once_and_then_once_a_minute() {
+        let refused = RefusedTokens::default();
+        let said: Vec<Option<u64>> = [5, 6, 60_004, 60_005, 60_006, 0, 130_000]
+            .map(|now_ms| refused.count(now_ms))
+            .into();
+        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2), Some(1)]);
     }
 
     #[test]

@@ -8,14 +8,18 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use unsaid_protocol::{ProblemKind, RoundPhase};
+use tracing::Instrument;
+use unsaid_protocol::RoundPhase;
 
 use super::{
+    admin::refuse_token,
+    limits::Peer,
     openapi::{OfMetrics, Refusals},
     problem::Refused,
 };
@@ -51,7 +55,8 @@ impl Requests {
     }
 }
 
-/// Counts every request, and how long it took to answer (to its first byte: an event stream does not count while it is open).
+/// Counts every request, and how long it took to answer (to its first byte: an event stream does not count while it is open). Says so in
+/// the log, too, where that is as detailed as `debug`; what is logged meanwhile has the method and the route, never a header or a body.
 pub async fn count(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>();
@@ -60,11 +65,15 @@ pub async fn count(State(relay): State<Arc<Relay>>, request: Request, next: Next
         known @ ("GET" | "POST" | "HEAD" | "OPTIONS") => known.to_owned(),
         _ => "other".to_owned(),
     };
-    let response = next.run(request).await;
-    relay
-        .requests
-        .count(&route, &method, response.status().as_u16(), begun.elapsed());
-    response
+    let span = tracing::debug_span!("request", method, route);
+    let answer = async {
+        let response = next.run(request).await;
+        let (status, took) = (response.status().as_u16(), begun.elapsed());
+        tracing::debug!(status, ms = took.as_secs_f64() * 1e3, "answered");
+        relay.requests.count(&route, &method, status, took);
+        response
+    };
+    answer.instrument(span.clone()).await
 }
 
 /// `GET /metrics`. Where the relay has an operator's token, only with it.
@@ -73,14 +82,13 @@ pub async fn count(State(relay): State<Arc<Relay>>, request: Request, next: Next
 ))]
 pub async fn metrics(
     State(relay): State<Arc<Relay>>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refused> {
     let token = relay.options.admin_token.as_ref();
     if token.is_some_and(|token| !token.is_in(&headers)) {
-        return Err(Refused::new(
-            ProblemKind::Unauthorized,
-            "figures need the header `authorization: Bearer` with the operator's token",
-        ));
+        let detail = "figures need the header `authorization: Bearer` with the operator's token";
+        return Err(refuse_token(&relay, peer.map(|Extension(peer)| peer), detail));
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     // A store that fails takes these figures, and no others.

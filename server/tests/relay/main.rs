@@ -17,6 +17,7 @@ mod identity;
 mod kill;
 mod kill_large;
 mod load;
+mod log;
 #[cfg(target_os = "linux")]
 mod mishaps;
 mod operating;

@@ -18,7 +18,13 @@ pub struct Program {
 impl Program {
     /// Starts it on the task `tiny.toml` of a folder, and waits until it listens.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_logging(folder, arguments, "off", Stdio::null())
+    }
+
+    /// As [`Program::start`], with its log at `level`.
+    pub fn start_logging(folder: &Path, arguments: &[&str], level: &str, log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
+            .env("RUST_LOG", level)
             .args([
                 "serve",
                 "--listen",
@@ -30,7 +36,7 @@ impl Program {
             .arg(folder.join("tiny.toml"))
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();
