@@ -1,5 +1,6 @@
 //! A task in memory: its rounds, its sum and its newest parameters. `live/open.rs` reads it from the store, `live/publish.rs` closes its rounds.
 
+use rand_core::Rng;
 use unsaid_protocol::{CheckIn, CheckInReply, IdentityId, UpdateReply};
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     central,
     gather::{self, Gathered},
     identity::Standings,
-    round::{Due, Head, Judgement, Refusal, Rounds},
+    round::{DrawKey, Due, Head, Judgement, Refusal, Rounds},
     store::{Changes, StoreError, Turn},
     strategy::Memory,
 };
@@ -101,7 +102,10 @@ impl Live {
         match command {
             Command::CheckIn(ask, who, reply) => {
                 let known = self.knows(config, who.as_ref(), &ask, now_ms);
-                let answer = known.and_then(|()| self.check_in(&ask, now_ms, changes));
+                let answer = known.and_then(|()| {
+                    self.prepare_draw(config, changes);
+                    self.check_in(&ask, now_ms, changes)
+                });
                 Answer::CheckIn(reply, answer.map_err(Failure::Refused))
             }
             Command::Update(submission, turn, reply) => {
@@ -140,6 +144,24 @@ impl Live {
         let who = who.ok_or(Refusal::IdentityRequired)?;
         self.standings
             .check_in(rules, &self.rounds, who, &ask.client, now_ms)
+    }
+
+    /// Where a span is about to draw whom it lets in, draws its key. Without randomness nobody is let in.
+    fn prepare_draw(&mut self, config: &TaskConfig, changes: &mut Changes) {
+        if !self.rounds.wants_key() {
+            return;
+        }
+        match config.randomness.of(self.rounds.round()) {
+            Ok(mut generator) => {
+                let mut key = [0; 32];
+                generator.fill_bytes(&mut key);
+                self.rounds.draw_by(DrawKey::from_bytes(key));
+                changes.head = Some(self.head());
+            }
+            Err(error) => {
+                tracing::error!(%error, "there is no randomness to draw clients by; none is let in")
+            }
+        }
     }
 
     /// A client asks to take part.
@@ -251,6 +273,7 @@ impl Live {
     pub fn complete(&mut self, config: &TaskConfig, changes: &mut Changes) {
         self.add_up(config);
         changes.head = Some(self.head());
+        changes.keep_models = config.keep_models;
         if changes.sum.is_some() {
             changes.sum = match &mut self.updates {
                 Gathered::Sum { sum, count } if *count > 0 => Some(sum.lend()),

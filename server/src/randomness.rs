@@ -1,5 +1,5 @@
-//! Where the noise that the relay adds comes from: ChaCha20, seeded by the platform for each round anew, failing closed; for a
-//! node of a tree over rounds by a seed that such a generator gave.
+//! Where the noise that the relay adds comes from, and the keys by which it draws whom it lets in: ChaCha20, seeded by the platform each
+//! time anew, failing closed; for a node of a tree over rounds by a seed that such a generator gave.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;

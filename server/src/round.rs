@@ -11,6 +11,10 @@
 //! ends with too few updates invites as many again. (Bonawitz et al., “Towards Federated Learning at Scale: System Design”, 2019,
 //! [arXiv:1902.01046](https://arxiv.org/abs/1902.01046), sections 2.2 and 2.3: selection of 130 % of the target, pace steering.)
 //!
+//! Where the task selects by **chance** ([`Rules::chance`]), each span draws who of those that ask is let in (`chance.rs`); the first who
+//! asks starts the span, whether drawn or not. A span that ends with too few updates draws anew: those that are in stay in, and the
+//! others may be drawn then.
+//!
 //! Where rounds are **asynchronous** ([`Rules::max_staleness`]), a client that checked in may report to one of the next rounds,
 //! too: its update names the round whose model it starts from, and the open round counts it. A client counts at most once in a
 //! round, and once for a check-in.
@@ -20,6 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, RoundPhase, RoundPolicy, UpdateId};
 
+mod chance;
 mod check_in;
 mod claim;
 mod head;
@@ -28,6 +33,7 @@ mod report;
 mod tests;
 
 pub use self::{
+    chance::{Chance, DrawKey},
     claim::{Claim, Counted, FrameDigest, FrameHasher, Refusal},
     head::Head,
 };
@@ -47,6 +53,8 @@ pub struct Rules {
     pub limit: Option<u64>,
     /// The most clients that a span of a round lets in; none for any number.
     pub invited: Option<u32>,
+    /// With which probability a span lets in who asks; none for everyone.
+    pub chance: Option<Chance>,
     /// The manifest in force.
     pub manifest: ContentHash,
     /// The most rounds that may have closed since the one whose model an update starts from; 0 for synchronous rounds.
@@ -100,6 +108,8 @@ pub struct Rounds {
     round: u64,
     model: ContentHash,
     span: Option<Span>,
+    /// By what the span draws who is let in, from the first who asks on; where it does.
+    draw_key: Option<DrawKey>,
     bytes_up: u64,
     paused: bool,
     /// How often the open round has forgotten check-ins.
@@ -232,6 +242,7 @@ impl Rounds {
         }
         self.excused = self.checked_in().saturating_sub(self.received());
         self.turned_away.clear();
+        self.draw_key = None;
         if self.reported.is_empty() {
             self.span = None;
             return Due::Lapsed;
@@ -278,6 +289,7 @@ impl Rounds {
         self.round += 1;
         self.model = model;
         self.span = None;
+        self.draw_key = None;
         self.forgot = 0;
         self.excused = 0;
         self.turned_away.clear();

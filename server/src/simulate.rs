@@ -235,6 +235,7 @@ impl Simulation {
                 // Of this seed, and so it protects nobody.
                 randomness: Seed::new(settings.seed).aggregation(),
                 identity: None, // its clients are the relay's own
+                chance: None,   // and its cohorts are drawn by its own seed
                 ..TaskConfig::new(task)
             },
             spec,

@@ -52,6 +52,8 @@ pub struct Changes {
     pub check_ins: Vec<(u64, ClientId)>,
     /// Updates that the sum now counts.
     pub counted: Vec<Counted>,
+    /// How many models of the task are kept where a round opens; none for as many as the store keeps of every task.
+    pub keep_models: Option<u64>,
     /// New models, as safetensors bytes.
     pub models: Vec<(ContentHash, Vec<u8>)>,
     /// New or changed figures of published rounds.

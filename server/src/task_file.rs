@@ -7,19 +7,21 @@ use toml::Spanned;
 use unsaid_engine::{Model, ModelSpec, PrivateSteps, SpecError, TrainSpec};
 use unsaid_privacy::{Encoding, ExampleNoise};
 use unsaid_protocol::{
-    AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, Privacy, RoundPolicy, TaskId,
-    TreeTerms, UpdateEncoding, VERSION,
+    AdaptiveClipping, CentralAdjacency, CentralPrivacy, DataSchema, Manifest, Privacy, TaskId, TreeTerms,
+    UpdateEncoding, VERSION,
 };
 
 use crate::{
     central::Central,
     identity::{Rules, cost_of_update},
+    round::Chance,
     strategy::{Aggregation, Strategy, StrategyError, compose, scaffold::Control},
 };
 
 mod document;
 mod identity;
 mod number;
+mod rounds;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +30,10 @@ use self::{
     document::{Document, Fault, Source},
     identity::IdentitySection,
     number::{
-        ClipGradientL2, ClipL2, Count, DeadlineMs, Delta, GridStep, NoiseMultiplier, Quantile, RestartEvery,
+        ClipGradientL2, ClipL2, Count, Delta, GridStep, NoiseMultiplier, Quantile, RestartEvery,
         SamplingRate, Separation,
     },
+    rounds::RoundsSection,
 };
 
 /// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
@@ -64,6 +67,10 @@ pub struct Task {
     pub round_limit: Option<u64>,
     /// The most clients that a span of a round lets in, if it limits them.
     pub invited: Option<u32>,
+    /// With which chance a span of a round lets in who asks, if it does not let in everyone.
+    pub chance: Option<Chance>,
+    /// How many models are kept of it, if it says so.
+    pub keep_models: Option<u64>,
     /// The held-out examples, a `.shard` file below the data folder.
     pub evaluation: Option<PathBuf>,
     /// Whom it lets take part, where it asks for identities.
@@ -111,6 +118,8 @@ struct TaskFile {
     strategy: Option<Spanned<Strategy>>,
     evaluation: Option<EvaluationSection>,
     identity: Option<Spanned<IdentitySection>>,
+    #[serde(default)]
+    retention: RetentionSection,
 }
 
 #[derive(Debug, Deserialize)]
@@ -261,36 +270,15 @@ impl AdaptiveSection {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RoundsSection {
-    min_clients: Spanned<Count>,
-    target_clients: Spanned<Count>,
-    deadline_ms: DeadlineMs,
-    invited_clients: Option<Spanned<Count>>,
-    limit: Option<Count>,
-}
-
-impl RoundsSection {
-    fn check_invited(&self, is_asynchronous: bool) -> Result<Option<u32>, Fault> {
-        let Some(invited) = &self.invited_clients else {
-            return Ok(None);
-        };
-        let (number, target) = (invited.get_ref().get(), self.target_clients.get_ref().get());
-        if number < target {
-            let message = format!("{number} is below target_clients, {target}: no round would reach it");
-            return Err(Fault::at(invited.span(), message));
-        }
-        if is_asynchronous {
-            let message = "asynchronous rounds take whoever comes: leave it out";
-            return Err(Fault::at(invited.span(), message));
-        }
-        Ok(Some(number))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct EvaluationSection {
     shard: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionSection {
+    /// Otherwise as many as the relay keeps of every task.
+    keep_models: Option<Count>,
 }
 
 impl TaskFile {
@@ -474,18 +462,13 @@ impl TaskFile {
             },
             update,
             privacy,
-            rounds: RoundPolicy {
-                min_clients,
-                target_clients,
-                deadline_ms: self.rounds.deadline_ms.get(),
-            },
+            rounds: self.rounds.policy(),
             strategy: (!strategy.is_default()).then(|| document(&strategy)),
             identity: identity.map(|rules| rules.required),
             control_variates: control.is_some(),
         };
         manifest.check().map_err(|error| Fault::at(model_span, error))?;
         let is_asynchronous = strategy.aggregation.max_staleness() > 0;
-        let invited = self.rounds.check_invited(is_asynchronous)?;
         Ok(Task {
             manifest,
             model,
@@ -494,8 +477,10 @@ impl TaskFile {
             control,
             central,
             seed: self.seed,
-            round_limit: self.rounds.limit.map(|limit| limit.get().into()),
-            invited,
+            round_limit: self.rounds.limit(),
+            invited: self.rounds.invited(is_asynchronous)?,
+            chance: self.rounds.chance(is_asynchronous)?,
+            keep_models: self.retention.keep_models.map(|models| models.get().into()),
             evaluation,
             identity,
         })

@@ -10,6 +10,7 @@ use unsaid_protocol::{ClientId, RoundState, TaskId};
 use super::*;
 use crate::{
     clock::SystemClock,
+    randomness::Randomness,
     store::{RedbStore, Saved},
     task_file::Task,
 };
@@ -130,6 +131,35 @@ fn what_comes_while_a_turn_is_waited_for_shares_its_commit() {
         .filter_map(|mut answer| answer.try_recv().ok());
     assert_eq!(answered.count(), 3, "all that came before the end");
     assert_eq!(outlook.snapshot.borrow().state(0).checked_in, 3);
+}
+
+#[test]
+fn without_randomness_nobody_is_drawn_and_with_it_somebody_is() {
+    let by_chance = "rounds.selection={ type = \"chance\", probability = 1 }".to_owned();
+    let task = Task::parse("tiny.toml", TASK, &[by_chance]).unwrap();
+    let mut config = TaskConfig::new(task);
+    for is_there in [false, true] {
+        if is_there {
+            config.randomness = Randomness::default();
+        } else {
+            config.randomness = Randomness::simulated(|_| Err(getrandom::Error::UNSUPPORTED));
+        }
+        let (mut live, mut changes) = Live::first(&config, 0).unwrap();
+        let ask = CheckIn {
+            client: ClientId::from_bytes([1; 16]),
+            manifest: config.manifest_hash,
+        };
+        let command = Command::CheckIn(ask, None, oneshot::channel().0);
+        let Answer::CheckIn(_, Ok(answer)) = live.apply(&config, command, 0, &mut changes) else {
+            panic!("a check-in is answered");
+        };
+        assert_eq!(
+            matches!(answer, CheckInReply::Train { .. }),
+            is_there,
+            "{answer:?}"
+        );
+        assert_eq!(changes.head.unwrap().draw_key.is_some(), is_there);
+    }
 }
 
 /// A store without identities: how they stand cannot be read.

@@ -21,6 +21,7 @@ fn rounds() -> Rounds {
 fn rounds_of(max_staleness: u32) -> Rounds {
     let rules = round::Rules {
         invited: None,
+        chance: None,
         policy: RoundPolicy {
             min_clients: 2,
             target_clients: 9,

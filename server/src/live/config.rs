@@ -15,7 +15,7 @@ use crate::{
     identity,
     intake::Intake,
     randomness::Randomness,
-    round::{Head, Rules},
+    round::{Chance, Head, Rules},
     strategy::{Strategy, scaffold::Control},
     task_file::Task,
 };
@@ -37,13 +37,17 @@ pub struct TaskConfig {
     pub round_limit: Option<u64>,
     /// The most clients that a span of a round lets in, if the task limits them.
     pub invited: Option<u32>,
+    /// With which probability a client that asks is let in, if the task selects by chance.
+    pub chance: Option<Chance>,
+    /// How many models are kept of it, if it says so.
+    pub keep_models: Option<u64>,
     /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
     /// What moves the shared control variate, where there is one.
     pub control: Option<Control>,
     /// What noise the relay adds, where it does.
     pub central: Option<Central>,
-    /// Where that noise comes from.
+    /// Where that noise comes from, and the keys by which rounds draw whom they let in.
     pub randomness: Randomness,
     /// How the next model is made.
     pub strategy: Strategy,
@@ -71,6 +75,8 @@ impl TaskConfig {
             seed: task.seed,
             round_limit: task.round_limit,
             invited: task.invited,
+            chance: task.chance,
+            keep_models: task.keep_models,
             strategy: task.strategy,
             identity: task.identity,
             buffers: Buffers::default(),
@@ -200,6 +206,7 @@ impl TaskConfig {
             policy: self.manifest.rounds,
             limit: self.round_limit,
             invited: self.invited,
+            chance: self.chance,
             manifest: self.manifest_hash,
             max_staleness: self.strategy.aggregation.max_staleness(),
             min_separation: self.min_separation(),

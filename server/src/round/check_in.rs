@@ -8,7 +8,7 @@ use super::{MAX_CHECK_INS, Refusal, Rounds};
 const LONGEST_WAIT_MS: u64 = 5_000;
 const SHORTEST_WAIT_MS: u64 = 250;
 
-/// The longest that a client is told to wait that was not invited.
+/// The longest that a client is told to wait that was not invited, or not drawn.
 const LONGEST_PACE_MS: u64 = 600_000;
 impl Rounds {
     /// A client asks to take part. Asking again changes nothing.
@@ -39,6 +39,26 @@ impl Rounds {
                 round,
                 retry_after_ms: LONGEST_WAIT_MS,
             });
+        }
+        if let Some(chance) = self.rules.chance
+            && !is_in
+        {
+            let drawn_as = self.drawn_as(&ask.client);
+            let Some(draw) = self.draw_key.as_ref().map(|key| key.draw(&drawn_as)) else {
+                return Ok(CheckInReply::Wait {
+                    round,
+                    retry_after_ms: LONGEST_WAIT_MS,
+                });
+            };
+            if !draw.is_let_in(chance) {
+                // Whoever asks starts the span, or one that drew nobody would never end.
+                let left_ms = self.collect_from(now_ms).deadline_ms.saturating_sub(now_ms);
+                let retry_after_ms = self.until_next_draw(draw, left_ms);
+                return Ok(CheckInReply::Wait {
+                    round,
+                    retry_after_ms: retry_after_ms.clamp(SHORTEST_WAIT_MS, LONGEST_PACE_MS),
+                });
+            }
         }
         if !is_in && self.checked_in.len() >= MAX_CHECK_INS {
             return Err(Refusal::Full { round });

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use unsaid_protocol::{ClientId, ContentHash};
 
-use super::{Counted, MAX_CHECK_INS, REMEMBERED_ROUNDS, Rounds, Rules, Span};
+use super::{Counted, DrawKey, MAX_CHECK_INS, REMEMBERED_ROUNDS, Rounds, Rules, Span};
 use crate::central::Tree;
 
 /// The part of the state that is small and changes as a whole; the rest is kept entry by entry.
@@ -28,6 +28,9 @@ pub struct Head {
     /// Clients of earlier spans of the open round in whose place others are invited.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub excused: u32,
+    /// By what the span draws who is let in, where it does, once somebody has asked: relays that share it draw alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draw_key: Option<DrawKey>,
     /// Models of the rounds before, the newest first, from which an update may still start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<ContentHash>,
@@ -78,6 +81,7 @@ impl Rounds {
             paused: false,
             forgot: 0,
             excused: 0,
+            draw_key: None,
             earlier: Vec::new(),
             min_separation: rules.min_separation,
             shares: rules.shares,
@@ -98,6 +102,7 @@ impl Rounds {
             round: head.round,
             model: head.model,
             span: head.span,
+            draw_key: head.draw_key.clone(),
             bytes_up: head.bytes_up,
             paused: head.paused,
             forgot: head.forgot,
@@ -139,6 +144,7 @@ impl Rounds {
         self.excused = head.excused;
         self.model = head.model;
         self.span = head.span;
+        self.draw_key.clone_from(&head.draw_key);
         self.bytes_up = head.bytes_up;
         self.paused = head.paused;
         let most = self.rules.max_staleness as usize;
@@ -172,6 +178,7 @@ impl Rounds {
             paused: self.paused,
             forgot: self.forgot,
             excused: self.excused,
+            draw_key: self.draw_key.clone(),
             earlier: self.earlier.clone(),
             min_separation: self.rules.min_separation,
             shares: self.rules.shares,

@@ -3,6 +3,8 @@ use unsaid_protocol::{CheckIn, CheckInReply, IdentityId};
 
 use super::*;
 
+mod chance;
+
 const MINUTE: u64 = 60_000;
 
 fn rules() -> Rules {
@@ -14,6 +16,7 @@ fn rules() -> Rules {
         },
         limit: None,
         invited: None,
+        chance: None,
         manifest: ContentHash::of(b"manifest"),
         max_staleness: 0,
         min_separation: 0,

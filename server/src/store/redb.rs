@@ -106,7 +106,7 @@ impl RedbStore {
         Ok(store)
     }
 
-    /// Keeps this many models of each task, the newest (and that one always), and deletes older ones when a round is published.
+    /// Keeps this many models of each task that does not say otherwise, the newest (and that one always), and deletes older ones when a round is published.
     #[must_use]
     pub const fn keeping(mut self, models: u64) -> Self {
         self.keep_models = models;
@@ -366,7 +366,9 @@ fn apply(
             let oldest = head.oldest_remembered();
             counted.retain_in((task, 0, &LEAST_ID)..(task, oldest, &LEAST_ID), |_, _| false)?;
             // The open round starts from the newest model, which is always one of those that are kept.
-            let oldest = head.round.saturating_sub(keep_models);
+            let oldest = head
+                .round
+                .saturating_sub(changes.keep_models.unwrap_or(keep_models));
             let mut kept: HashSet<_> = changes.models.iter().map(|(hash, _)| *hash).collect();
             kept.insert(head.model);
             for entry in rounds.range((task, oldest)..(task, head.round))? {

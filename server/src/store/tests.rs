@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use unsaid_protocol::UpdateId;
 
 use super::*;
-use crate::round::{FrameDigest, Span};
+use crate::round::{DrawKey, FrameDigest, Span};
 
 fn head(round: u64) -> Head {
     Head {
@@ -17,6 +17,7 @@ fn head(round: u64) -> Head {
         paused: false,
         forgot: 0,
         excused: 0,
+        draw_key: Some(DrawKey::from_bytes([round as u8; 32])),
         earlier: Vec::new(),
         min_separation: 0,
         shares: None,

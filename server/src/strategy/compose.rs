@@ -78,6 +78,9 @@ pub fn check(rule: &Aggregation, privacy: &Privacy, encoding: &Encoding) -> Resu
                     "one client would move the sum by as many times the bound as it weighs"
                 }
                 Aggregation::Scaffold { .. } => NOISE_IN_CONTROL,
+                Aggregation::FedBuff { .. } => {
+                    "its updates start from models of several rounds and are weighed by their age, and the noise and its accounting are for one plain sum of one round"
+                }
                 Aggregation::NormBounding { .. } => {
                     "the relay bounds norms already: choose update.clip_l2, or privacy.adaptive_clip"
                 }

@@ -75,7 +75,7 @@ impl Control {
             Some(reach) => Ok(Self { population, reach }),
             None => refused(
                 "steps_per_epoch",
-                "needs it: with an epoch of each example once, clients take steps by their number of examples, which nobody is told",
+                "needs steps_per_epoch: with an epoch of each example once, clients take steps by their number of examples, which nobody is told",
             ),
         }
     }

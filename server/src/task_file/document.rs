@@ -190,10 +190,16 @@ impl<'a> Document<'a> {
             .iter()
             .filter(|entry| entry.holds(&span))
             .max_by_key(|entry| entry.path.len());
+        let innermost = innermost.map(|entry| entry.path.join(".")).unwrap_or_default();
+        // One that is missing has no place of its own, and still has a name.
+        let missing = fault.path.filter(|path| {
+            let (section, field) = path.rsplit_once('.').unwrap_or_default();
+            section == innermost && !field.is_empty()
+        });
         TaskFileError {
             place: format!("{}:{line}:{column}", self.source.name),
             line: Some(line),
-            field: innermost.map(|entry| entry.path.join(".")).unwrap_or_default(),
+            field: missing.unwrap_or(innermost),
             message: fault.message,
         }
     }
@@ -217,6 +223,7 @@ struct Entry {
     path: Vec<String>,
     key: Range<usize>,
     value: Range<usize>,
+    /// A string, or a number or truth value as it is written.
     text: Option<String>,
 }
 
@@ -256,7 +263,13 @@ fn entries(table: &DeTable<'_>) -> Vec<Entry> {
             }
             _ => {}
         }
-        let text = value.get_ref().as_str().map(str::to_owned);
+        let text = match value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) => Some(number.as_str().to_owned()),
+            DeValue::Float(number) => Some(number.as_str().to_owned()),
+            DeValue::Boolean(is_true) => Some(is_true.to_string()),
+            _ => None,
+        };
         entries.push(Entry {
             path,
             key,
@@ -294,6 +307,24 @@ fn narrow(entries: &[Entry], span: Range<usize>, path: Option<&str>, message: &s
         let mut found = entries.iter().filter(|entry| entry.text.as_deref() == Some(name));
         found.find(|entry| inside(&entry.value) || below(entry))
     });
+    let value = value.or_else(|| {
+        let wrong = wrong_value(message)?;
+        let is_it =
+            |entry: &&Entry| entry.text.as_deref() == Some(wrong) && (inside(&entry.value) || below(entry));
+        let mut found = entries.iter().filter(is_it);
+        found.next().filter(|_| found.next().is_none()) // of two that are alike nobody knows which
+    });
     let value = value.map(|entry| &entry.value);
     key.or(value).cloned().unwrap_or(span)
+}
+
+/// The value that serde found where another kind or range was expected, where its message quotes it: ``invalid value: integer `-1` ``.
+fn wrong_value(message: &str) -> Option<&str> {
+    let rest = message
+        .strip_prefix("invalid value: ")
+        .or_else(|| message.strip_prefix("invalid type: "))?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let quote = if kind == "string" { '"' } else { '`' };
+    let rest = rest.strip_prefix("point ").unwrap_or(rest); // floating point
+    rest.strip_prefix(quote)?.split(quote).next()
 }

@@ -1,12 +1,13 @@
 //! Numbers that are checked where they are read, so that an error points at them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::round::MAX_CHECK_INS;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty), $ok:expr, $expected:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-        #[serde(try_from = "Found")]
+        #[derive(Debug, Clone, Copy, PartialEq)]
         pub(super) struct $name($inner);
 
         impl $name {
@@ -15,22 +16,41 @@ macro_rules! number {
             }
         }
 
-        impl TryFrom<Found> for $name {
-            type Error = String;
-            fn try_from(found: Found) -> Result<Self, String> {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let found = deserializer.deserialize_any(Expected($expected))?;
                 let ok: fn(Found) -> Option<$inner> = $ok;
-                ok(found).map(Self).ok_or_else(|| format!(concat!("{} is not ", $expected), found))
+                let wrong = || de::Error::custom(format!(concat!("{} is not ", $expected), found));
+                ok(found).map(Self).ok_or_else(wrong)
             }
         }
     };
 }
 
 /// A number of either kind that TOML has.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, Copy)]
 enum Found {
     Whole(i64),
     Real(f64),
+}
+
+/// Reads a number of either kind, and says what it has to be where it is none.
+struct Expected(&'static str);
+
+impl de::Visitor<'_> for Expected {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Found, E> {
+        Ok(Found::Whole(number))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Found, E> {
+        Ok(Found::Real(number))
+    }
 }
 
 impl std::fmt::Display for Found {
@@ -103,7 +123,11 @@ impl Default for Quantile {
 }
 
 number!(
-    /// Clients, or rounds.
+    /// Clients of a round: as many as it lets in at most, or no round would ever have them.
+    Clients(u32), |found| whole(found, MAX_CHECK_INS as u32), "a whole number from 1 to 65536"
+);
+number!(
+    /// Updates, rounds or models.
     Count(u32), |found| whole(found, u32::MAX), "a whole number of at least 1"
 );
 number!(

@@ -2,6 +2,9 @@ use unsaid_protocol::ContentHash;
 
 use super::*;
 
+mod messages;
+mod rounds;
+
 /// The task of all the relay's tests, and held-out examples.
 const GOOD: &str = concat!(
     include_str!("../../tests/tiny.toml"),
@@ -379,7 +382,8 @@ fn an_impossible_strategy_is_refused_with_line_field_and_reason() {
     );
     assert!(error.message.contains("needs at least 5 updates"), "{error}");
     let many = with_strategy("aggregation = { type = \"coordinate-median\" }");
-    let error = parse(&many, &["rounds.target_clients=40_000_000"]).unwrap_err();
+    let wide = "model.layers=[{ type = \"dense\", units = 2048 }]";
+    let error = parse(&many, &["rounds.target_clients=65536", wide]).unwrap_err();
     assert_eq!(error.field, "rounds.target_clients", "{error}");
     assert!(error.message.contains("keeps every update"), "{error}");
 }
@@ -472,25 +476,32 @@ fn a_task_with_control_variates_trains_alike_on_all_devices_or_says_where_it_doe
 
 #[test]
 fn what_a_rule_costs_is_bounded() {
-    let d = parse(GOOD, &[]).unwrap().manifest.parameters as u64;
-    let steps = 1_000;
-    for (lines, most, reason) in [
-        // 8 bytes for each pair, and 4 for each coordinate: 8n² + 4nd ≤ 2³⁰.
-        ("{ type = \"krum\", byzantine = 0 }", 11_583, "keeps every update"),
+    let (d, steps) = (2 * 300 + 2, 1_000);
+    for (lines, input, most, reason) in [
+        // 8 bytes for each pair, and 4 for each of 8 coordinates: 8n² + 4nd ≤ 2³⁰.
+        (
+            "{ type = \"krum\", byzantine = 0 }",
+            3,
+            11_583,
+            "keeps every update",
+        ),
         // 2 · n · d · steps ≤ 2³⁶.
         (
             "{ type = \"geometric-median\", iterations = 1_000 }",
+            300,
             (1 << 36) / (2 * d * steps),
             "multiplications and additions",
         ),
         (
             "{ type = \"centred-clipping\", radius_l2 = 1.0, iterations = 1_000 }",
+            300,
             (1 << 36) / (2 * d * steps),
             "multiplications and additions",
         ),
     ] {
         let text =
             with_strategy(&format!("aggregation = {lines}")).replace("min_clients = 2", "min_clients = 3");
+        let text = text.replace("input = [3]", &format!("input = [{input}]"));
         let of = |clients: u64| parse(&text, &[&format!("rounds.target_clients={clients}")]);
         assert!(of(most).is_ok(), "{lines} {most} {:?}", of(most).err());
         let error = of(most + 1).unwrap_err();

@@ -27,6 +27,7 @@ mod program;
 #[cfg(target_os = "linux")]
 mod replicas;
 mod rounds;
+mod selection;
 mod serving;
 #[cfg(target_os = "linux")]
 mod stalls;

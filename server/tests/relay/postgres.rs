@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use unsaid_protocol::{CheckInReply, ClientId, ContentHash, Event, ProblemKind, TaskId, UpdateId};
 use unsaid_relay::{
     RelayOptions,
-    round::{Counted, FrameDigest, Head, REMEMBERED_ROUNDS, Span},
+    round::{Counted, DrawKey, FrameDigest, Head, REMEMBERED_ROUNDS, Span},
     store::{Changes, Mark, PostgresStore, Saved, Store},
     strategy::Memory,
 };
@@ -362,6 +362,7 @@ pub fn head(round: u64) -> Head {
         paused: true,
         forgot: 0,
         excused: 0,
+        draw_key: Some(DrawKey::from_bytes([round as u8; 32])),
         earlier: Vec::new(),
         min_separation: 0,
         shares: None,

@@ -196,7 +196,8 @@ impl Held<'_> {
     /// Another round has opened: what was only for those before it goes.
     async fn drop_old(&self, client: &Client, changes: &Changes, head: &Head) -> Result<(), StoreError> {
         let round = to_i64(head.round)?;
-        let oldest = to_i64(head.round.saturating_sub(self.store.keep_models))?;
+        let keep_models = changes.keep_models.unwrap_or(self.store.keep_models);
+        let oldest = to_i64(head.round.saturating_sub(keep_models))?;
         // The open round starts from the newest model, which is always one of those that are kept.
         let new = changes.models.iter().map(|(hash, _)| hash);
         let kept: Vec<&[u8]> = new
