@@ -36,8 +36,22 @@ use self::{
     rounds::RoundsSection,
 };
 
-/// The most that the updates of one round may take, in memory and on disk, where each of them is kept.
+/// The most that one round may take, in memory and on disk, where more than one sum is kept of it.
 const MAX_KEPT_BYTES: u128 = 1 << 30;
+
+/// Asynchronous rounds have a sum for each staleness, and all of them are in memory, and on disk.
+fn check_sums(rule: &Aggregation, parameters: usize) -> Result<(), StrategyError> {
+    let sums = 1 + u128::from(rule.max_staleness());
+    let bytes = 8 * sums * parameters as u128;
+    if sums > 1 && bytes > MAX_KEPT_BYTES {
+        let message = format!(
+            "with {} of them there are {sums} sums of {parameters} coordinates, which take {bytes} bytes, above {MAX_KEPT_BYTES}",
+            rule.max_staleness()
+        );
+        return Err(StrategyError::new("aggregation.max_staleness", message));
+    }
+    Ok(())
+}
 
 /// The most multiplications and additions that may close one round: a minute or so of the task's thread, which answers nobody
 /// meanwhile.
@@ -384,6 +398,7 @@ impl TaskFile {
                 };
                 strategy.check().map_err(fault)?;
                 compose::check(&strategy.aggregation, &privacy, &encoding).map_err(fault)?;
+                check_sums(&strategy.aggregation, model.parameter_count()).map_err(fault)?;
                 strategy
             }
             None => Strategy::default(),

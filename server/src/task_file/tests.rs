@@ -475,6 +475,25 @@ fn a_task_with_control_variates_trains_alike_on_all_devices_or_says_where_it_doe
 }
 
 #[test]
+fn the_sums_of_asynchronous_rounds_are_bounded() {
+    // 8 bytes for each of 4,098 · 1,024 coordinates of 32 sums: 2³⁰ and some.
+    let wide = "model.layers=[{ type = \"dense\", units = 1024 }]";
+    let wide = [wide, "model.input=[4097]"];
+    let rule = |staleness| {
+        with_strategy(&format!(
+            "aggregation = {{ type = \"fed-buff\", max_staleness = {staleness} }}"
+        ))
+    };
+    assert!(parse(&rule(30), &wide).is_ok());
+    let error = parse(&rule(31), &wide).unwrap_err();
+    assert_eq!(error.field, "strategy.aggregation.max_staleness", "{error}");
+    assert!(
+        error.message.contains("32 sums of 4196352 coordinates"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_a_rule_costs_is_bounded() {
     let (d, steps) = (2 * 300 + 2, 1_000);
     for (lines, input, most, reason) in [
