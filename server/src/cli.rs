@@ -24,7 +24,7 @@ use unsaid_relay::{
         limits::RateLimit,
     },
     key::RelayKey,
-    open_files,
+    open_files, secret,
     store::{PostgresStore, RedbStore, Store},
     task_file::Task,
     tls,
@@ -353,7 +353,7 @@ fn origins(written: &[String]) -> Result<Option<Vec<HeaderValue>>, String> {
 }
 
 fn admin_token(file: &Path) -> Result<AdminToken, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = secret::read(file).map_err(|error| error.to_string())?;
     let short = || {
         format!(
             "{}: the operator's token must have at least {MIN_TOKEN_CHARS} characters, all of them ASCII",

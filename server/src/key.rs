@@ -1,14 +1,12 @@
 //! The relay's own key, Ed25519 (RFC 8032): it signs manifests, so that a client that knows its public half takes terms from nobody
 //! else.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::Path,
-};
+use std::{fs::File, io::Write, path::Path};
 
 use ed25519_dalek::{Signer, SigningKey};
 use unsaid_protocol::{ContentHash, PublicKey};
+
+use crate::secret::{self, SecretError};
 
 /// What is signed is this, then the manifest's bytes (PROTOCOL.md, section 3.1): a signature of a manifest can be none of anything
 /// else that a later version signs.
@@ -18,20 +16,12 @@ const MANIFEST_CONTEXT: &[u8] = b"unsaid/v1/manifest\0";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The file cannot be made or read.
-    #[error("{path}: {error}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        error: std::io::Error,
-    },
+    /// The file cannot be made or read, or others may read it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The file says something else.
     #[error("{0}: no key of a relay, which is 64 lower-case hexadecimal digits")]
     Content(String),
-    /// Others than the owner may read it.
-    #[error("{0}: others may read this key: chmod 600 it, or make another if they did")]
-    Open(String),
     /// No random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Entropy(getrandom::Error),
@@ -64,7 +54,7 @@ impl RelayKey {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
-        written.map_err(|error| failed(path, error))?;
+        written.map_err(|error| secret::failed(path, error))?;
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
@@ -73,16 +63,7 @@ impl RelayKey {
     /// # Errors
     /// [`KeyError`], also where others than the owner may read the file.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
-        #[cfg(unix)]
-        {
-            let mode = fs::metadata(path)
-                .map_err(|error| failed(path, error))?
-                .permissions();
-            if std::os::unix::fs::PermissionsExt::mode(&mode) & 0o077 != 0 {
-                return Err(KeyError::Open(path.display().to_string()));
-            }
-        }
+        let text = secret::read(path)?;
         let seed: ContentHash = text
             .trim()
             .parse()
@@ -109,15 +90,10 @@ impl RelayKey {
     }
 }
 
-fn failed(path: &Path, error: std::io::Error) -> KeyError {
-    KeyError::File {
-        path: path.display().to_string(),
-        error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -141,7 +117,10 @@ mod tests {
         let path = folder.path().join("relay.key");
         let key = RelayKey::create(&path).unwrap();
         assert_eq!(RelayKey::read(&path).unwrap().public(), key.public());
-        assert!(matches!(RelayKey::create(&path), Err(KeyError::File { .. })));
+        assert!(matches!(
+            RelayKey::create(&path),
+            Err(KeyError::Secret(SecretError::File { .. }))
+        ));
         assert_eq!(RelayKey::read(&path).unwrap().public(), key.public());
         let another = RelayKey::create(&folder.path().join("other.key")).unwrap();
         assert_ne!(another.public(), key.public());
@@ -151,7 +130,10 @@ mod tests {
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode(&path), 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-            assert!(matches!(RelayKey::read(&path), Err(KeyError::Open(_))));
+            assert!(matches!(
+                RelayKey::read(&path),
+                Err(KeyError::Secret(SecretError::Open(_)))
+            ));
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         fs::write(&path, "a key").unwrap();

@@ -34,6 +34,7 @@ pub mod open_files;
 pub mod randomness;
 pub mod relay;
 pub mod round;
+pub mod secret;
 pub mod serve;
 pub mod simulate;
 pub mod snapshot;

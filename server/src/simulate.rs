@@ -48,7 +48,7 @@ pub use self::{
     baselines::Baseline,
     data::TrainingData,
     partition::Partition,
-    record::{Fairness, Line, RoundLine},
+    record::{Fairness, Line, Protection, RoundLine},
 };
 use self::{
     flight::{Flight, Start},
@@ -151,7 +151,7 @@ impl Simulation {
     ///
     /// # Errors
     /// [`SimulateError::Settings`] where the cohort is larger than the clients are many, or is too small for the task's rule, or where
-    /// that rule counts on another number of clients.
+    /// that rule counts on another number of clients; and where more clients are malicious than there are.
     pub fn new(
         mut task: Task,
         data: TrainingData,
@@ -164,6 +164,12 @@ impl Simulation {
                 "a cohort of {} cannot be chosen from {clients} clients",
                 settings.cohort
             );
+            return Err(SimulateError::Settings(message));
+        }
+        if let Some((_, malicious)) = settings.attack
+            && malicious > clients
+        {
+            let message = format!("{malicious} malicious clients are more than the {clients} that there are");
             return Err(SimulateError::Settings(message));
         }
         if settings.turns && !clients.is_multiple_of(settings.cohort) {
@@ -263,9 +269,11 @@ impl Simulation {
         let mut flight = Flight::default();
         let mut own = OwnVariates::new();
         let mut accuracy = self.evaluate(live.parameters())?.0;
+        let mut epsilon = None;
         for round in 1..=self.settings.rounds {
             let line = self.round(round, &mut live, &mut taken_part, &mut flight, &mut own)?;
             accuracy = line.accuracy.unwrap_or(accuracy);
+            epsilon = line.epsilon;
             let reached = self.settings.stop_at.is_some_and(|goal| accuracy >= goal);
             tell(Line::Round(line));
             if reached {
@@ -293,6 +301,9 @@ impl Simulation {
             rounds: live.rounds.round() - 1,
             model: live.rounds.model(),
             accuracy,
+            privacy: Protection::of(&self.config.manifest.privacy),
+            epsilon,
+            delta: self.settings.delta,
             fairness: Fairness::of(&own),
             clients: own,
         }));
@@ -308,6 +319,7 @@ impl Simulation {
             parameters: manifest.parameters,
             aggregation: self.config.strategy.aggregation.name(),
             server: self.config.strategy.server.name(),
+            privacy: Protection::of(&manifest.privacy),
             noise_multiplier: match manifest.privacy {
                 Privacy::Local { noise_multiplier } | Privacy::Example { noise_multiplier, .. } => {
                     Some(noise_multiplier)

@@ -8,6 +8,7 @@ import { test } from "node:test";
 
 import { launch, watch } from "./lib/browser.mjs";
 import { outFolder } from "./lib/environment.mjs";
+import { Proxy } from "./lib/proxy.mjs";
 import { Relay } from "./lib/relay.mjs";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
@@ -47,21 +48,37 @@ async function round(relay, clients) {
   return state;
 }
 
-async function onOperatorsPage(use, context = {}) {
-  const set = { "rounds.min_clients": 2, "rounds.target_clients": 2 };
+/** `use` gets the page, asked for through a proxy: its origin stays while relays come and go. */
+async function onOperatorsPage(use, context = {}, settings = {}) {
+  const set = { "rounds.min_clients": 2, "rounds.target_clients": 2, ...settings };
   const relay = await Relay.start({ set, token: TOKEN });
+  const proxy = await Proxy.start(relay.origin);
   const browser = await launch({ webgpu: false });
   try {
     const page = await (await browser.newContext(context)).newPage();
     const troubles = watch(page);
     const asked = [];
     page.on("request", (request) => asked.push(request.url()));
-    await page.goto(`${relay.origin}/operator`);
-    await use(page, { relay, troubles, asked });
+    await page.goto(`${proxy.origin}/operator`);
+    await use(page, { relay, proxy, troubles, asked });
   } finally {
     await browser.close();
+    await proxy.close();
     await relay.close();
   }
+}
+
+/** What axe finds wrong. */
+async function faults(page) {
+  await page.evaluate(await readFile(axe, "utf8"));
+  const { violations, passes } = await page.evaluate(() => globalThis.axe.run());
+  assert.ok(passes.length > 10, "axe looked at the page");
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 100)).join(" ")}`);
+}
+
+async function shot(page, name) {
+  await mkdir(outFolder, { recursive: true });
+  await page.screenshot({ path: join(outFolder, `operator-${name}.png`), fullPage: true });
 }
 
 async function enter(page) {
@@ -71,7 +88,7 @@ async function enter(page) {
 }
 
 test("an operator sees what happened, pauses, goes back, and leaves nothing behind", async () => {
-  await onOperatorsPage(async (page, { relay, troubles, asked }) => {
+  await onOperatorsPage(async (page, { relay, proxy, troubles, asked }) => {
     const first = await round(relay, [1, 2]);
     await round(relay, [1, 2]);
     const late = frame(id(0, 3), first, id(first.round, 3));
@@ -113,11 +130,11 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     await page.getByRole("button", { name: "Pause" }).waitFor();
 
     const kept = await page.evaluate(() => [localStorage.length, sessionStorage.length, document.cookie, location.href]);
-    assert.deepEqual(kept, [0, 0, "", `${relay.origin}/operator/`]);
+    assert.deepEqual(kept, [0, 0, "", `${proxy.origin}/operator/`]);
     await page.reload();
     await page.getByLabel("Operator’s token").waitFor();
     assert.equal(await page.locator("section").count(), 0, "a page that is loaded again knows nothing");
-    const elsewhere = asked.filter((url) => !url.startsWith(relay.origin) && !url.startsWith("data:"));
+    const elsewhere = asked.filter((url) => !url.startsWith(proxy.origin) && !url.startsWith("data:"));
     assert.deepEqual(elsewhere, []);
     assert.ok(!asked.some((url) => url.includes("token")), "no address carries the token");
     assert.deepEqual(troubles, []);
@@ -131,21 +148,123 @@ for (const colorScheme of ["light", "dark"]) {
         await round(relay, [1, 2]);
         await enter(page);
         await page.locator(".accuracy circle").waitFor();
-        await mkdir(outFolder, { recursive: true });
-        for (const [name, width, height] of [["desk", 1280, 900], ["phone", 375, 800]]) {
+        for (const [name, width, height] of [["desk", 1280, 900], ["phone", 390, 800]]) {
           await page.setViewportSize({ width, height });
           const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
           assert.equal(wide, 0, `nothing is cut off at ${width} pixels`);
-          await page.screenshot({ path: join(outFolder, `operator-${colorScheme}-${name}.png`), fullPage: true });
+          await shot(page, `${colorScheme}-${name}`);
         }
-        await page.evaluate(await readFile(axe, "utf8"));
-        const { violations, passes } = await page.evaluate(() => globalThis.axe.run());
-        assert.ok(passes.length > 10, "axe looked at the page");
-        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 100)).join(" ")}`);
-        assert.deepEqual(found, []);
+        assert.deepEqual(await faults(page), []);
         assert.deepEqual(troubles, []);
       },
       { colorScheme },
     );
   });
+
+  test(`a relay that is gone is seen to be, and when it is back, ${colorScheme}`, async () => {
+    await onOperatorsPage(
+      async (page, { relay, proxy, troubles }) => {
+        await round(relay, [1, 2]);
+        await enter(page);
+        await page.getByRole("button", { name: "Pause" }).click();
+        const back = page.getByRole("button", { name: "Back to 0" });
+        await back.click();
+        await page.setViewportSize({ width: 390, height: 800 });
+        await back.evaluate((it) => it.scrollIntoView({ block: "end" }));
+
+        proxy.target = null;
+        await relay.kill();
+        const said = page.getByText("The relay cannot be asked: it does not answer.");
+        await said.waitFor();
+        const { y, height } = await said.boundingBox();
+        assert.ok((await page.evaluate(() => scrollY)) > 0, "the page is scrolled");
+        assert.ok(y >= 0 && y + height <= 800, `it is said where one looks, and not at ${y}`);
+        assert.equal(await page.getByText("store works").count(), 0);
+        assert.equal(await page.getByRole("dialog").count(), 0, "what would be answered to nobody is not asked");
+        const buttons = page.locator("#tasks button");
+        const usable = await buttons.evaluateAll((all) => all.filter((button) => !button.disabled).length);
+        assert.deepEqual([usable, await buttons.count()], [0, 3]);
+        await page.getByText(/^as it was [2-9] s ago$/).waitFor();
+        for (const [name, width, height] of [["desk", 1280, 900], ["phone", 390, 800]]) {
+          await page.setViewportSize({ width, height });
+          const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+          assert.equal(wide, 0, `nothing is cut off at ${width} pixels`);
+          await shot(page, `lost-${colorScheme}-${name}`);
+        }
+        assert.deepEqual(await faults(page), [], "what is old can be read all the same");
+
+        await relay.restart();
+        proxy.target = relay.origin;
+        await page.getByText("store works").waitFor();
+        assert.equal(await said.isVisible(), false);
+        assert.equal(await page.getByText(/as it was/).count(), 0);
+        assert.equal(await back.isEnabled(), true);
+        assert.equal(await page.evaluate(() => document.activeElement.textContent), "Back to 0", "the focus is where it was");
+        const other = troubles.filter((text) => !/Failed to load resource: net::ERR_/.test(text));
+        assert.deepEqual(other, []);
+
+        // A relay that is frozen, or a network that swallows everything, ends no connection.
+        await page.route("**/v1/admin/status", () => {});
+        await said.waitFor({ timeout: 15_000 });
+        await page.unroute("**/v1/admin/status");
+        await page.getByText("store works").waitFor();
+      },
+      { colorScheme },
+    );
+  });
 }
+
+test("a large ε stands in the chart as a whole, at any width", async () => {
+  const settings = { "privacy.noise_multiplier": 0.02 };
+  await onOperatorsPage(
+    async (page, { relay }) => {
+      await round(relay, [1, 2]);
+      await enter(page);
+      await page.locator(".epsilon circle").waitFor();
+      const spent = await page.locator(".epsilon svg").getAttribute("aria-label");
+      // A round of rho = 2 / 0.02^2: rho + 2 sqrt(rho ln(1/delta)) is an upper bound, and rho a lower one. Three digits are shown.
+      const [, text] = /, ([\d,]+) after round 1$/.exec(spent);
+      const epsilon = Number(text.replaceAll(",", ""));
+      assert.ok(epsilon > 5000 && epsilon < 5005 + 2 * Math.sqrt(5000 * Math.log(1e5)), spent);
+      for (const width of [1280, 390]) {
+        await page.setViewportSize({ width, height: 900 });
+        const charts = await page.evaluate(() =>
+          [...document.querySelectorAll("svg")].map((svg) => {
+            const around = svg.getBoundingClientRect();
+            return [...svg.querySelectorAll("text")].map((text) => {
+              const box = text.getBoundingClientRect();
+              const inside = box.left >= around.left && box.right <= around.right && box.top >= around.top && box.bottom <= around.bottom;
+              return { text: text.textContent, inside, right: text.getAttribute("text-anchor") === "end" };
+            });
+          }),
+        );
+        assert.equal(charts.length, 2);
+        assert.deepEqual(charts.flat().filter((label) => !label.inside), [], `${width} pixels`);
+        const axis = charts[1].filter((label) => label.right).map((label) => label.text);
+        assert.deepEqual(axis.slice(0, 3), ["0", "3,000", "6,000"]);
+        await shot(page, `epsilon-${width}`);
+      }
+    },
+    {},
+    settings,
+  );
+});
+
+test("a token that nobody can have is said to be wrong, and the focus goes where one reads on", async () => {
+  await onOperatorsPage(async (page, { troubles, proxy }) => {
+    const before = proxy.requests.length;
+    await page.getByLabel("Operator’s token").fill("tokén of the tests");
+    await page.getByLabel("Operator’s token").press("Enter");
+    await page.getByText("its sign number 4 is none of ASCII’s").waitFor();
+    await page.waitForTimeout(2500);
+    assert.deepEqual([proxy.requests.length - before, troubles], [0, []], "nobody is asked, once or again");
+    assert.equal(await page.getByLabel("Operator’s token").isVisible(), true);
+    // As it comes from a file.
+    await page.getByLabel("Operator’s token").fill(` ${TOKEN} `);
+    await page.getByLabel("Operator’s token").press("Enter");
+    const title = page.getByRole("heading", { name: "Handwritten digits (mnist)" });
+    await title.waitFor();
+    assert.equal(await title.evaluate((it) => it === document.activeElement), true);
+    assert.equal(await page.getByText("none of ASCII").count(), 0);
+  });
+});

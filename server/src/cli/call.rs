@@ -14,7 +14,7 @@ use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, pki_types::ServerName},
 };
-use unsaid_relay::tls;
+use unsaid_relay::{secret, tls};
 
 /// The most bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -49,7 +49,7 @@ impl Remote {
     pub(super) fn new(operator: &Operator) -> Result<Self, Failed> {
         let file = operator.token_file.as_ref();
         let file = file.ok_or("--token-file FILE is needed: the operator's token is in it")?;
-        let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let token = secret::read(file)?;
         let wrong = || {
             format!(
                 "{} is no address of a relay: http://HOST:PORT or https://HOST:PORT",

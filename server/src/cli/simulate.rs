@@ -16,6 +16,9 @@ use unsaid_relay::{
 
 use super::CommandResult;
 
+/// Clients where nobody says how many.
+const CLIENTS: usize = 100;
+
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
     /// The task file.
@@ -29,9 +32,9 @@ pub(super) struct Simulate {
     /// The folder below `--data` whose shards are split among the clients.
     #[arg(long, default_value = "iid")]
     train: PathBuf,
-    /// Clients.
-    #[arg(long, default_value = "100")]
-    clients: usize,
+    /// Clients. Otherwise 100; with the partition `natural` there is one for each file, and no other number of them.
+    #[arg(long)]
+    clients: Option<usize>,
     /// Rounds.
     #[arg(long, default_value = "100")]
     rounds: u64,
@@ -99,9 +102,22 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     } else {
         0.0
     };
-    let data = shards.split(options.partition, options.clients, options.seed, proxy)?;
+    let data = shards.split(
+        options.partition,
+        options.clients.unwrap_or(CLIENTS),
+        options.seed,
+        proxy,
+    )?;
     drop(shards);
     let clients = data.clients.len();
+    if let Some(asked) = options.clients.filter(|&asked| asked != clients) {
+        let files = options.data.join(&options.train);
+        return Err(format!(
+            "--partition natural makes a client of each of the {clients} files of {}, and not {asked}: leave --clients out",
+            files.display()
+        )
+        .into());
+    }
     let share = options.fraction.unwrap_or(0.1);
     let cohort = options
         .cohort
@@ -123,7 +139,13 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     let simulation = Simulation::new(task, data, &held_out, settings)?;
     let mut json = options.json.map(File::create).transpose()?.map(BufWriter::new);
     let mut failed = None;
-    let progress = Progress::new(options.rounds);
+    let mut progress = Progress {
+        rounds: options.rounds,
+        begun: Instant::now(),
+        terminal: std::io::stderr().is_terminal(),
+        drawn: false,
+        out: std::io::stderr(),
+    };
     let lines = simulation.run(&mut |line| {
         progress.show(line);
         if let Some(file) = &mut json {
@@ -150,16 +172,17 @@ fn summary(lines: &[Line]) {
     for line in lines {
         match line {
             Line::Baseline(it) => {
-                println!("{:<12} {:.4}", format!("{:?}", it.baseline), it.accuracy);
+                println!("{:<16} {:.4}", it.baseline.name(), it.accuracy);
                 if let Some(loss) = it.loss_of_accuracy {
                     println!("accuracy loss |V_FED - V_SUM| {loss:.4}");
                 }
             }
             Line::End(it) => {
                 println!(
-                    "{:<12} {:.4} after {} rounds",
-                    "Federated", it.accuracy, it.rounds
+                    "{:<16} {:.4} after {} rounds",
+                    "federated", it.accuracy, it.rounds
                 );
+                println!("ε {}", report::spent(it));
                 let spread = it.fairness;
                 println!(
                     "on clients' own examples: least {:.4}, tenth {:.4}, median {:.4}, mean {:.4}, variance {:.6}",
@@ -172,23 +195,18 @@ fn summary(lines: &[Line]) {
     }
 }
 
-/// A bar on a terminal; a line for each tenth of the rounds elsewhere.
-struct Progress {
+/// A bar on a terminal; a line for each tenth of the rounds elsewhere. It is for people who wait: that it cannot be written stops nothing.
+struct Progress<W: Write> {
     rounds: u64,
     begun: Instant,
     terminal: bool,
+    /// Whether the bar is on the terminal's last line, without a line's end.
+    drawn: bool,
+    out: W,
 }
 
-impl Progress {
-    fn new(rounds: u64) -> Self {
-        Self {
-            rounds,
-            begun: Instant::now(),
-            terminal: std::io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&self, line: &Line) {
+impl<W: Write> Progress<W> {
+    fn show(&mut self, line: &Line) {
         const WIDTH: u64 = 30;
         match line {
             Line::Round(it) => {
@@ -197,22 +215,97 @@ impl Progress {
                     .accuracy
                     .map_or_else(|| "-".into(), |accuracy| format!("{accuracy:.4}"));
                 let said = format!(
-                    "round {}/{}  accuracy {accuracy}  loss {:.4}  {seconds:.0} s",
+                    "round {}/{}  held-out accuracy {accuracy}  training loss {:.4}  {seconds:.0} s",
                     it.round, self.rounds, it.train_loss
                 );
                 if self.terminal {
                     let done = (WIDTH * it.round / self.rounds) as usize;
                     let (done, left) = ("#".repeat(done), " ".repeat(WIDTH as usize - done));
-                    eprint!("\r[{done}{left}] {said} \u{1b}[K");
+                    let _ = write!(self.out, "\r[{done}{left}] {said} \u{1b}[K");
+                    let _ = self.out.flush();
+                    self.drawn = true;
                     if it.round == self.rounds {
-                        eprintln!();
+                        self.end_bar();
                     }
                 } else if it.round.is_multiple_of((self.rounds / 10).max(1)) {
-                    eprintln!("{said}");
+                    let _ = writeln!(self.out, "{said}");
                 }
             }
-            Line::Baseline(it) => eprintln!("baseline {:?}: {:.4}", it.baseline, it.accuracy),
+            Line::Baseline(it) => {
+                self.end_bar();
+                let _ = writeln!(self.out, "trained the baseline {}", it.baseline.name());
+            }
+            Line::End(_) => self.end_bar(),
             _ => {}
         }
+    }
+
+    /// Ends the bar's line, so that what is written next has one of its own.
+    fn end_bar(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            let _ = writeln!(self.out);
+        }
+    }
+}
+
+/// Where a simulation fails, its last word is no part of the bar.
+impl<W: Write> Drop for Progress<W> {
+    fn drop(&mut self) {
+        self.end_bar();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unsaid_relay::simulate::RoundLine;
+
+    fn round(round: u64) -> Line {
+        Line::Round(RoundLine {
+            round,
+            clients: 1,
+            accuracy: Some(0.5),
+            loss: Some(2.0),
+            train_loss: 0.25,
+            staleness: None,
+            clipped: 0,
+            epsilon: None,
+            clip_l2: None,
+            bytes_up: 0,
+            bytes_down: 0,
+        })
+    }
+
+    /// What is written when `rounds` of ten have ended and then the simulation, well or not.
+    fn written(terminal: bool, rounds: u64) -> String {
+        let mut out = Vec::new();
+        let mut progress = Progress {
+            rounds: 10,
+            begun: Instant::now(),
+            terminal,
+            drawn: false,
+            out: &mut out,
+        };
+        (1..=rounds).for_each(|at| progress.show(&round(at)));
+        drop(progress);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_bar_ends_its_line_once_also_where_the_rounds_end_early() {
+        for rounds in [1, 4, 10] {
+            let shown = written(true, rounds);
+            assert!(shown.ends_with("\u{1b}[K\n"), "{shown:?}");
+            assert_eq!(shown.matches('\n').count(), 1, "{shown:?}");
+        }
+        assert_eq!(written(true, 0), "");
+        assert_eq!(written(false, 4).lines().count(), 4);
+    }
+
+    #[test]
+    fn progress_says_which_accuracy_and_which_loss() {
+        let shown = written(false, 1);
+        let expected = "round 1/10  held-out accuracy 0.5000  training loss 0.2500  ";
+        assert!(shown.starts_with(expected), "{shown}");
     }
 }

@@ -132,8 +132,20 @@ fn row(task: &Value) -> [String; HEAD.len()] {
         since["reported"].to_string(),
         since["late"].to_string(),
         or_none(newest("accuracy").map(|share| format!("{:.2} %", 100.0 * share))),
-        or_none(newest("epsilon").map(|epsilon| format!("{epsilon:.3}"))),
+        or_none(rounds.and_then(|rounds| epsilon(rounds.last()?, &task["privacy"]))),
     ]
+}
+
+/// ε after a round: an earlier one would be too little. It says what the heading does not: that it is an example's, or at the task's own δ.
+fn epsilon(round: &Value, privacy: &Value) -> Option<String> {
+    let mut shown = format!("{:.3}", round["epsilon"].as_f64()?);
+    if privacy["mode"] == "example" {
+        shown += " of an example";
+    }
+    if let Some(delta) = privacy["delta"].as_f64() {
+        shown += &format!(" at δ = {delta}");
+    }
+    Some(shown)
 }
 
 /// Text for a terminal: a relay's answer must not move the cursor.
@@ -183,5 +195,24 @@ mod tests {
         ];
         assert_eq!(cells(lines[3]), expected);
         assert_eq!(lines[5], "mnist refused: round-closed 1");
+    }
+
+    #[test]
+    fn an_epsilon_is_the_newest_rounds_and_says_whose_it_is_where_it_is_no_clients() {
+        let cell = |rounds: Value, privacy: Value| {
+            row(&serde_json::json!({"rounds": rounds, "privacy": privacy}))[10].clone()
+        };
+        let rounds = || serde_json::json!([{"epsilon": 3.25}, {"epsilon": 4.5}]);
+        let privacy = |mode: &str| serde_json::json!({"mode": mode});
+        assert_eq!(cell(rounds(), privacy("local")), "4.500");
+        assert_eq!(cell(rounds(), privacy("example")), "4.500 of an example");
+        let central = serde_json::json!({"mode": "central", "delta": 1e-6});
+        assert_eq!(cell(rounds(), central), "4.500 at δ = 0.000001");
+        let beyond = serde_json::json!([{"epsilon": 3.25}, {"epsilon": null}]);
+        assert_eq!(
+            cell(beyond, privacy("local")),
+            "–",
+            "an earlier round's is too little"
+        );
     }
 }

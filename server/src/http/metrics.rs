@@ -22,8 +22,12 @@ use super::{
     limits::Peer,
     openapi::{OfMetrics, Refusals},
     problem::Refused,
+    status::{self, Counts},
 };
-use crate::{relay::Relay, store::Census};
+use crate::{
+    relay::{Relay, TaskHandle},
+    store::Census,
+};
 
 /// Upper ends of the buckets of a request's time, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
@@ -93,18 +97,34 @@ pub async fn metrics(
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     // A store that fails takes these figures, and no others.
     let census = relay.census().await;
-    Ok((kind, page(&relay, census)))
+    let tasks = relay.handles();
+    let told = tokio::task::spawn_blocking(|| tasks.into_iter().map(Told::of).collect());
+    let told: Vec<Told> = told.await.map_err(|_| Refused::internal())?;
+    Ok((kind, page(&relay, &told, census)))
+}
+
+/// A task, and what is not in memory as it is told.
+struct Told {
+    task: Arc<TaskHandle>,
+    since_start: Counts,
+    epsilon: f64,
+}
+
+impl Told {
+    /// Blocks: the store may be asked.
+    fn of(task: Arc<TaskHandle>) -> Self {
+        Self {
+            since_start: task.tally.counts(),
+            epsilon: status::spent(&task).unwrap_or(f64::NAN),
+            task,
+        }
+    }
 }
 
 /// A figure of each task: its name, kind and explanation, and how to get it.
-type TaskFigure = (
-    &'static str,
-    &'static str,
-    &'static str,
-    fn(&crate::relay::TaskHandle) -> f64,
-);
+type TaskFigure = (&'static str, &'static str, &'static str, fn(&Told) -> f64);
 
-const TASK_FIGURES: [TaskFigure; 11] = [
+const TASK_FIGURES: [TaskFigure; 15] = [
     ("unsaid_round", "gauge", "The open round.", |task| {
         state(task, |it| it.round as f64)
     }),
@@ -136,7 +156,7 @@ const TASK_FIGURES: [TaskFigure; 11] = [
         "unsaid_task_healthy",
         "gauge",
         "1 where the store did its last work for the task.",
-        |task| f64::from(u8::from(task.outlook.healthy.load(Ordering::Relaxed))),
+        |told| f64::from(u8::from(told.task.outlook.healthy.load(Ordering::Relaxed))),
     ),
     (
         "unsaid_model_accuracy",
@@ -154,45 +174,60 @@ const TASK_FIGURES: [TaskFigure; 11] = [
         "unsaid_model_clients",
         "gauge",
         "Updates in the newest model's aggregate.",
-        |task| task.outlook.snapshot.borrow().newest.clients.into(),
+        |told| told.task.outlook.snapshot.borrow().newest.clients.into(),
     ),
     (
         "unsaid_task_epsilon",
         "gauge",
-        "Epsilon of all rounds so far, where the relay adds the noise.",
-        |task| {
-            let snapshot = task.outlook.snapshot.borrow();
-            snapshot
-                .newest
-                .privacy
-                .and_then(|privacy| privacy.epsilon)
-                .unwrap_or(f64::NAN)
-        },
+        "Epsilon so far, as status tells it: at delta 1e-5 of a client in every round (of one of its examples, where the noise is on \
+         gradients); where the relay adds the noise, of all rounds at the task's delta.",
+        |told| told.epsilon,
     ),
     (
         "unsaid_task_identity_epsilon_max",
         "gauge",
         "The most epsilon that the updates of one identity cost, of those that this relay has counted since it started.",
-        |task| {
-            let dearest = task.outlook.snapshot.borrow().dearest;
+        |told| {
+            let dearest = told.task.outlook.snapshot.borrow().dearest;
             dearest.unwrap_or(f64::NAN)
         },
     ),
+    (
+        "unsaid_check_ins_total",
+        "counter",
+        "Check-ins that were answered with a round or with waiting, each as often as it was sent.",
+        |told| told.since_start.asked as f64,
+    ),
+    (
+        "unsaid_selected_total",
+        "counter",
+        "Check-ins that were told to train.",
+        |told| told.since_start.selected as f64,
+    ),
+    (
+        "unsaid_updates_counted_total",
+        "counter",
+        "Updates that were counted, each once.",
+        |told| told.since_start.reported as f64,
+    ),
+    (
+        "unsaid_updates_late_total",
+        "counter",
+        "Updates that came after their round had closed.",
+        |told| told.since_start.late as f64,
+    ),
 ];
 
-fn state(task: &crate::relay::TaskHandle, of: impl Fn(unsaid_protocol::RoundState) -> f64) -> f64 {
-    of(task.outlook.snapshot.borrow().state(0))
+fn state(told: &Told, of: impl Fn(unsaid_protocol::RoundState) -> f64) -> f64 {
+    of(told.task.outlook.snapshot.borrow().state(0))
 }
 
-fn evaluated(
-    task: &crate::relay::TaskHandle,
-    of: impl Fn(&unsaid_protocol::RoundMetrics) -> Option<f64>,
-) -> f64 {
-    let snapshot = task.outlook.snapshot.borrow();
+fn evaluated(told: &Told, of: impl Fn(&unsaid_protocol::RoundMetrics) -> Option<f64>) -> f64 {
+    let snapshot = told.task.outlook.snapshot.borrow();
     snapshot.evaluated.as_ref().and_then(of).unwrap_or(f64::NAN)
 }
 
-fn page(relay: &Relay, census: Option<Census>) -> String {
+fn page(relay: &Relay, tasks: &[Told], census: Option<Census>) -> String {
     let mut page = String::new();
     // Writing to a string cannot fail.
     let head = |page: &mut String, name: &str, kind: &str, help: &str| {
@@ -236,14 +271,28 @@ fn page(relay: &Relay, census: Option<Census>) -> String {
     }
     for (name, kind, help, of) in TASK_FIGURES {
         head(&mut page, name, kind, help);
-        for task in relay.handles() {
-            let (id, value) = (&task.config.manifest.task, of(&task));
+        for told in tasks {
+            let (id, value) = (&told.task.config.manifest.task, of(told));
             let value = if value.is_nan() {
                 "NaN".to_owned()
             } else {
                 value.to_string()
             };
             let _ = writeln!(page, "{name}{{task=\"{id}\"}} {value}");
+        }
+    }
+    let name = "unsaid_refused_total";
+    let help = "Check-ins and updates that were refused, by the last part of the problem's type.";
+    head(&mut page, name, "counter", help);
+    for told in tasks {
+        // Every kind that there is, and no other: a rate needs to see the zero before the first one.
+        for kind in ProblemKind::ALL.map(status::kind) {
+            let (id, count) = (
+                &told.task.config.manifest.task,
+                told.since_start.refused.get(kind),
+            );
+            let count = count.copied().unwrap_or_default();
+            let _ = writeln!(page, "{name}{{task=\"{id}\",kind=\"{kind}\"}} {count}");
         }
     }
     let name = "unsaid_http_request_seconds";

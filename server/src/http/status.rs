@@ -9,7 +9,7 @@ use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
 use unsaid_privacy::{Adjacency, Cost, Encoding, ExampleNoise, LocalNoise};
 use unsaid_protocol::{
-    CheckInReply, ContentHash, Manifest, Privacy, Problem, RoundMetrics, RoundState, UpdateReply,
+    CheckInReply, ContentHash, Manifest, Privacy, Problem, ProblemKind, RoundMetrics, RoundState, UpdateReply,
 };
 use utoipa::ToSchema;
 
@@ -77,12 +77,21 @@ impl Tally {
     }
 
     fn refuse(&self, problem: &Problem) {
-        let kind = problem.urn.rsplit(':').next().unwrap_or(&problem.urn).to_owned();
+        let kind = last_part(&problem.urn).to_owned();
         self.change(|it| {
             it.late += u64::from(kind == "round-closed");
             *it.refused.entry(kind).or_default() += 1;
         });
     }
+}
+
+/// What a kind of problem is called in [`Counts::refused`].
+pub(super) fn kind(kind: ProblemKind) -> &'static str {
+    last_part(kind.urn())
+}
+
+fn last_part(urn: &str) -> &str {
+    urn.rsplit(':').next().unwrap_or(urn)
 }
 
 /// A published round, and what a client had spent after it that took part in every one.
@@ -212,21 +221,35 @@ fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Cost>) -> Vec<RoundStatu
     let mut paid = 0;
     let told = rounds.into_iter().enumerate().map(|(at, metrics)| {
         paid += u64::from(metrics.clients > 0);
-        let spent = cost.filter(|_| at >= skipped).map(|cost| cost.times(paid));
-        let epsilon = spent
-            .and_then(|spent| spent.epsilon(DELTA).ok())
-            .filter(|it| it.is_finite());
-        // Where the relay adds the noise it has said so itself, at the task's own δ.
-        let epsilon = epsilon.or(metrics.privacy.and_then(|privacy| privacy.epsilon));
+        let epsilon = epsilon_after(&metrics, paid, cost.filter(|_| at >= skipped));
         RoundStatus { metrics, epsilon }
     });
     told.skip(skipped).collect()
 }
 
+/// The ε that is told with a round, where a client has taken part in `paid`.
+fn epsilon_after(metrics: &RoundMetrics, paid: u64, cost: Option<Cost>) -> Option<f64> {
+    let spent = cost.map(|cost| cost.times(paid));
+    let epsilon = spent
+        .and_then(|spent| spent.epsilon(DELTA).ok())
+        .filter(|it| it.is_finite());
+    // Where the relay adds the noise it has said so itself, at the task's own δ.
+    epsilon.or(metrics.privacy.and_then(|privacy| privacy.epsilon))
+}
+
+/// The ε that is told with the newest round. Blocks; none, too, where the store fails.
+pub(super) fn spent(task: &TaskHandle) -> Option<f64> {
+    let manifest = &task.config.manifest;
+    let Some(cost) = round_cost(manifest) else {
+        return epsilon_after(&task.outlook.snapshot.borrow().newest, 0, None);
+    };
+    let rounds = task.store.rounds(&manifest.task).ok()?;
+    let paid = rounds.iter().filter(|round| round.clients > 0).count();
+    epsilon_after(rounds.last()?, paid as u64, Some(cost))
+}
+
 #[cfg(test)]
 mod tests {
-    use unsaid_protocol::ProblemKind;
-
     use super::*;
 
     #[test]

@@ -22,6 +22,17 @@ pub enum Baseline {
     LocalWithProxy,
 }
 
+impl Baseline {
+    /// Its name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Centralised => "centralised",
+            Self::LocalOnly => "local only",
+            Self::LocalWithProxy => "local with proxy",
+        }
+    }
+}
+
 impl Simulation {
     /// The held-out accuracies of a baseline's models, after as many passes over the examples as `rounds` rounds made on average.
     pub(super) fn baseline(&self, baseline: Baseline, rounds: u64) -> Result<Vec<f64>, EngineError> {

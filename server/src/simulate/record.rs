@@ -1,7 +1,7 @@
 //! What a simulation tells, one JSON object per line. Nothing of it depends on time or threads: the same seed writes the same bytes.
 
 use serde::Serialize;
-use unsaid_protocol::ContentHash;
+use unsaid_protocol::{CentralAdjacency, ContentHash, Privacy};
 
 use super::Baseline;
 
@@ -20,6 +20,70 @@ pub enum Line {
     End(EndLine),
 }
 
+/// What the noise of a simulation protects, and so what each ε of it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Protection {
+    /// The task's privacy mode, as in its file.
+    pub mode: &'static str,
+    /// What the noise is on, and who adds it.
+    pub noise: &'static str,
+    /// Whose data an ε protects; none without noise.
+    pub unit: Option<&'static str>,
+    /// Which client of all that is.
+    pub client: Option<&'static str>,
+    /// Which two inputs an ε says are hard to tell apart: `replace-one` or `add-remove`.
+    pub adjacency: Option<&'static str>,
+}
+
+impl Protection {
+    pub(super) const fn of(privacy: &Privacy) -> Self {
+        const UPDATES: Option<&str> = Some("all updates of a client");
+        const MOST_OFTEN: Option<&str> = Some("the one that took part most often");
+        let (replace_one, add_remove) = (Some("replace-one"), Some("add-remove"));
+        match privacy {
+            Privacy::Local { .. } => Self {
+                mode: "local",
+                noise: "on each update, by its client",
+                unit: UPDATES,
+                client: MOST_OFTEN,
+                adjacency: replace_one,
+            },
+            Privacy::Example { .. } => Self {
+                mode: "example",
+                noise: "on each sum of gradients, by its client",
+                unit: Some("one example of a client"),
+                client: MOST_OFTEN,
+                adjacency: add_remove,
+            },
+            Privacy::Central(terms) => Self {
+                mode: "central",
+                noise: if terms.tree.is_some() {
+                    "on sums of rounds, in a tree, by the relay, which sees every update"
+                } else {
+                    "on each round's sum, by the relay, which sees every update"
+                },
+                unit: UPDATES,
+                client: if terms.tree.is_some() {
+                    Some("one that took part as often as it may")
+                } else {
+                    MOST_OFTEN
+                },
+                adjacency: match terms.adjacency {
+                    CentralAdjacency::AddRemove => add_remove,
+                    _ => replace_one, // as `Central` counts
+                },
+            },
+            _ => Self {
+                mode: "none",
+                noise: "none: the relay sees every update as it is",
+                unit: None,
+                client: None,
+                adjacency: None,
+            },
+        }
+    }
+}
+
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StartLine {
@@ -33,6 +97,8 @@ pub struct StartLine {
     pub aggregation: &'static str,
     /// The server optimiser.
     pub server: &'static str,
+    /// What the noise protects, and what each `epsilon` means.
+    pub privacy: Protection,
     /// The noise multiplier, where there is noise: the clients', or the relay's.
     pub noise_multiplier: Option<f64>,
     /// How the data are split.
@@ -73,8 +139,7 @@ pub struct RoundLine {
     pub staleness: Option<f64>,
     /// Clients whose change was longer than the clip norm.
     pub clipped: u32,
-    /// ε of the client that took part most often: replace-one for the clients' noise, the task's adjacency for the relay's; none without
-    /// noise.
+    /// ε of all rounds so far, at the δ, of the unit and under the adjacency of the first line; none without noise.
     pub epsilon: Option<f64>,
     /// The clip norm of the next round, where the relay adds the noise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,6 +184,12 @@ pub struct EndLine {
     pub model: ContentHash,
     /// Its held-out accuracy, as of the last evaluation.
     pub accuracy: f64,
+    /// What the noise protected, and what `epsilon` means.
+    pub privacy: Protection,
+    /// ε of all rounds; none without noise, or without a round.
+    pub epsilon: Option<f64>,
+    /// δ of it.
+    pub delta: f64,
     /// How the final model's accuracy on each client's own examples is spread over the clients.
     pub fairness: Fairness,
     /// That accuracy, of each client.

@@ -426,16 +426,121 @@ fn it_learns_and_tells_what_it_did() {
     assert!(expected < 0.05, "{expected}");
     assert_eq!(made.json.lines().count(), made.lines.len());
     let page = report::html(&made.lines);
+    for name in ["centralised", "local only", "local with proxy"] {
+        let row = format!("<tr><th scope=\"row\">{name}</th>");
+        assert_eq!(page.matches(&row).count(), 1, "{name}");
+    }
     assert!(page.contains("Points &lt;&amp;&gt;"), "titles are escaped");
     assert_eq!(
         page.matches("<svg").count(),
         5,
         "accuracy, two losses, bytes, clients"
     );
+    let labels = page
+        .matches("<svg viewBox=\"0 0 800 280\" role=\"img\" aria-label=\"")
+        .count();
+    assert_eq!(labels, 5, "each says what it shows");
+    let label = "aria-label=\"Held-out accuracy: ";
+    assert!(
+        page.contains(label) && page.contains("; centralised 0."),
+        "{page}"
+    );
     for foreign in ["<script", "http:", "https:", "url(", "@import"] {
         assert!(
             !page.contains(foreign),
             "the page needs nothing from elsewhere: {foreign}"
+        );
+    }
+}
+
+/// A report that says of another's noise that it is the clients' promises what nobody keeps.
+#[test]
+fn each_mode_says_whose_data_an_epsilon_protects_and_from_whom() {
+    let local = &["privacy.mode=local", "privacy.noise_multiplier=4.0"][..];
+    let tree = [
+        &CENTRAL[..],
+        &[
+            "privacy.mechanism=tree-aggregation",
+            "privacy.tree.restart_every=4",
+            "privacy.tree.min_separation=1",
+        ],
+    ]
+    .concat();
+    let replaced = [&CENTRAL[..], &["privacy.adjacency=replace-one"]].concat();
+    let (often, updates) = ("the one that took part most often", "all updates of a client");
+    let (one, relay) = ("one example of a client", "by the relay, which sees every update");
+    for (overrides, mode, noise, expected) in [
+        (
+            &[][..],
+            "none",
+            "none: the relay sees every update as it is",
+            None,
+        ),
+        (
+            local,
+            "local",
+            "on each update, by its client",
+            Some((updates, often, "replace-one")),
+        ),
+        (
+            &EXAMPLE,
+            "example",
+            "on each sum of gradients, by its client",
+            Some((one, often, "add-remove")),
+        ),
+        (&CENTRAL, "central", relay, Some((updates, often, "add-remove"))),
+        (&replaced, "central", relay, Some((updates, often, "replace-one"))),
+        (
+            &tree,
+            "central",
+            relay,
+            Some((updates, "one that took part as often as it may", "add-remove")),
+        ),
+    ] {
+        let made = run(overrides, |settings| settings.delta = 1e-6);
+        let end = made.end();
+        let Some(Line::Start(start)) = made.lines.first() else {
+            panic!("{:?}", made.lines)
+        };
+        let Protection {
+            unit,
+            client,
+            adjacency,
+            ..
+        } = end.privacy;
+        let said = unit
+            .zip(client)
+            .zip(adjacency)
+            .map(|((unit, client), by)| (unit, client, by));
+        assert_eq!((end.privacy.mode, said), (mode, expected), "{overrides:?}");
+        assert!(end.privacy.noise.ends_with(noise), "{:?}", end.privacy);
+        assert_eq!((start.privacy, start.delta, end.delta), (end.privacy, 1e-6, 1e-6));
+        assert_eq!(
+            end.epsilon,
+            made.rounds().last().unwrap().epsilon,
+            "{overrides:?}"
+        );
+        assert_eq!(end.epsilon.is_some(), expected.is_some(), "{overrides:?}");
+        let json: serde_json::Value = serde_json::from_str(made.json.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&json["privacy"]["mode"], &json["privacy"]["unit"]),
+            (&mode.into(), &unit.into())
+        );
+        let page = report::html(&made.lines);
+        let row =
+            |name: &str, value: &str| page.contains(&format!("<tr><th scope=\"row\">{name}</th><td>{value}"));
+        assert!(row("privacy mode", mode), "{page}");
+        let spent = match (end.epsilon, expected) {
+            (Some(epsilon), Some((unit, client, by))) => {
+                format!("{epsilon:.4} at δ = 0.000001: {unit}, {client} ({by})")
+            }
+            _ => "none".to_owned(),
+        };
+        assert!(row("ε", &spent), "{spent}\n{page}");
+        assert_eq!(
+            page.contains("protects nobody"),
+            expected.is_some(),
+            "seeded noise is said to be none"
         );
     }
 }
@@ -688,6 +793,12 @@ fn a_cohort_that_cannot_be_is_refused() {
         "strategy.aggregation.byzantine=2",
     ];
     assert!(refused(&krum, 6).contains("needs at least 7 updates"));
+    let crowd = |malicious| {
+        let made = simulation(&[], |it| it.attack = Some((Attack::SignFlip, malicious)));
+        made.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(crowd(8), "");
+    assert_eq!(crowd(9), "9 malicious clients are more than the 8 that there are");
 }
 
 /// Seeded noise protects nobody: outside of tests, nothing that ships makes a generator from a seed but the simulator's private

@@ -114,7 +114,7 @@ const KILLS: u32 = 30;
 async fn an_account_never_counts_less_than_was_acknowledged_whenever_the_relay_is_killed() {
     let folder = folder_with_task();
     RelayKey::create(&folder.path().join("relay.key")).unwrap();
-    std::fs::write(folder.path().join("token"), TOKEN).unwrap();
+    token_file(folder.path(), TOKEN);
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (store, key, token) = (path("relay.redb"), path("relay.key"), path("token"));
     let arguments = [

@@ -11,8 +11,7 @@ use crate::{harness::*, operating::TOKEN};
 async fn a_task_that_is_added_runs_beside_the_others_and_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let tasks = folder.path().join("tasks");
-    let token = folder.path().join("token");
-    std::fs::write(&token, TOKEN).unwrap();
+    let token = token_file(folder.path(), TOKEN);
     let start = || {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
             .args(["serve", "--listen", "127.0.0.1:0"])

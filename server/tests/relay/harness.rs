@@ -1,7 +1,7 @@
 //! A relay on a free port, a client of it, and a store that fails when told to.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU32, Ordering},
@@ -34,6 +34,18 @@ pub fn task(overrides: &[&str]) -> Task {
 }
 
 /// A page, and the demo's data: two shards and held-out examples.
+/// A file `token` in a folder, which only its owner may read.
+pub fn token_file(folder: &Path, token: &str) -> PathBuf {
+    let path = folder.join("token");
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&path).unwrap();
+    std::io::Write::write_all(&mut file, token.as_bytes()).unwrap();
+    path
+}
+
 pub fn folders() -> (TempDir, RelayOptions) {
     let folder = TempDir::new().unwrap();
     let (page, data) = (folder.path().join("page"), folder.path().join("data"));

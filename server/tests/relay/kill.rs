@@ -23,8 +23,7 @@ fn start(folder: &std::path::Path, extra: &[&str]) -> Program {
         format!("rounds.target_clients={CLIENTS}"),
         format!("rounds.min_clients={CLIENTS}"),
     );
-    let token = folder.join("token");
-    std::fs::write(&token, TOKEN).unwrap();
+    let token = token_file(folder, TOKEN);
     let mut arguments = vec![
         "--store",
         store.to_str().unwrap(),

@@ -246,6 +246,68 @@ async fn figures_tell_what_happened_and_are_the_operators_where_there_is_one() {
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
+/// What an operator's alarms look at is what the operator looks at.
+#[tokio::test]
+async fn figures_have_the_funnel_and_the_epsilon_that_status_tells() {
+    let noisy = ["privacy.mode=local"];
+    let central = [
+        "privacy.mode=central",
+        "privacy.adjacency=add-remove",
+        "privacy.delta=1e-6",
+    ];
+    for overrides in [&[][..], &noisy, &central] {
+        let relay = with_operator_of(overrides).await;
+        let late = relay.api.frame(1).await;
+        for round in 0..2 {
+            for client in 1..=3 {
+                relay.api.take_part(3 * round + client).await;
+            }
+        }
+        let late = unsaid_protocol::UpdateFrame {
+            update: update_id(9, 9),
+            ..late
+        };
+        assert_eq!(relay.api.send(&late).await, Err(ProblemKind::RoundClosed));
+        let get = async |path: &str| {
+            let request = relay.api.http.get(relay.api.url(path)).bearer_auth(TOKEN);
+            request.send().await.unwrap().text().await.unwrap()
+        };
+        let status: serde_json::Value = serde_json::from_str(&get("/v1/admin/status").await).unwrap();
+        let page = get("/metrics").await;
+        let value = |line: &str| -> f64 {
+            let found = page.lines().find_map(|found| found.strip_prefix(line));
+            let found = found.unwrap_or_else(|| panic!("{line}\n{page}"));
+            found.trim().parse().unwrap()
+        };
+        let since = &status["tasks"][0]["since_start"];
+        for (figure, field, expected) in [
+            ("unsaid_check_ins_total", "asked", 6.0),
+            ("unsaid_selected_total", "selected", 6.0),
+            ("unsaid_updates_counted_total", "reported", 6.0),
+            ("unsaid_updates_late_total", "late", 1.0),
+        ] {
+            assert_eq!(value(&format!("{figure}{{task=\"tiny\"}}")), expected);
+            assert_eq!(since[field].as_f64(), Some(expected), "{field}");
+        }
+        let refused = |kind: &str| value(&format!("unsaid_refused_total{{task=\"tiny\",kind=\"{kind}\"}}"));
+        assert_eq!((refused("round-closed"), refused("wrong-manifest")), (1.0, 0.0));
+        let kinds = page.matches("unsaid_refused_total{").count();
+        assert_eq!(
+            kinds,
+            ProblemKind::ALL.len(),
+            "each kind that there is, and no more whatever is asked"
+        );
+        let told = status["tasks"][0]["rounds"].as_array().unwrap().last().unwrap()["epsilon"].as_f64();
+        assert_eq!(told.is_some(), !overrides.is_empty(), "{overrides:?}");
+        let found = value("unsaid_task_epsilon{task=\"tiny\"}");
+        match told {
+            // JSON's numbers are read to the last digit but one.
+            Some(told) => assert!((found / told - 1.0).abs() < 1e-12, "{found} {told}"),
+            None => assert!(found.is_nan(), "{found}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_asks_too_often_is_told_to_wait() {
     let options = RelayOptions {
@@ -364,8 +426,7 @@ async fn the_operator_sees_the_way_of_clients_through_a_task_and_nobody_else_doe
     );
 
     let folder = TempDir::new().unwrap();
-    let token = folder.path().join("token");
-    std::fs::write(&token, TOKEN).unwrap();
+    let token = token_file(folder.path(), TOKEN);
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
         .args(["status", "--once", "--relay", &relay.api.base, "--token-file"])
         .arg(&token)

@@ -36,8 +36,7 @@ async fn the_operators_calls_reach_a_relay_over_tls_that_they_trust_and_no_other
         paths
     };
     let ([certificate, key], [other, _]) = (made("relay"), made("other"));
-    let token = folder.path().join("token");
-    std::fs::write(&token, TOKEN).unwrap();
+    let token = token_file(folder.path(), TOKEN);
     let options = RelayOptions {
         admin_token: AdminToken::new(TOKEN),
         tls: Some(tls::read(&certificate, &key).unwrap()),

@@ -54,7 +54,7 @@ export class Relay {
     if (this.publicKey) words.push("--key", join(this.#folder, "relay.key"));
     if (this.#token) {
       const file = join(this.#folder, "token");
-      await writeFile(file, this.#token);
+      await writeFile(file, this.#token, { mode: 0o600 });
       words.push("--admin-token-file", file);
     }
     const child = spawn(relayProgram(), [...words, "--data", dataFolder(), ...overrides], {

@@ -1,6 +1,6 @@
 //! The relay against its own description of its API, by schemathesis.
 
-use std::{fs, path::PathBuf, process::Command, thread::Scope};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, process::Command, thread::Scope};
 
 use anyhow::{Context, Result};
 
@@ -36,7 +36,11 @@ pub(super) fn begin<'s, 'a>(runner: &Runner<'a>, scope: &'s Scope<'s, 'a>) -> Op
         }
         fs::create_dir_all(&folder).context("the relay has no folder")?;
         let token = "a token of the tests";
-        fs::write(folder.join("token"), token).context("the token cannot be written")?;
+        let mut file = fs::File::options();
+        let file = file.write(true).create_new(true).mode(0o600);
+        let file = file.open(folder.join("token"));
+        file.and_then(|mut file| file.write_all(token.as_bytes()))
+            .context("the token cannot be written")?;
         let program = place.target.join("debug/unsaid-relay");
         let key = folder.join("relay.key");
         process::run(Command::new(&program).args(["key", "new"]).arg(&key))?;

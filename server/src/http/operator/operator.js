@@ -2,6 +2,8 @@
 // relay and nobody else; the token is in this module's memory only.
 
 const EVERY_MS = 2000;
+/** After so long without an answer the relay counts as gone, though a connection may still be open. */
+const ANSWER_MS = 5000;
 const ROUNDS_SHOWN = 20;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -9,10 +11,27 @@ const $ = (selector, from = document) => from.querySelector(selector);
 const views = new Map();
 let token = "";
 let timer;
+/** When the relay last said how it is, by this page's clock, and whether it has not done so when it was asked since. */
+let heard = 0;
+let lost = false;
+/** What had the focus when the buttons were switched off. */
+let before = null;
 
 const whole = new Intl.NumberFormat("en");
+const three = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const percent = (share) => (share === null ? "–" : `${(share * 100).toFixed(2)} %`);
-const epsilon = (value) => (value === null ? "–" : value.toPrecision(3));
+
+/** Three digits in at most eight characters, the room that charts have: 0.123, 1,210, 1.21e+6. */
+function epsilon(value) {
+  if (value === null) return "–";
+  return value !== 0 && (value < 1e-3 || value >= 999_500) ? value.toExponential(2) : three.format(value);
+}
+
+/** The least of 1, 2, 4, 6, 8 and 10 times a power of ten that is no less: half of it is round, too. */
+function roundAbove(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return power * ([1, 2, 4, 6, 8].find((factor) => factor * power >= value) ?? 10);
+}
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -24,9 +43,11 @@ function element(name, text, kind) {
 async function ask(path, options = {}) {
   const headers = { authorization: `Bearer ${token}`, ...options.headers };
   const response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.detail ?? response.statusText), { status: response.status });
-  return answer;
+  // What stands between may answer in the relay's place, and not in JSON.
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const why = answer?.detail ?? `the answer (${response.status}) was not the relay’s`;
+  throw Object.assign(new Error(why), { status: response.status });
 }
 
 function notice(text) {
@@ -37,9 +58,8 @@ async function refresh() {
   clearTimeout(timer);
   const asked = token;
   try {
-    const status = await ask("/v1/admin/status");
+    const status = await ask("/v1/admin/status", { signal: AbortSignal.timeout(ANSWER_MS) });
     if (token !== asked || token === "") return;
-    notice("");
     show(status);
   } catch (error) {
     if (token !== asked) return;
@@ -48,26 +68,62 @@ async function refresh() {
       notice("This is not the operator’s token.");
       return;
     }
-    notice(`The relay cannot be asked: ${error.message}`);
+    lose(error.status ? error.message : "it does not answer");
   }
   timer = setTimeout(refresh, EVERY_MS);
+}
+
+/** What is shown is old from now on: it looks like that, says how old, and cannot be acted on. */
+function lose(why) {
+  if (!lost) {
+    lost = true;
+    if ($("#sure").open) $("#sure").close("no");
+    before = document.activeElement;
+    document.body.classList.add("lost");
+    $("#relay").textContent = "";
+    for (const button of document.querySelectorAll("#tasks button")) button.disabled = true;
+  }
+  const since = heard > 0 ? ` What is below is as of ${new Date(heard).toLocaleTimeString()}.` : "";
+  const said = `The relay cannot be asked: ${why}.${since} It is asked again every few seconds.`;
+  // Said aloud when it changes, and it changes only with the reason.
+  if ($("#lost").textContent !== said) $("#lost").textContent = said;
+  age();
+}
+
+function find() {
+  lost = false;
+  document.body.classList.remove("lost");
+  $("#lost").textContent = "";
+}
+
+/** How old the figures are, in each task, while they are old. */
+function age() {
+  if (!lost) return;
+  const seconds = Math.round((Date.now() - heard) / 1000);
+  const old = seconds < 120 ? `${seconds} s` : `${Math.floor(seconds / 60)} min`;
+  for (const { root } of views.values()) {
+    $(".badges", root).replaceChildren(element("span", `as it was ${old} ago`, "bad"));
+  }
 }
 
 async function operate(task, call, body) {
   const options = { method: "POST" };
   if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  notice("");
   try {
     await ask(`/v1/admin/tasks/${encodeURIComponent(task)}/${call}`, options);
-    await refresh();
   } catch (error) {
-    notice(`${task}: ${error.message}`);
+    notice(`${task}, ${call}: ${error.status ? error.message : "the relay did not answer; whether it was done, its figures will say"}`);
   }
+  await refresh();
 }
 
 function leave() {
   clearTimeout(timer);
   token = "";
   views.clear();
+  find();
+  [heard, before] = [0, null];
   $("#tasks").replaceChildren();
   $("#relay").textContent = "";
   $("#enter").hidden = false;
@@ -76,6 +132,9 @@ function leave() {
 }
 
 function show(status) {
+  const begins = heard === 0;
+  find();
+  heard = Date.now();
   $("#enter").hidden = true;
   $("#leave").hidden = false;
   const minutes = Math.floor(status.uptime_ms / 60000);
@@ -93,6 +152,10 @@ function show(status) {
     if (!views.has(id)) views.set(id, begin(id));
     update(views.get(id), task, status.delta);
   }
+  // What had the focus is gone with the form, or was switched off.
+  if (begins) ($("h2") ?? $("h1")).focus();
+  else if (before?.isConnected && document.activeElement === document.body) before.focus();
+  before = null;
 }
 
 function begin(id) {
@@ -122,7 +185,12 @@ function update(view, task, delta) {
 
   const deadline = state.deadline_ms === null ? "" : `, ${Math.ceil(state.deadline_ms / 1000)} s left`;
   const { mode, noise_multiplier: multiplier, sampling_rate: rate } = task.privacy;
-  const noise = { local: `on updates, ${multiplier} × Δ`, example: `on gradients, ${multiplier} × clip, rate ${rate}` }[mode] ?? mode;
+  const noises = {
+    local: `on updates, ${multiplier} × Δ`,
+    example: `on gradients, ${multiplier} × clip, rate ${rate}`,
+    central: `on sums, by the relay, ${multiplier} × Δ`,
+  };
+  const noise = noises[mode] ?? mode;
   facts($(".facts", root), [
     ["Open round", `${state.round}: ${state.received} of ${state.checked_in} reported${deadline}`],
     ["Strategy", task.strategy.join(", ")],
@@ -153,8 +221,10 @@ function update(view, task, delta) {
   const points = (of) => task.rounds.filter((round) => of(round) !== null).map((round) => [round.round, of(round)]);
   chart($(".accuracy svg", root), points((round) => round.accuracy), 1, percent);
   const spent = points((round) => round.epsilon);
-  $(".epsilon figcaption", root).textContent = `ε of a client in every round, at δ = ${delta}`;
-  chart($(".epsilon svg", root), spent, Math.max(1e-9, ...spent.map(([, value]) => value)), epsilon);
+  const whose = mode === "example" ? "one example of a client" : "a client";
+  // Where the relay adds the noise, ε is at the δ of the task.
+  $(".epsilon figcaption", root).textContent = `ε of ${whose} in every round, at δ = ${task.privacy.delta ?? delta}`;
+  chart($(".epsilon svg", root), spent, roundAbove(Math.max(1e-9, ...spent.map(([, value]) => value))), epsilon);
   table(view, task.rounds.slice(-ROUNDS_SHOWN).reverse());
 }
 
@@ -169,7 +239,7 @@ function facts(list, pairs) {
 }
 
 function chart(svg, points, most, say) {
-  const [left, right, top, bottom] = [44, 312, 10, 126];
+  const [left, right, top, bottom] = [60, 312, 10, 126];
   const shapes = [];
   const add = (name, attributes, text) => {
     const shape = document.createElementNS(SVG, name);
@@ -259,7 +329,14 @@ function goBack(task, round) {
 
 $("#enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = $("#token").value;
+  const typed = $("#token").value.trim();
+  // The relay has no other tokens, and a header cannot carry them.
+  const strange = [...typed].findIndex((sign) => sign < " " || sign > "~");
+  if (strange >= 0) {
+    notice(`This cannot be the operator’s token: its sign number ${strange + 1} is none of ASCII’s. Was something else pasted?`);
+    return;
+  }
+  token = typed;
   $("#token").value = "";
   notice("");
   void refresh();
@@ -268,3 +345,4 @@ $("#leave").addEventListener("click", () => {
   leave();
   notice("");
 });
+setInterval(age, 1000);

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 
 const WIDTH: f64 = 800.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 60.0;
-const RIGHT: f64 = 110.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 40.0;
+const HEIGHT: f64 = 280.0;
+/// Seven characters at the size that narrow pages have.
+const LEFT: f64 = 96.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 16.0;
+const BOTTOM: f64 = 56.0;
+/// Between the names of two levels, at least.
+const LINE: f64 = 24.0;
 
 /// A horizontal line to compare with.
 pub(super) struct Level {
@@ -17,6 +20,8 @@ pub(super) struct Level {
 
 /// A curve over whole numbers.
 pub(super) struct Plot {
+    /// What is shown, escaped for HTML.
+    pub(super) title: String,
     /// What the whole numbers count.
     pub(super) x: &'static str,
     /// At least two points, in ascending order.
@@ -80,7 +85,10 @@ impl Plot {
         let y = Range::of(self.points.iter().map(|point| point.1).chain(levels));
         let right = |value| x.place(value, LEFT, WIDTH - RIGHT);
         let up = |value| y.place(value, HEIGHT - BOTTOM, TOP);
-        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n");
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
+            self.label()
+        );
         // Writing to a string cannot fail.
         for tick in y.ticks() {
             let at = up(tick);
@@ -99,7 +107,7 @@ impl Plot {
                 svg,
                 "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                 right(tick),
-                HEIGHT - BOTTOM + 18.0,
+                HEIGHT - BOTTOM + 22.0,
                 number(tick)
             );
         }
@@ -110,29 +118,61 @@ impl Plot {
             HEIGHT - 4.0,
             self.x
         );
-        for Level { name, value } in &self.levels {
-            let at = up(*value);
-            let _ = writeln!(
-                svg,
-                "<line class=\"level\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-                 <text x=\"{}\" y=\"{:.1}\">{name}</text>",
-                WIDTH - RIGHT,
-                WIDTH - RIGHT + 6.0,
-                at + 4.0
-            );
-        }
         let points: Vec<String> = self
             .points
             .iter()
             .map(|&(at, value)| format!("{:.1},{:.1}", right(at), up(value)))
             .collect();
-        let _ = writeln!(
-            svg,
-            "<polyline class=\"curve\" points=\"{}\"/>\n</svg>",
-            points.join(" ")
-        );
+        let _ = writeln!(svg, "<polyline class=\"curve\" points=\"{}\"/>", points.join(" "));
+        self.draw_levels(&mut svg, up);
+        svg.push_str("</svg>\n");
         svg
     }
+
+    /// What the plot shows, in words.
+    fn label(&self) -> String {
+        let at = |point: Option<&(f64, f64)>| {
+            let (at, value) = point.copied().unwrap_or_default();
+            format!("{} at {} {at}", four_digits(value), self.x)
+        };
+        let mut label = format!(
+            "{}: {}, {}",
+            self.title,
+            at(self.points.first()),
+            at(self.points.last())
+        );
+        for Level { name, value } in &self.levels {
+            let _ = write!(label, "; {name} {}", four_digits(*value));
+        }
+        label
+    }
+
+    /// The levels, with their names on them, which are pushed apart where levels are close.
+    fn draw_levels(&self, svg: &mut String, up: impl Fn(f64) -> f64) {
+        let mut levels: Vec<(f64, &Level)> =
+            self.levels.iter().map(|level| (up(level.value), level)).collect();
+        levels.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut above = TOP;
+        for (at, Level { name, value }) in levels {
+            let _ = writeln!(
+                svg,
+                "<line class=\"level\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+                right = WIDTH - RIGHT
+            );
+            let base = (at - 5.0).max(above + LINE);
+            above = base;
+            let _ = writeln!(
+                svg,
+                "<text class=\"name\" x=\"{}\" y=\"{base:.1}\" text-anchor=\"end\">{name} {}</text>",
+                WIDTH - RIGHT,
+                four_digits(*value)
+            );
+        }
+    }
+}
+
+fn four_digits(value: f64) -> String {
+    number((value * 1e4).round() / 1e4)
 }
 
 /// A tick's number, without the noise of its last digits.
@@ -172,6 +212,7 @@ mod tests {
             vec![(1.0, f64::NAN), (2.0, f64::INFINITY)],
         ] {
             let svg = Plot {
+                title: "curve".to_owned(),
                 x: "round",
                 points,
                 levels: vec![],
