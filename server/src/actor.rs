@@ -323,7 +323,7 @@ impl Actor {
         }
         self.looked_ms = self.now_ms();
         self.untold |= self.live.is_none();
-        let (mut live, mut turn, theirs) = match self.begin(&config, &*store) {
+        let (mut live, mut turn, theirs) = match self.begin(&config, &*store, &batch) {
             Ok(begun) => begun,
             Err(error) => {
                 // Whoever came while the store said nothing would wait as long again.
@@ -331,16 +331,21 @@ impl Actor {
                 return self.unread(&error, batch);
             }
         };
-        batch.extend(mailbox.try_iter().take(MAX_BATCH.saturating_sub(batch.len())));
+        if !turn.is_ahead() {
+            batch.extend(mailbox.try_iter().take(MAX_BATCH.saturating_sub(batch.len())));
+        } // otherwise updates among them would have the sum written again, while others wait for their turns
         let stop = batch.iter().position(|command| matches!(command, Command::Stop));
         batch.truncate(stop.unwrap_or(batch.len()));
         // Of all that are in the turn, those that came while it was waited for too.
         if let Err(error) = live.meet(&mut *turn, &batch) {
             return self.unread(&error.into(), batch) || stop.is_some();
         }
-        self.outdated = false;
         self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
         let now_ms = self.now_ms(); // after the wait for others' turns
+        if let Err(error) = live.hear(&config, &mut *turn, &batch, now_ms) {
+            return self.unread(&error, batch) || stop.is_some();
+        }
+        self.outdated = false;
         self.looked_ms = now_ms;
         let mut changes = Changes::default();
         live.tick(&config, now_ms, &mut changes);
@@ -372,10 +377,26 @@ impl Actor {
         stop.is_some()
     }
 
-    /// Begins a turn, with the task as it stands in the store, and the rounds that other relays published since the last one.
-    fn begin<'a>(&mut self, config: &'a TaskConfig, store: &'a dyn Store) -> Result<Begun<'a>, OpenError> {
-        let known = self.live.take();
-        let mut turn = store.turn(&config.manifest.task)?;
+    /// Begins a turn, with the task as it stands in the store, and the rounds that other relays published since the last one. Where the store
+    /// keeps a sum of this relay's own, that is written before, with what waits.
+    fn begin<'a>(
+        &mut self,
+        config: &'a TaskConfig,
+        store: &'a dyn Store,
+        batch: &[Command],
+    ) -> Result<Begun<'a>, OpenError> {
+        let task = &config.manifest.task;
+        let mut known = self.live.take();
+        if let Some(live) = &mut known {
+            live.add_up_ahead(config, batch);
+        }
+        let mut turn = match known.as_ref().and_then(Live::ahead) {
+            Some(ahead) => store.turn_after(task, ahead)?,
+            None => store.turn(task)?,
+        };
+        if let (Some(live), false) = (&mut known, turn.is_ahead()) {
+            live.drop_ahead();
+        }
         let mut theirs = Vec::new();
         let live = match known {
             Some(live) if turn.stage() == self.stage => live,
@@ -389,10 +410,12 @@ impl Actor {
                     }
                     None => {
                         tracing::warn!(
-                            task = %config.manifest.task,
+                            %task,
                             "the store does not know what this relay saw last (was it put back to an older state?); reading it again"
                         );
                         self.untold = true;
+                        drop(turn); // with what was written ahead of it, for a lane that goes on no more
+                        turn = store.turn(task)?;
                         Live::reopen(config, &mut *turn)?
                     }
                 }

@@ -50,9 +50,9 @@ impl PartialSum {
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn add_all(&mut self, updates: &[Vec<i32>]) {
+    pub fn add_all(&mut self, updates: &[impl AsRef<[i32]>]) {
         assert!(
-            updates.iter().all(|update| update.len() == self.steps.len()),
+            updates.iter().all(|update| update.as_ref().len() == self.steps.len()),
             "every update has one coordinate per parameter"
         );
         exact::add_all(&mut self.steps, updates);
@@ -64,6 +64,11 @@ impl PartialSum {
     /// If there are not as many.
     pub fn add_from(&mut self, first: usize, coordinates: &[i32]) {
         exact::add(&mut self.steps[first..first + coordinates.len()], coordinates);
+    }
+
+    /// Becomes the same sum as `other`, in the memory that it has.
+    pub fn copy(&mut self, other: &Self) {
+        self.steps.clone_from(&other.steps);
     }
 
     /// Adds another sum.

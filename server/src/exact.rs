@@ -98,20 +98,24 @@ pub fn add(sum: &mut [i64], coordinates: &[i32]) {
 }
 
 /// Adds several vectors to as many entries of a sum: four at a time are read for one reading and writing of the sum.
-pub fn add_all(sum: &mut [i64], vectors: &[Vec<i32>]) {
+pub fn add_all(sum: &mut [i64], vectors: &[impl AsRef<[i32]>]) {
     for (at, sum) in sum.chunks_mut(BLOCK).enumerate() {
         let (start, length) = (at * BLOCK, sum.len());
-        let of_block = |vector: &'_ Vec<i32>| start.min(vector.len())..vector.len().min(start + length);
         for vectors in vectors.chunks(4) {
             if let [a, b, c, d] = vectors {
-                add_four(sum, [a, b, c, d].map(|vector| &vector[of_block(vector)]));
+                add_four(sum, [a, b, c, d].map(|vector| part(vector.as_ref(), start, length)));
                 continue;
             }
             for vector in vectors {
-                add(sum, &vector[of_block(vector)]);
+                add(sum, part(vector.as_ref(), start, length));
             }
         }
     }
+}
+
+/// What a vector has of so many entries from `start` on.
+fn part(vector: &[i32], start: usize, length: usize) -> &[i32] {
+    &vector[start.min(vector.len())..vector.len().min(start + length)]
 }
 
 fn add_four(sum: &mut [i64], [a, b, c, d]: [&[i32]; 4]) {

@@ -47,17 +47,7 @@ impl Gathered {
     ) {
         match self {
             Self::Sum { sum, count } => {
-                match *rule {
-                    Aggregation::WeightedMean { .. } => sum.add_weighted(&coordinates),
-                    Aggregation::NormBounding { bound_l2 } => {
-                        let parts = norm_bounding::shorten(&coordinates, bound_l2 / grid_step);
-                        sum.merge(&PartialSum::from_steps(parts));
-                    }
-                    Aggregation::FedBuff { .. } => {
-                        sum.add_from(staleness as usize * coordinates.len(), &coordinates);
-                    }
-                    _ => sum.add(&coordinates),
-                }
+                add_to(sum, rule, &coordinates, staleness, grid_step);
                 *count += 1;
             }
             Self::Updates(updates) => drop(updates.insert(update, coordinates)),
@@ -81,6 +71,25 @@ impl Gathered {
             }
             Self::Updates(updates) => updates.clear(),
         }
+    }
+}
+
+/// Adds one update to the sum of a rule that has one, as [`Gathered::add`].
+pub fn add_to(
+    sum: &mut PartialSum,
+    rule: &Aggregation,
+    coordinates: &[i32],
+    staleness: u32,
+    grid_step: f64,
+) {
+    match *rule {
+        Aggregation::WeightedMean { .. } => sum.add_weighted(coordinates),
+        Aggregation::NormBounding { bound_l2 } => {
+            let parts = norm_bounding::shorten(coordinates, bound_l2 / grid_step);
+            sum.merge(&PartialSum::from_steps(parts));
+        }
+        Aggregation::FedBuff { .. } => sum.add_from(staleness as usize * coordinates.len(), coordinates),
+        _ => sum.add(coordinates),
     }
 }
 

@@ -1,4 +1,5 @@
-//! A task in memory: its rounds, its sum and its newest parameters. `live/open.rs` reads it from the store, `live/publish.rs` closes its rounds.
+//! A task in memory: its rounds, its sum and its newest parameters. `live/open.rs` reads it from the store, `live/publish.rs` closes its rounds,
+//! `live/lanes.rs` shares them with other relays.
 
 use rand_core::Rng;
 use unsaid_protocol::{CheckIn, CheckInReply, IdentityId, UpdateReply};
@@ -9,15 +10,17 @@ use crate::{
     central,
     gather::{self, Gathered},
     identity::Standings,
-    round::{DrawKey, Due, Head, Judgement, Refusal, Rounds},
+    round::{Claim, DrawKey, Due, Head, Judgement, Refusal, Rounds},
     store::{Changes, StoreError, Turn},
     strategy::Memory,
 };
 
 mod config;
+mod lanes;
 mod open;
 mod publish;
 
+use self::lanes::{Came, Lanes};
 pub use self::{config::TaskConfig, open::OpenError};
 
 /// Updates that are added to the sum together: each has to be read, the sum only once for four of them.
@@ -27,9 +30,11 @@ const TOGETHER: usize = 8;
 pub struct Live {
     /// The round machine.
     pub rounds: Rounds,
+    /// Where other relays share the store, what this one has gathered of a sum.
     updates: Gathered,
     /// Updates that are counted and not yet in the sum: at most [`TOGETHER`].
     came: Vec<Vec<i32>>,
+    lanes: Lanes,
     parameters: Vec<f32>,
     /// The shared control variate, `[d]`; empty where the task has none.
     control: Vec<f32>,
@@ -220,29 +225,13 @@ impl Live {
             }
         }
         let coordinates = coordinates?;
-        let rule = &config.strategy.aggregation;
-        if rule.needs_updates() {
-            changes.updates.push((update, coordinates.clone()));
-        } else {
-            changes.sum = Some(Vec::new()); // written below, once for the whole batch
-        }
         let staleness = self.rounds.staleness(&claim);
-        match (&config.central, &self.private, &mut self.updates) {
-            (None, _, _) if gather::sums_as_they_are(rule) => {
-                self.came.push(coordinates);
-                if self.came.len() == TOGETHER {
-                    self.add_up(config);
-                }
-            }
-            (Some(central), Some(state), Gathered::Sum { sum, count }) => {
-                central.add(sum, &coordinates, state);
-                *count += 1;
-            }
-            (_, _, updates) => {
-                let grid_step = config.manifest.update.grid_step;
-                updates.add(rule, update, coordinates, staleness, grid_step);
-            }
-        }
+        let came = Came {
+            claim,
+            coordinates,
+            staleness,
+        };
+        self.add(config, came, changes);
         let entry = self.rounds.count(&claim, now_ms);
         changes.counted.push(entry);
         if let (Some(rules), Some(who)) = (&config.identity, claim.identity) {
@@ -260,6 +249,37 @@ impl Live {
         })
     }
 
+    /// Gathers an update of the open round.
+    fn gather(&mut self, config: &TaskConfig, came: Came, changes: &mut Changes) {
+        let Came {
+            claim: Claim { update, .. },
+            coordinates,
+            staleness,
+        } = came;
+        let rule = &config.strategy.aggregation;
+        if rule.needs_updates() {
+            changes.updates.push((update, coordinates.clone()));
+        } else {
+            changes.sum = Some(Vec::new()); // written below, once for the whole batch
+        }
+        match (&config.central, &self.private, &mut self.updates) {
+            (None, _, _) if gather::sums_as_they_are(rule) => {
+                self.came.push(coordinates);
+                if self.came.len() == TOGETHER {
+                    self.add_up(config);
+                }
+            }
+            (Some(central), Some(state), Gathered::Sum { sum, count }) => {
+                central.add(sum, &coordinates, state);
+                *count += 1;
+            }
+            (_, _, updates) => {
+                let grid_step = config.manifest.update.grid_step;
+                updates.add(rule, update, coordinates, staleness, grid_step);
+            }
+        }
+    }
+
     /// Adds what came to the sum.
     fn add_up(&mut self, config: &TaskConfig) {
         self.updates.add_all(&self.came);
@@ -271,9 +291,11 @@ impl Live {
     /// Puts what is written as a whole into `changes`: the head, and the sum where it changed, which is lent until
     /// [`Self::take_back`].
     pub fn complete(&mut self, config: &TaskConfig, changes: &mut Changes) {
+        self.settle(config, changes);
         self.add_up(config);
         changes.head = Some(self.head());
         changes.keep_models = config.keep_models;
+        changes.lane = self.lane();
         if changes.sum.is_some() {
             changes.sum = match &mut self.updates {
                 Gathered::Sum { sum, count } if *count > 0 => Some(sum.lend()),

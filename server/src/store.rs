@@ -4,9 +4,12 @@
 //! The rule that everything else rests on: whatever a relay acknowledges, it committed before. One [`Changes`] is one
 //! transaction, so a round's sum and the ids in it are never apart on disk.
 //!
+//! A store that several relays share keeps a sum of each of them for the open round, its **lane** ([`Turn::lane`]): nobody adds to
+//! another's, and the round's sum is all of them together, which only whoever closes the round reads.
+//!
 //! Where the task's rule is a mean, no update is written as such: what is written is the sum of the open round. That does not
-//! hide an update from whoever reads the store, or copies of it over time: a round's first commit may hold the sum of one
-//! update, which is that update, and one sum less the one before it is what the commits between them added. A rule that needs
+//! hide an update from whoever reads the store, or copies of it over time: the first commit to a sum may hold
+//! one update, which is that update, and one sum less the one before it is what the commits between them added. A rule that needs
 //! every update ([`crate::strategy::Aggregation::needs_updates`]) has them written, until the commit that closes their round.
 //! With privacy mode `none` the store's reader must be trusted; with local noise, an update that is found this way is as noisy
 //! as it was when its client sent it.
@@ -18,6 +21,7 @@ use crate::{
     strategy::Memory,
 };
 
+mod blocks;
 mod identities;
 mod postgres;
 mod redb;
@@ -40,8 +44,13 @@ pub struct Changes {
     pub head: Option<Head>,
     /// The manifest in force, as its JSON.
     pub manifest: Option<String>,
-    /// The open round's sum, whole; absolute, so that writing it again changes nothing.
+    /// The open round's sum, whole; absolute, so that writing it again changes nothing. Where the store keeps lanes, that of `lane`.
     pub sum: Option<Vec<i64>>,
+    /// Where the store keeps lanes: this relay's in the open round.
+    pub lane: Option<Lane>,
+    /// Whether the sum that was written before the turn began ([`Store::turn_after`]) is what the lane has now. If not it goes, and `sum` takes
+    /// its place.
+    pub stands: bool,
     /// Updates of the open round, where its rule needs each of them: kept until the head's round is another.
     pub updates: Vec<(UpdateId, Vec<i32>)>,
     /// What the strategy remembers, as of the newest model.
@@ -69,6 +78,29 @@ impl Changes {
     }
 }
 
+/// The sum of the updates that one relay has counted in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// Which.
+    pub id: LaneId,
+    /// Updates in it.
+    pub updates: u32,
+}
+
+/// Tells a lane from all others of a task: random.
+pub type LaneId = u64;
+
+/// A lane's sum before the commit that counts what it adds up.
+#[derive(Debug, Clone, Copy)]
+pub struct Ahead<'a> {
+    /// The round that was open when it was added up.
+    pub round: u64,
+    /// The lane.
+    pub lane: Lane,
+    /// Its sum, whole.
+    pub steps: &'a [i64],
+}
+
 /// Everything that a task needs to go on after a restart, but for its models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Saved {
@@ -76,7 +108,7 @@ pub struct Saved {
     pub head: Head,
     /// The manifest that was in force, as its JSON.
     pub manifest: String,
-    /// The open round's sum; none where it counts nothing.
+    /// The open round's sum; none where it counts nothing, and where the store keeps lanes.
     pub sum: Option<Vec<i64>>,
     /// Updates that were kept of the open round.
     pub updates: Vec<(UpdateId, Vec<i32>)>,
@@ -141,6 +173,15 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     fn turn<'a>(&'a self, task: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
         Ok(Box::new(Alone { store: self, task }))
+    }
+
+    /// As [`Self::turn`], of a relay that has a lane: its sum is written first, while others may have their turns, and is there with this
+    /// turn's commit or not at all. What it counts is decided in the turn: see [`Changes::stands`].
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn turn_after<'a>(&'a self, task: &'a TaskId, _ahead: Ahead<'_>) -> Result<Box<dyn Turn + 'a>, StoreError> {
+        self.turn(task)
     }
 
     /// Where identities are kept; none where this store keeps none.
@@ -209,6 +250,28 @@ pub trait Turn {
     /// [`StoreError`], also where the store keeps no identities.
     fn standings(&mut self, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError>;
 
+    /// Begins a lane: a relay adds up in it what it counts from now on. Whoever does not know what became of its lane begins another, and
+    /// the one before it stays part of its round. None where the store keeps one sum, which [`Saved`] has.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn lane(&mut self) -> Result<Option<LaneId>, StoreError> {
+        Ok(None)
+    }
+
+    /// Calls `each` with every other lane of the open round than `own`, and its sum.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn other_lanes(&mut self, _own: LaneId, _each: &mut EachLane<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether a lane's sum was written before it began.
+    fn is_ahead(&self) -> bool {
+        false
+    }
+
     /// As [`Store::load`].
     ///
     /// # Errors
@@ -229,6 +292,9 @@ pub trait Turn {
     fn commit(self: Box<Self>, changes: &Changes) -> Result<Stage, StoreError>;
 }
 
+/// Is given a lane and its sum.
+pub type EachLane<'a> = dyn FnMut(Lane, Vec<i64>) + 'a;
+
 /// How much of a task a relay knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -241,7 +307,7 @@ pub struct Mark {
 /// What changed in a task since a [`Mark`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct News {
-    /// Head, manifest and sum as they are; of updates, check-ins and counted updates the new ones; the strategy's memory where
+    /// Head and manifest as they are; of updates, check-ins and counted updates the new ones; the strategy's memory where
     /// another round is open.
     pub saved: Saved,
     /// New or changed figures of published rounds.

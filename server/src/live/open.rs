@@ -2,7 +2,7 @@
 
 use unsaid_protocol::{ContentHash, Manifest, Privacy, RoundMetrics};
 
-use super::{Live, TaskConfig};
+use super::{Lanes, Live, TaskConfig};
 use crate::{
     aggregate::PartialSum,
     central::{self, Central},
@@ -113,7 +113,8 @@ impl Live {
         match turn.load()? {
             Some(saved) => Self::resume(config, turn, &saved, changes),
             None => {
-                let (live, first) = Self::first(config, now_ms)?;
+                let (mut live, first) = Self::first(config, now_ms)?;
+                live.lanes = Lanes::begin(turn)?;
                 *changes = first;
                 Ok(live)
             }
@@ -156,10 +157,10 @@ impl Live {
             self.memory = config
                 .strategy
                 .recall(saved.memory.as_ref(), self.parameters.len());
-            self.updates.clear();
+            self.leave_round();
             self.private = private(config, turn, saved.head.tree.clone())?;
         }
-        gather_again(config, &self.rounds, saved, &mut self.updates)?;
+        gather_again(config, &self.rounds, saved, &mut self.updates, self.lanes.own.is_some())?;
         Ok(())
     }
 
@@ -201,6 +202,7 @@ impl Live {
             rounds,
             updates: config.nothing_gathered(),
             came: Vec::new(),
+            lanes: Lanes::default(),
             memory: config.strategy.fresh(parameters.len()),
             parameters,
             control,
@@ -282,14 +284,16 @@ impl Live {
             tracing::info!(%task, "the task goes on with other shares or another budget of identities");
         }
         let (parameters, control) = newest(config, turn, &rounds)?;
+        let lanes = Lanes::begin(turn)?;
         let mut updates = config.nothing_gathered();
-        gather_again(config, &rounds, saved, &mut updates)?;
+        gather_again(config, &rounds, saved, &mut updates, lanes.own.is_some())?;
         Ok(Self {
             private: private(config, turn, tree)?,
             standings: Standings::default(),
             dearest: None,
             updates,
             came: Vec::new(),
+            lanes,
             memory: config.strategy.recall(saved.memory.as_ref(), parameters.len()),
             rounds,
             parameters,
@@ -339,17 +343,19 @@ fn newest(
     config.read(&bytes).map_err(damaged)
 }
 
-/// Adds to what is known of the open round's updates what was stored of them.
+/// Adds to what is known of the open round's updates what was stored of them. A sum in lanes is not read before its round closes.
 fn gather_again(
     config: &TaskConfig,
     rounds: &Rounds,
     saved: &Saved,
     known: &mut Gathered,
+    in_lanes: bool,
 ) -> Result<(), OpenError> {
     let received = rounds.received();
     let summed = config.sum_width();
     let expected = config.coordinates();
     match known {
+        Gathered::Sum { .. } if in_lanes => {}
         Gathered::Sum { sum, count } => match &saved.sum {
             Some(steps) if steps.len() == summed => {
                 check_sum(&config.strategy.aggregation, steps, received)?;
@@ -374,7 +380,7 @@ fn gather_again(
 
 /// That `steps` may be the sum of so many updates: no entry is larger than all of them could make it, and where they have weights these
 /// are one at least.
-fn check_sum(rule: &Aggregation, steps: &[i64], received: u32) -> Result<(), OpenError> {
+pub(super) fn check_sum(rule: &Aggregation, steps: &[i64], received: u32) -> Result<(), OpenError> {
     let weight = u128::from(rule.max_weight().unwrap_or(1));
     let largest = u128::from(i32::MIN.unsigned_abs()) * weight * u128::from(norm_bounding::PARTS);
     let most = u128::from(received) * largest;
@@ -386,6 +392,6 @@ fn check_sum(rule: &Aggregation, steps: &[i64], received: u32) -> Result<(), Ope
     Ok(())
 }
 
-fn damaged(error: impl ToString) -> OpenError {
+pub(super) fn damaged(error: impl ToString) -> OpenError {
     OpenError::Damaged(error.to_string())
 }

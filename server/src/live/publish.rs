@@ -14,18 +14,20 @@ use crate::{
 
 impl Live {
     pub(super) fn publish(&mut self, config: &TaskConfig, now_ms: u64, changes: &mut Changes) {
+        self.settle(config, changes);
         self.add_up(config);
         let mut memory = self.memory.clone();
-        let control = self.next_control(config);
-        let made = self.next(config, &mut memory).and_then(|(parameters, private)| {
+        let made = self.total().and_then(|total| {
+            let control = self.next_control(config, &total);
+            let (parameters, private) = self.next(config, &total, &mut memory)?;
             if parameters.iter().chain(&control).any(|value| !value.is_finite()) {
                 return Err("a parameter is not a finite number".to_owned());
             }
             let bytes = config.write(&parameters, &control);
             let bytes = bytes.map_err(|error| error.to_string())?;
-            Ok((parameters, private, bytes))
+            Ok((parameters, control, private, bytes))
         });
-        let (parameters, private, bytes) = match made {
+        let (parameters, control, private, bytes) = match made {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(%error, "the next model cannot be published; the round stays open");
@@ -46,12 +48,12 @@ impl Live {
         changes.updates.clear(); // those that came in the very commit that closes their round are never written
         changes.memory = Some(memory.clone());
         (self.parameters, self.control, self.memory) = (parameters, control, memory);
-        self.updates.clear();
+        self.leave_round();
     }
 
-    /// The shared control variate that the open round makes; none where the task has none.
-    fn next_control(&self, config: &TaskConfig) -> Vec<f32> {
-        match (&config.control, &self.updates) {
+    /// The shared control variate that the open round makes of all that it counts; none where the task has none.
+    fn next_control(&self, config: &TaskConfig, total: &Gathered) -> Vec<f32> {
+        match (&config.control, total) {
             (Some(control), Gathered::Sum { sum, count }) => {
                 let direction = sum.mean(*count, config.manifest.update.grid_step);
                 control.next(&self.control, &direction, *count)
@@ -91,8 +93,7 @@ impl Live {
         changes.updates.clear();
         changes.memory = Some(memory.clone());
         (self.parameters, self.control, self.memory) = (parameters, control, memory);
-        self.updates.clear();
-        self.came.clear();
+        self.leave_round();
         Ok(RolledBack {
             round,
             to,
@@ -101,14 +102,15 @@ impl Live {
         })
     }
 
-    /// The parameters that the open round makes, and what is known of its privacy after it.
+    /// The parameters that the open round makes of all that it counts, and what is known of its privacy after it.
     fn next(
         &self,
         config: &TaskConfig,
+        total: &Gathered,
         memory: &mut Memory,
     ) -> Result<(Vec<f32>, Option<central::State>), String> {
         let (before, strategy) = (&self.parameters, &config.strategy);
-        match (&config.central, &self.private, &self.updates) {
+        match (&config.central, &self.private, total) {
             (Some(central), Some(state), Gathered::Sum { sum, count }) => {
                 let generator = config.randomness.of(self.rounds.round());
                 let mut generator =

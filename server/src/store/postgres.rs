@@ -1,8 +1,9 @@
 //! The store that several relays share: a PostgreSQL database (12 or later).
 //!
-//! A relay changes a task in **turns** ([`Turn`]): one transaction that locks the task's row first, reads what others changed
+//! A relay changes a task in **turns** ([`Turn`]): one transaction that locks the task's row, reads what others changed
 //! since this relay last looked, writes, and tells the others (`NOTIFY`) as it commits. So at any time one relay at most changes
-//! a task, and it knows all that was committed before. Nothing else is needed for relays to come and go: no leader, no lease, no
+//! a task, and it knows all that was committed before. The sum of the open round alone is written before the lock, by each relay its own
+//! part (`lanes.rs`). Nothing else is needed for relays to come and go: no leader, no lease, no
 //! clock that they agree on. The lock is the transaction's, so it ends with the relay that holds it, and a relay that was taken
 //! for dead while it only slept finds its transaction gone: what it commits late is refused as a whole.
 //!
@@ -19,6 +20,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures_util::future::try_join;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{
     Client, Row, SimpleQueryMessage,
@@ -26,9 +28,10 @@ use tokio_postgres::{
 };
 use unsaid_protocol::{ContentHash, RoundMetrics, TaskId};
 
-use super::{Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, Told, Turn};
+use super::{Ahead, Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, Told, Turn};
 
 mod identities;
+mod lanes;
 mod link;
 mod listen;
 mod rows;
@@ -36,20 +39,24 @@ mod turn;
 
 pub use self::link::DatabaseError;
 use self::{
+    lanes::{bring_sums, write_lane},
     link::{Link, PATIENCE, SOON, said},
     listen::{Watchers, listen},
-    rows::{get, metrics},
-    turn::{Held, begin, pulse},
+    rows::{get, metrics, to_i64},
+    turn::{Begun, Held, Written, lock, pulse},
 };
 
-/// The layout of the tables. A database of a later one is refused; one of layout 2 is brought to this.
-const LAYOUT: i64 = 3;
+/// The layout of the tables. A database of a later one is refused; one of layout 2 or 3 is brought to this.
+const LAYOUT: i64 = 4;
 
-/// Makes what is not there yet.
+/// Makes the tables of layout 2.
 const TABLES: &str = include_str!("postgres/layout.sql");
 
 /// Makes what layout 3 adds to layout 2.
 const IDENTITIES: &str = include_str!("postgres/identities.sql");
+
+/// Makes what layout 4 has in place of the sums of layout 3.
+const LANES: &str = include_str!("postgres/lanes.sql");
 
 /// Held while tables are made: two relays may start at the same time. Any number that nobody else uses.
 const MAKING_TABLES: i64 = 0x756e_7361_6964;
@@ -102,6 +109,24 @@ impl PostgresStore {
         self
     }
 
+    fn hold<'a>(
+        &'a self,
+        task: &'a TaskId,
+        client: Arc<Client>,
+        begun: Begun,
+        written: Option<Written>,
+    ) -> Box<dyn Turn + 'a> {
+        Box::new(Held {
+            store: self,
+            task: task.as_str(),
+            pulse: self.link.spawn(pulse(client.clone())),
+            client: Some(client),
+            begun,
+            written,
+            has_closed: false,
+        })
+    }
+
     /// Reads rows outside of any turn, in at most so long.
     fn read(&self, most: Duration, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
         self.link.wait_at_most(most, async {
@@ -133,6 +158,7 @@ async fn execute(client: &Client, sql: &str) -> Result<(), StoreError> {
 }
 
 /// Commits, and makes sure of it: of a transaction that failed on the way `COMMIT` makes a rollback, and says so only in passing.
+/// A statement before it in the same breath that fails has it fail, too.
 async fn commit(client: &Client, transaction: i64) -> Result<(), StoreError> {
     let sql = format!("COMMIT; SELECT txid_status({transaction})");
     let answers = client.simple_query(&sql).await.map_err(said)?;
@@ -149,10 +175,9 @@ async fn commit(client: &Client, transaction: i64) -> Result<(), StoreError> {
 /// Whatever the database's own defaults are: each statement of a turn sees what was committed before it.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// As [`BEGIN`], for what waits for a lock: of several that wait for one row each has its own 10 s in turn (`link.rs`), and this is what
+/// For what waits for a lock in its transaction: of several that wait for one row each has its own 10 s in turn (`link.rs`), and this is what
 /// they have in all. Less than [`SOON`]: whoever waits for others is told so by the database, and not taken for one that hears nothing.
-const BEGIN_AND_WAIT: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = '12s'";
+const WAIT: &str = "SET LOCAL statement_timeout = '12s'";
 
 async fn make_tables(client: &Client) -> Result<(), StoreError> {
     execute(client, BEGIN).await?;
@@ -165,16 +190,16 @@ async fn make_tables(client: &Client) -> Result<(), StoreError> {
     let found = query(client, "SELECT to_regclass('unsaid.meta') IS NOT NULL", &[]).await?;
     if found.first().map(|row| get(row, 0)).transpose()? != Some(true) {
         execute(client, TABLES).await?;
-        execute(client, IDENTITIES).await?;
-        let sql = "INSERT INTO unsaid.meta (layout) VALUES ($1)";
-        query(client, sql, &[(&LAYOUT, Type::INT8)]).await?;
+        execute(client, "INSERT INTO unsaid.meta (layout) VALUES (2)").await?;
     }
     let found = query(client, "SELECT layout FROM unsaid.meta", &[]).await?;
     match found.first().map(|row| get::<i64>(row, 0)).transpose()? {
         Some(LAYOUT) => execute(client, "COMMIT").await,
-        // Relays of layout 2 that run already go on: they never look at what is new. None of them starts again.
-        Some(2) => {
-            execute(client, IDENTITIES).await?;
+        Some(before @ 2..LAYOUT) => {
+            if before == 2 {
+                execute(client, IDENTITIES).await?;
+            }
+            bring_sums(client).await?;
             query(
                 client,
                 "UPDATE unsaid.meta SET layout = $1",
@@ -235,15 +260,24 @@ impl Store for PostgresStore {
 
     fn turn<'a>(&'a self, task: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
         let client = self.link.take()?;
-        let begun = self.link.wait_at_most(SOON, begin(&client, task.as_str()))?;
-        let pulse = self.link.spawn(pulse(client.clone()));
-        Ok(Box::new(Held {
-            store: self,
-            task: task.as_str(),
-            client: Some(client),
-            pulse,
-            begun,
-        }))
+        let begun = async {
+            let ((), begun) = try_join(execute(&client, BEGIN), lock(&client, task.as_str())).await?;
+            Ok(begun)
+        };
+        let begun = self.link.wait_at_most(SOON, begun)?;
+        Ok(self.hold(task, client, begun, None))
+    }
+
+    fn turn_after<'a>(&'a self, task: &'a TaskId, ahead: Ahead<'_>) -> Result<Box<dyn Turn + 'a>, StoreError> {
+        let client = self.link.take()?;
+        self.link.wait_at_most(SOON, execute(&client, BEGIN))?;
+        self.link.wait(write_lane(&client, task.as_str(), ahead))?;
+        let begun = self.link.wait_at_most(SOON, lock(&client, task.as_str()))?;
+        let written = Written {
+            round: to_i64(ahead.round)?,
+            lane: ahead.lane.id,
+        };
+        Ok(self.hold(task, client, begun, Some(written)))
     }
 
     fn registry(&self) -> Option<&dyn Registry> {

@@ -14,11 +14,13 @@ use redb::{
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
 
 use super::{
-    Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, bytes, from_json,
-    identities::revoked_meanwhile, numbers, to_json,
+    Changes, KEEP_MODELS, Registry, Saved, Store, StoreError,
+    blocks::{SUM_BLOCK, read_block, write_block},
+    bytes, from_json,
+    identities::revoked_meanwhile,
+    numbers, to_json,
 };
 use crate::{
-    exact,
     round::{Counted, FrameDigest, Head},
     strategy::Memory,
 };
@@ -53,9 +55,6 @@ const ROUNDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("rounds
 
 /// Task, round, and the id of a client or an update.
 type Entry = (&'static str, u64, &'static [u8; 16]);
-
-/// Entries of a block of a sum: as `i32`s they fill, with the longest name of a task, a page of 64 kB.
-pub(super) const SUM_BLOCK: usize = 16_320;
 
 const LEAST_ID: [u8; 16] = [0; 16];
 const LEAST_HASH: [u8; 32] = [0; 32];
@@ -394,12 +393,9 @@ fn read_sum(read: &ReadTransaction, task: &str) -> Result<Option<Vec<i64>>, Stor
     let mut sum = None;
     for block in read.open_table(SUMS)?.range((task, 0)..=(task, u32::MAX))? {
         let block = block?.1;
-        let (width, entries) = block.value().split_first().unwrap_or((&0, &[]));
-        let steps = sum.get_or_insert_with(Vec::new);
-        match width {
-            4 => steps.extend(numbers(entries, |entry| i64::from(i32::from_le_bytes(entry)))),
-            8 => steps.extend(numbers(entries, i64::from_le_bytes)),
-            _ => return Err(StoreError("a block of a sum has no width".into())),
+        let rest = read_block(block.value(), sum.get_or_insert_with(Vec::new))?;
+        if !rest.is_empty() {
+            return Err(StoreError("a block of a sum is too long".into()));
         }
     }
     Ok(sum)
@@ -410,17 +406,8 @@ fn write_sum(write: &WriteTransaction, task: &str, steps: &[i64]) -> Result<(), 
     let mut sums = write.open_table(SUMS)?;
     let mut bytes = Vec::with_capacity(1 + 8 * SUM_BLOCK);
     for (number, block) in (0..).zip(steps.chunks(SUM_BLOCK)) {
-        let width = if exact::fits_i32(block) { 4 } else { 8 };
-        bytes.resize(1 + usize::from(width) * block.len(), 0);
-        bytes[0] = width;
-        if width == 4 {
-            exact::narrow(block, &mut bytes[1..]);
-        } else {
-            let (chunks, _) = bytes[1..].as_chunks_mut();
-            for (chunk, entry) in chunks.iter_mut().zip(block) {
-                *chunk = entry.to_le_bytes();
-            }
-        }
+        bytes.clear();
+        write_block(block, &mut bytes);
         sums.insert((task, number), bytes.as_slice())?;
     }
     Ok(())

@@ -366,7 +366,7 @@ fn a_sum_of_many_blocks_is_read_as_it_was_written_and_goes_with_its_round() {
         };
         (0..length).map(entry).collect()
     };
-    let block = super::redb::SUM_BLOCK;
+    let block = super::blocks::SUM_BLOCK;
     for length in [1, block - 1, block, block + 1, 3 * block + 7] {
         // A block that becomes wide, and narrow again; the one entry that does not fit lies at an edge.
         for wide in [None, Some(length - 1), Some(0), None] {

@@ -9,7 +9,7 @@ use unsaid_protocol::{CheckInReply, ProblemKind};
 use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
-    store::{Changes, PostgresStore, Store},
+    store::{Changes, Lane, PostgresStore, Store},
 };
 
 use crate::{
@@ -55,7 +55,7 @@ async fn a_commit_whose_answer_is_lost_counts_once() {
 const TABLES: [&str; 8] = [
     "tasks",
     "commits",
-    "sums",
+    "lanes",
     "updates",
     "check_ins",
     "counted",
@@ -172,6 +172,7 @@ async fn a_relay_that_freezes_in_the_middle_of_a_message_loses_its_turn() {
     let late = tokio::task::spawn_blocking(move || {
         let large = Changes {
             sum: Some(vec![1; 1 << 20]),
+            lane: Some(Lane { id: 1, updates: 1 }),
             ..opening(2)
         };
         store.commit(&task_id(), &large)

@@ -12,7 +12,7 @@ use unsaid_protocol::{CheckInReply, ClientId, ContentHash, Event, ProblemKind, T
 use unsaid_relay::{
     RelayOptions,
     round::{Counted, DrawKey, FrameDigest, Head, REMEMBERED_ROUNDS, Span},
-    store::{Changes, Mark, PostgresStore, Saved, Store},
+    store::{Changes, Lane, Mark, PostgresStore, Saved, Store},
     strategy::Memory,
 };
 
@@ -387,6 +387,17 @@ pub fn counted(round: u64, number: u8) -> Counted {
     }
 }
 
+/// Every lane of the open round but one, with its updates and its sum, by their ids.
+pub fn lanes(store: &PostgresStore, but: u64) -> Vec<(u64, u32, Vec<i64>)> {
+    let task = task_id();
+    let mut found = Vec::new();
+    let mut turn = store.turn(&task).unwrap();
+    turn.other_lanes(but, &mut |lane, steps| found.push((lane.id, lane.updates, steps)))
+        .unwrap();
+    found.sort();
+    found
+}
+
 #[tokio::test]
 async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_is_remembered() {
     let Some(database) = Database::start() else { return };
@@ -403,6 +414,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
     let first = Changes {
         manifest: Some("{}".into()),
         sum: Some(vec![1, -2, i64::MAX, i64::MIN]),
+        lane: Some(Lane { id: 7, updates: 1 }),
         updates: vec![(update_id(1, 1), vec![1, -2, i32::MIN])],
         memory: Some(memory.clone()),
         check_ins: vec![(1, client_id(1)), (1, client_id(2))],
@@ -413,7 +425,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
     let expected = Saved {
         head: head(1),
         manifest: "{}".into(),
-        sum: first.sum.clone(),
+        sum: None, // in lanes
         updates: first.updates.clone(),
         memory: Some(memory.clone()),
         check_ins: vec![(1, client_id(1)), (1, client_id(2))],
@@ -433,6 +445,10 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
         check_ins: vec![(1, client_id(3))],
         counted: vec![counted(1, 2)],
         sum: Some(vec![5]),
+        lane: Some(Lane {
+            id: u64::MAX,
+            updates: 1,
+        }),
         head: Some(head(1)),
         ..Changes::default()
     };
@@ -448,11 +464,10 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
         (news.check_ins, news.counted),
         (vec![(1, client_id(3))], vec![counted(1, 2)])
     );
-    assert_eq!(
-        (news.sum, news.updates, news.memory),
-        (Some(vec![5]), vec![], None)
-    );
+    assert_eq!((news.sum, news.updates, news.memory), (None, vec![], None));
     drop(turn);
+    assert_eq!(lanes(&two, 7), [(u64::MAX, 1, vec![5])]);
+    assert_eq!(lanes(&two, u64::MAX), [(7, 1, vec![1, -2, i64::MAX, i64::MIN])]);
 
     one.commit(&task, &opening(2)).unwrap();
     let saved = two.load(&task).unwrap().unwrap();
@@ -461,6 +476,7 @@ async fn what_was_committed_is_what_is_read_and_a_round_that_closed_leaves_what_
         (None, vec![], vec![])
     );
     assert_eq!((saved.counted.len(), saved.memory), (2, Some(memory)));
+    assert_eq!(lanes(&two, 0), []);
     one.commit(&task, &opening(200)).unwrap();
     assert_eq!(
         two.load(&task).unwrap().unwrap().counted,

@@ -162,7 +162,7 @@ async fn a_database_of_the_layout_before_goes_on_and_its_bounds_hold_for_all_rel
         .await
         .unwrap()
         .get(0);
-    assert_eq!(layout, 3);
+    assert_eq!(layout, 4);
     let person = Person::of(0, &relays[0].api).await;
     let asking = (1..=12_u8).map(|seed| {
         let (api, relay) = (relays[usize::from(seed % 2)].api.clone(), person.relay);

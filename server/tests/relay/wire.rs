@@ -14,6 +14,9 @@ use std::{
 /// What a relay's commit begins with; its `BEGIN` names `READ COMMITTED`.
 const COMMIT: &[u8] = b"COMMIT;";
 
+/// What the database answers to it once it is done, or was rolled back: the tag of a `CommandComplete`.
+const DONE: [&[u8]; 2] = [b"COMMIT\0", b"ROLLBACK\0"];
+
 /// The most bytes that pass at once.
 const PART: usize = 1 << 16;
 
@@ -118,11 +121,17 @@ fn pass(relay: TcpStream, database: TcpStream, orders: &Arc<Orders>) {
     let (mut from, mut to, orders) = (database, relay, orders.clone());
     thread::spawn(move || {
         let mut bytes = vec![0; PART];
+        let mut unheard = Vec::new();
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             orders.wait();
             if mute.load(Ordering::SeqCst) {
-                orders.lost.fetch_add(1, Ordering::SeqCst); // it has answered: it is done
-                break;
+                // The answers to what was sent in the same breath come first.
+                unheard.extend_from_slice(&bytes[..length]);
+                if DONE.iter().any(|tag| unheard.windows(tag.len()).any(|it| it == *tag)) {
+                    orders.lost.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                continue;
             }
             if to.write_all(&bytes[..length]).is_err() {
                 break;

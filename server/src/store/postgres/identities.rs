@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row, types::Type};
 use unsaid_protocol::{ContentHash, IdentityId, PublicKey, TaskId};
 
 use super::{
-    BEGIN_AND_WAIT, Parameter, PostgresStore, commit, execute,
+    BEGIN, Parameter, PostgresStore, WAIT, commit, execute,
     link::SOON,
     place, query,
     rows::{array, get, to_i64, to_u64},
@@ -91,7 +91,7 @@ fn missing() -> StoreError {
 
 /// Begins a transaction that holds the census: at any time one of these at most changes identities.
 async fn begin(client: &Client) -> Result<(), StoreError> {
-    execute(client, BEGIN_AND_WAIT).await?;
+    execute(client, &format!("{BEGIN}; {WAIT}")).await?;
     let rows = query(client, "SELECT 1 FROM unsaid.census FOR UPDATE", &[]).await?;
     rows.first().map(drop).ok_or_else(missing)
 }

@@ -12,14 +12,17 @@ use tokio_postgres::{
 use unsaid_protocol::{ClientId, ContentHash, IdentityId, RoundMetrics, UpdateId};
 
 use super::{
-    BEGIN_AND_WAIT, MODEL, Parameter, PostgresStore, commit, execute, identities,
+    MODEL, Parameter, PostgresStore, WAIT, execute, identities,
+    lanes::{delete_closed, lane_sum, other_lanes},
     link::said,
     query,
     rows::{array, get, metrics, to_i64, to_u64},
 };
 use crate::{
     round::{Counted, FrameDigest, Head},
-    store::{Changes, Mark, News, Saved, Stage, Standing, StoreError, Turn, from_json, numbers},
+    store::{
+        Changes, EachLane, LaneId, Mark, News, Saved, Stage, Standing, StoreError, Turn, from_json, numbers,
+    },
     strategy::Memory,
 };
 
@@ -43,19 +46,27 @@ pub(super) struct Begun {
     stage: Stage,
     head: Option<Head>,
     now_ms: u64,
+    /// The transaction's number.
+    transaction: i64,
 }
 
-/// Begins a transaction and locks the task's row, which is made where there is none.
-pub(super) async fn begin(client: &Client, task: &str) -> Result<Begun, StoreError> {
+/// A lane's row that was written in the transaction before it held the task's.
+pub(super) struct Written {
+    pub(super) round: i64,
+    pub(super) lane: LaneId,
+}
+
+/// Locks the task's row, which is made where there is none, in the open transaction.
+pub(super) async fn lock(client: &Client, task: &str) -> Result<Begun, StoreError> {
     const LOCK: &str = "SELECT version, nonce, head FROM unsaid.tasks WHERE task = $1 FOR UPDATE";
     // Another statement than the one that waits for the lock.
-    const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, txid_current()";
     const WAITED: [SqlState; 2] = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED];
     // What a statement has that waits for nobody, as in `link.rs`.
     const GO_ON: &str = "SET LOCAL statement_timeout = '30s'";
     let named = [(&task as &(dyn ToSql + Sync), Type::TEXT)];
     let work = try_join4(
-        client.batch_execute(BEGIN_AND_WAIT),
+        client.batch_execute(WAIT),
         client.query_typed(LOCK, &named),
         client.batch_execute(GO_ON),
         client.query_typed(TIME, &[]),
@@ -89,6 +100,7 @@ pub(super) async fn begin(client: &Client, task: &str) -> Result<Begun, StoreErr
         },
         head: head.map(|json| from_json(json.as_bytes())).transpose()?,
         now_ms: to_u64(get(time, 0)?)?,
+        transaction: get(time, 1)?,
     })
 }
 
@@ -111,6 +123,10 @@ pub(super) struct Held<'a> {
     /// Ends the work that says every few seconds that this relay is there.
     pub(super) pulse: Option<AbortHandle>,
     pub(super) begun: Begun,
+    /// What it wrote before it began.
+    pub(super) written: Option<Written>,
+    /// Whether a round has closed since this relay looked last, as far as it knows.
+    pub(super) has_closed: bool,
 }
 
 impl Held<'_> {
@@ -149,7 +165,6 @@ impl Held<'_> {
         // Sent one after the other without waiting for answers.
         let rows = try_join_all([
             query(client, &manifest, &of_task),
-            query(client, "SELECT steps FROM unsaid.sums WHERE task = $1", &of_task),
             query(
                 client,
                 "SELECT id, coordinates FROM unsaid.updates WHERE task = $1 AND version > $2 AND round >= $3",
@@ -167,7 +182,7 @@ impl Held<'_> {
             ),
         ])
         .await?;
-        let [tasks, sums, updates, check_ins, counted] = &rows[..] else {
+        let [tasks, updates, check_ins, counted] = &rows[..] else {
             return Err(StoreError("answers are missing".into()));
         };
         let row = tasks
@@ -178,7 +193,6 @@ impl Held<'_> {
             kind,
             values: numbers(&values, f32::from_le_bytes),
         });
-        let sum = sums.first().map(|row| get::<Vec<u8>>(row, 0)).transpose()?;
         let update = |row: &Row| {
             let coordinates: Vec<u8> = get(row, 1)?;
             let id = UpdateId::from_bytes(array(row, 0)?);
@@ -196,7 +210,7 @@ impl Held<'_> {
         Ok(Some(Saved {
             head,
             manifest: get::<Option<String>>(row, 0)?.unwrap_or_default(),
-            sum: sum.map(|bytes| numbers(&bytes, i64::from_le_bytes)),
+            sum: None,
             updates: updates.iter().map(update).collect::<Result<_, StoreError>>()?,
             memory,
             check_ins: check_ins
@@ -268,7 +282,27 @@ impl Turn for Held<'_> {
         self.store.link.wait(standings)
     }
 
+    fn lane(&mut self) -> Result<Option<LaneId>, StoreError> {
+        Ok(Some(getrandom::u64().map_err(StoreError::new)?))
+    }
+
+    fn other_lanes(&mut self, own: LaneId, each: &mut EachLane<'_>) -> Result<(), StoreError> {
+        let Some(head) = &self.begun.head else {
+            return Ok(());
+        };
+        let (client, link, round) = (self.client()?, &self.store.link, to_i64(head.round)?);
+        for lane in link.wait(other_lanes(client, self.task, round, own))? {
+            each(lane, link.wait(lane_sum(client, self.task, round, lane.id))?); // one at a time: they may be large
+        }
+        Ok(())
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.written.is_some()
+    }
+
     fn load(&mut self) -> Result<Option<Saved>, StoreError> {
+        self.has_closed = true;
         self.store.link.wait(self.read(-1, true))
     }
 
@@ -285,6 +319,7 @@ impl Turn for Held<'_> {
             self.rounds_since(since),
         );
         let (known, saved, rounds) = self.store.link.wait(work)?;
+        self.has_closed |= opened;
         let saved = saved.ok_or_else(|| StoreError("the task is gone".into()))?;
         Ok(known.then_some(News { saved, rounds }))
     }
@@ -295,10 +330,7 @@ impl Turn for Held<'_> {
             version: self.begun.stage.version + 1,
             nonce: getrandom::u64().map_err(StoreError::new)?,
         };
-        let written = self.store.link.wait(async {
-            let transaction = self.write(changes, stage).await?;
-            commit(self.client()?, transaction).await
-        });
+        let written = self.store.link.wait(self.write(changes, stage));
         let client = self.client.take();
         written?; // otherwise the connection ends here: what it would still say is about the past
         if let Some(client) = client {
@@ -312,9 +344,20 @@ impl Drop for Held<'_> {
     /// Ends the transaction if it was not committed. Where that fails the connection is dropped, and the transaction with it.
     fn drop(&mut self) {
         self.end_pulse();
-        if let Some(client) = self.client.take()
-            && self.store.link.wait(execute(&client, "ROLLBACK")).is_ok()
-        {
+        let Some(client) = self.client.take() else {
+            return;
+        };
+        let ended = self.store.link.wait(async {
+            execute(&client, "ROLLBACK").await?;
+            // Whoever closed the round that it wrote to could not delete its lane.
+            match (&self.written, &self.begun.head) {
+                (Some(_), Some(head)) if self.has_closed => {
+                    delete_closed(&client, self.task, to_i64(head.round)?).await
+                }
+                _ => Ok(()),
+            }
+        });
+        if ended.is_ok() {
             self.store.link.give(client);
         }
     }
