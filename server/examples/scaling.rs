@@ -1,13 +1,17 @@
 //! How many updates one, two and three relays over one PostgreSQL database take per second, and what an update costs each part.
 //!
 //! ```text
-//! cargo run --release -p unsaid-relay --example scaling [UPDATES] [CONNECTIONS]
+//! cargo run --release -p unsaid-relay --example scaling [UPDATES] [CONNECTIONS] [RELAYS,…] [pin]
 //! ```
 //!
-//! Starts a PostgreSQL server with its files in the temporary folder, and for each number of relays as many processes of this
-//! program. Updates have 199,998 coordinates of four bytes, and every client sends one; each connection is to one relay. Relays,
-//! database and senders share the machine, so more relays can only take more where cores are left: what each part used of them is
-//! printed beside.
+//! Starts a PostgreSQL server with its files in the temporary folder (`TMPDIR`), and for each number of relays (1,2,3 unless others are
+//! named) as many processes of this program. The server's programs are those of the folder that `UNSAID_POSTGRES` names, else those on
+//! the path or Debian's; nothing needs root. Updates have 199,998 coordinates of four bytes, and every client sends one; each connection is to
+//! one relay. Relays, database and senders share the machine, so more relays can only take more where cores are left: what each part
+//! used of them is printed beside.
+//!
+//! With `pin` each relay has a core of its own, from core 0 on (by `taskset`, without which nothing is pinned). The database and the
+//! senders run where this program may: `taskset -c 8-15 … scaling 3000 96 1,2,4,8 pin` keeps them off the relays' cores.
 
 // What fails here ends the measurement.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -37,7 +41,15 @@ fn main() {
     let number = |at, otherwise| number(&arguments, at, otherwise);
     match arguments.first().map(String::as_str) {
         Some("relay") => serve(&arguments[1], &arguments[2], number(3, 1)),
-        _ => measure(number(0, 600), number(1, 24)),
+        _ => {
+            let relays = arguments.get(2).map_or("1,2,3", String::as_str);
+            let relays: Vec<usize> = relays
+                .split(',')
+                .map(|it| it.parse().expect("a number"))
+                .collect();
+            let pin = arguments.get(3).is_some_and(|it| it == "pin");
+            measure(number(0, 600), number(1, 24), &relays, pin);
+        }
     }
 }
 
@@ -77,7 +89,7 @@ struct Figures {
     log_bytes: f64,
 }
 
-fn measure(updates: usize, connections: usize) {
+fn measure(updates: usize, connections: usize, numbers: &[usize], pin: bool) {
     let database = Database::start().expect("PostgreSQL");
     println!(
         "{updates} updates of {PARAMETERS} coordinates over {connections} connections; times of processors per update"
@@ -86,25 +98,10 @@ fn measure(updates: usize, connections: usize) {
         "relays  updates/s  p50 ms  p99 ms  relays ms  database ms  senders ms  updates/commit  log kB/update"
     );
     // Twice, the first time unseen: files and caches are there then.
-    for (turn, relays) in [
-        (0, 1),
-        (1, 1),
-        (1, 2),
-        (1, 3),
-        (2, 1),
-        (2, 2),
-        (2, 3),
-        (3, 1),
-        (3, 2),
-        (3, 3),
-    ] {
-        let figures = run(
-            &database,
-            &format!("wide-{turn}-{relays}"),
-            relays,
-            updates,
-            connections,
-        );
+    let seen = (1..=3).flat_map(|turn| numbers.iter().map(move |&relays| (turn, relays)));
+    for (turn, relays) in [(0, 1)].into_iter().chain(seen) {
+        let name = format!("wide-{turn}-{relays}");
+        let figures = run(&database, &name, (relays, pin), updates, connections);
         let each = |seconds: f64| 1_000.0 * seconds / updates as f64;
         if turn > 0 {
             println!(
@@ -122,10 +119,17 @@ fn measure(updates: usize, connections: usize) {
     }
 }
 
-fn run(database: &Database, name: &str, relays: usize, updates: usize, connections: usize) -> Figures {
+fn run(
+    database: &Database,
+    name: &str,
+    (relays, pin): (usize, bool),
+    updates: usize,
+    connections: usize,
+) -> Figures {
     let (address, clients) = (database.address(), updates.to_string());
+    let arguments = ["relay", &address, name, &clients].map(str::to_owned);
     let servers: Vec<Server> = (0..relays)
-        .map(|_| Server::start(&["relay", &address, name, &clients].map(str::to_owned), false))
+        .map(|core| Server::start_on(&arguments, pin.then_some(core)))
         .collect();
     let connect = |at: usize| servers[at % relays].connect();
     let state = ask(&mut connect(0), &format!("GET /v1/tasks/{name}/round"), b"");

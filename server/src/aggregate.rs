@@ -52,7 +52,9 @@ impl PartialSum {
     /// If the lengths differ.
     pub fn add_all(&mut self, updates: &[impl AsRef<[i32]>]) {
         assert!(
-            updates.iter().all(|update| update.as_ref().len() == self.steps.len()),
+            updates
+                .iter()
+                .all(|update| update.as_ref().len() == self.steps.len()),
             "every update has one coordinate per parameter"
         );
         exact::add_all(&mut self.steps, updates);

@@ -103,7 +103,10 @@ pub fn add_all(sum: &mut [i64], vectors: &[impl AsRef<[i32]>]) {
         let (start, length) = (at * BLOCK, sum.len());
         for vectors in vectors.chunks(4) {
             if let [a, b, c, d] = vectors {
-                add_four(sum, [a, b, c, d].map(|vector| part(vector.as_ref(), start, length)));
+                add_four(
+                    sum,
+                    [a, b, c, d].map(|vector| part(vector.as_ref(), start, length)),
+                );
                 continue;
             }
             for vector in vectors {

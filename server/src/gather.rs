@@ -75,13 +75,7 @@ impl Gathered {
 }
 
 /// Adds one update to the sum of a rule that has one, as [`Gathered::add`].
-pub fn add_to(
-    sum: &mut PartialSum,
-    rule: &Aggregation,
-    coordinates: &[i32],
-    staleness: u32,
-    grid_step: f64,
-) {
+pub fn add_to(sum: &mut PartialSum, rule: &Aggregation, coordinates: &[i32], staleness: u32, grid_step: f64) {
     match *rule {
         Aggregation::WeightedMean { .. } => sum.add_weighted(coordinates),
         Aggregation::NormBounding { bound_l2 } => {

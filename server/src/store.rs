@@ -180,7 +180,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`]
-    fn turn_after<'a>(&'a self, task: &'a TaskId, _ahead: Ahead<'_>) -> Result<Box<dyn Turn + 'a>, StoreError> {
+    fn turn_after<'a>(
+        &'a self,
+        task: &'a TaskId,
+        _ahead: Ahead<'_>,
+    ) -> Result<Box<dyn Turn + 'a>, StoreError> {
         self.turn(task)
     }
 

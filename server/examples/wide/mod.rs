@@ -89,11 +89,16 @@ pub struct Server {
 impl Server {
     /// Starts it, on core 0 alone where asked for and where `taskset` is there.
     pub fn start(arguments: &[String], on_core_0: bool) -> Self {
+        Self::start_on(arguments, on_core_0.then_some(0))
+    }
+
+    /// Starts it, on one core alone where asked for and where `taskset` is there.
+    pub fn start_on(arguments: &[String], core: Option<usize>) -> Self {
         let program = std::env::current_exe().unwrap();
-        let pinned = on_core_0 && Command::new("taskset").arg("--version").output().is_ok();
-        let mut command = if pinned {
+        let core = core.filter(|_| Command::new("taskset").arg("--version").output().is_ok());
+        let mut command = if let Some(core) = core {
             let mut command = Command::new("taskset");
-            command.args(["-c", "0"]).arg(program);
+            command.args(["-c", &core.to_string()]).arg(program);
             command
         } else {
             Command::new(program)

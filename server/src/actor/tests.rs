@@ -15,6 +15,8 @@ use crate::{
     task_file::Task,
 };
 
+mod lanes;
+
 const TASK: &str = include_str!("../../tests/tiny.toml");
 
 /// Looks at what readers see in the very moment in which the answer that it waits for is sent.

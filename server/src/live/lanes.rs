@@ -78,7 +78,9 @@ impl Live {
         let waiting: Vec<(&Claim, &Vec<i32>)> = batch
             .iter()
             .filter_map(|command| match command {
-                Command::Update(Submission { claim, coordinates }, ..) => Some((claim, coordinates.as_ref().ok()?)),
+                Command::Update(Submission { claim, coordinates }, ..) => {
+                    Some((claim, coordinates.as_ref().ok()?))
+                }
                 _ => None,
             })
             .filter(|(claim, _)| {
@@ -224,7 +226,8 @@ impl Live {
             return Err(wrong);
         }
         if updates != theirs {
-            let error = format!("the other sums of the open round are of {updates} updates, and it counts {theirs}");
+            let error =
+                format!("the other sums of the open round are of {updates} updates, and it counts {theirs}");
             return Err(damaged(error));
         }
         self.lanes.others = Some((total, theirs));

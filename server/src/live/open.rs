@@ -160,7 +160,13 @@ impl Live {
             self.leave_round();
             self.private = private(config, turn, saved.head.tree.clone())?;
         }
-        gather_again(config, &self.rounds, saved, &mut self.updates, self.lanes.own.is_some())?;
+        gather_again(
+            config,
+            &self.rounds,
+            saved,
+            &mut self.updates,
+            self.lanes.own.is_some(),
+        )?;
         Ok(())
     }
 

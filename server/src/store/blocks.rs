@@ -79,7 +79,10 @@ mod tests {
                 }
                 let bytes = pack(&steps);
                 let blocks = length.div_ceil(SUM_BLOCK);
-                assert!(bytes.len() <= blocks + 4 * length + 4 * SUM_BLOCK, "one wide block");
+                assert!(
+                    bytes.len() <= blocks + 4 * length + 4 * SUM_BLOCK,
+                    "one wide block"
+                );
                 assert_eq!(unpack(&bytes).unwrap(), steps, "{length} {at:?}");
             }
         }

@@ -268,7 +268,11 @@ impl Store for PostgresStore {
         Ok(self.hold(task, client, begun, None))
     }
 
-    fn turn_after<'a>(&'a self, task: &'a TaskId, ahead: Ahead<'_>) -> Result<Box<dyn Turn + 'a>, StoreError> {
+    fn turn_after<'a>(
+        &'a self,
+        task: &'a TaskId,
+        ahead: Ahead<'_>,
+    ) -> Result<Box<dyn Turn + 'a>, StoreError> {
         let client = self.link.take()?;
         self.link.wait_at_most(SOON, execute(&client, BEGIN))?;
         self.link.wait(write_lane(&client, task.as_str(), ahead))?;

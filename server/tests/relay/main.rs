@@ -16,6 +16,8 @@ mod harness;
 mod identity;
 mod kill;
 mod kill_large;
+#[cfg(target_os = "linux")]
+mod lanes;
 mod load;
 mod log;
 #[cfg(target_os = "linux")]

@@ -127,7 +127,10 @@ fn pass(relay: TcpStream, database: TcpStream, orders: &Arc<Orders>) {
             if mute.load(Ordering::SeqCst) {
                 // The answers to what was sent in the same breath come first.
                 unheard.extend_from_slice(&bytes[..length]);
-                if DONE.iter().any(|tag| unheard.windows(tag.len()).any(|it| it == *tag)) {
+                if DONE
+                    .iter()
+                    .any(|tag| unheard.windows(tag.len()).any(|it| it == *tag))
+                {
                     orders.lost.fetch_add(1, Ordering::SeqCst);
                     break;
                 }

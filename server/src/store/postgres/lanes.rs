@@ -41,7 +41,12 @@ pub(super) async fn write_lane(
 }
 
 /// Deletes a lane of the transaction's own.
-pub(super) async fn delete_lane(client: &Client, task: &str, round: i64, lane: LaneId) -> Result<(), StoreError> {
+pub(super) async fn delete_lane(
+    client: &Client,
+    task: &str,
+    round: i64,
+    lane: LaneId,
+) -> Result<(), StoreError> {
     let sql = "DELETE FROM unsaid.lanes WHERE task = $1 AND round = $2 AND lane = $3";
     let parameters: [Parameter<'_>; 3] = [
         (&task, Type::TEXT),

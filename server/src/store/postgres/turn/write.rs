@@ -34,7 +34,12 @@ impl Held<'_> {
             // Before the new ones are written: an id that is forgotten may come again.
             let remembered = to_i64(head.oldest_remembered())?;
             let sql = "DELETE FROM unsaid.counted WHERE task = $1 AND round < $2";
-            query(client, sql, &[(&self.task, Type::TEXT), (&remembered, Type::INT8)]).await?;
+            query(
+                client,
+                sql,
+                &[(&self.task, Type::TEXT), (&remembered, Type::INT8)],
+            )
+            .await?;
         }
         identities::write_accounts(client, self.task, &changes.accounts).await?;
         // Each is one statement, and is sent without waiting for the answer to the one before it.
@@ -44,7 +49,10 @@ impl Held<'_> {
             self.forget_check_ins(client, changes),
             self.write_check_ins(client, changes, version),
         );
-        let end = try_join(self.notify(client, version), commit(client, self.begun.transaction));
+        let end = try_join(
+            self.notify(client, version),
+            commit(client, self.begun.transaction),
+        );
         if self.is_short(changes, head)? {
             // The others wait for this turn's end: all of it at once.
             try_join(entries, end).await.map(drop)
@@ -225,7 +233,8 @@ impl Held<'_> {
         let lane = changes.lane;
         let ahead = Ahead {
             round: head.round,
-            lane: lane.ok_or_else(|| StoreError("it keeps a sum of each relay, and this one is nobody's".into()))?,
+            lane: lane
+                .ok_or_else(|| StoreError("it keeps a sum of each relay, and this one is nobody's".into()))?,
             steps,
         };
         write_lane(client, self.task, ahead).await
