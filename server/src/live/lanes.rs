@@ -70,7 +70,7 @@ impl Live {
     /// turn: its sum is never written.
     pub(crate) fn add_up_ahead(&mut self, config: &TaskConfig, batch: &[Command]) {
         let rule = &config.strategy.aggregation;
-        let Gathered::Sum { sum, .. } = &self.updates else {
+        let (Some(_), Gathered::Sum { sum, .. }) = (self.lanes.own, &self.updates) else {
             return;
         };
         let (mut updates, mut clients) = (HashMap::new(), BTreeSet::new());
@@ -94,10 +94,7 @@ impl Live {
             })
             .collect();
         let received = self.rounds.received() as usize + waiting.len();
-        if self.lanes.own.is_none()
-            || waiting.is_empty()
-            || received >= config.manifest.rounds.target_clients as usize
-        {
+        if waiting.is_empty() || received >= config.manifest.rounds.target_clients as usize {
             return;
         }
         let mut with = self.lanes.spare.take().unwrap_or_else(|| PartialSum::zero(0));

@@ -135,6 +135,12 @@ impl Store for Shared {
         Ok(kept.rounds.values().map(|(_, metrics)| metrics.clone()).collect())
     }
 
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+        let mut rounds = self.rounds(task)?;
+        rounds.retain(|metrics| metrics.round < before);
+        Ok(rounds.split_off(rounds.len().saturating_sub(most.into())))
+    }
+
     fn turn<'a>(&'a self, _: &'a TaskId) -> Result<Box<dyn Turn + 'a>, StoreError> {
         Ok(Box::new(Held {
             kept: self.kept.clone(),
