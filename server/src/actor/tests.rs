@@ -15,7 +15,7 @@ use crate::{
     task_file::Task,
 };
 
-mod lanes;
+mod lane_tests;
 
 const TASK: &str = include_str!("../../tests/tiny.toml");
 

@@ -49,8 +49,10 @@ struct Shared {
     kept: Arc<Mutex<Kept>>,
     fault: Arc<Mutex<Fault>>,
     /// What happens once, between a lane's writing and its turn.
-    between: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    between: Arc<Mutex<Option<Between>>>,
 }
+
+type Between = Box<dyn FnOnce() + Send>;
 
 struct Held {
     kept: Arc<Mutex<Kept>>,
