@@ -250,6 +250,26 @@ test("a large ε stands in the chart as a whole, at any width", async () => {
   );
 });
 
+test("an ε says whose it is, and at which δ", async () => {
+  const central = { "privacy.mode": "central", "privacy.adjacency": "add-remove", "privacy.delta": 1e-6 };
+  const example = { "privacy.mode": "example", "privacy.clip_l2": 1, "privacy.sampling_rate": 0.1, "privacy.noise_multiplier": 1 };
+  for (const [settings, whose, noise] of [
+    [{}, "ε of a client in every round, at δ = 0.00001", "on updates, 0.1 × Δ"],
+    [central, "ε of a client in every round, at δ = 0.000001", "on sums, by the relay, 0.1 × Δ"],
+    [example, "ε of one example of a client in every round, at δ = 0.00001", "on gradients, 1 × clip, rate 0.1"],
+  ]) {
+    await onOperatorsPage(
+      async (page) => {
+        await enter(page);
+        assert.equal(await page.locator(".epsilon figcaption").innerText(), whose);
+        assert.equal(await page.getByText(noise, { exact: true }).count(), 1);
+      },
+      {},
+      settings,
+    );
+  }
+});
+
 test("a token that nobody can have is said to be wrong, and the focus goes where one reads on", async () => {
   await onOperatorsPage(async (page, { troubles, proxy }) => {
     const before = proxy.requests.length;

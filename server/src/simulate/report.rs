@@ -21,7 +21,7 @@ table{border-collapse:collapse;margin:1rem 0;width:100%}th,td{text-align:left;ve
 th{font-weight:600;width:11rem;padding-right:1rem}svg{display:block;width:100%;height:auto;overflow:visible}\
 svg text{font:12px system-ui,sans-serif;fill:var(--faint)}.axis{stroke:var(--line)}.curve{fill:none;stroke:var(--one);stroke-width:2}\
 .level{stroke:var(--two);stroke-dasharray:5 4}svg text.name{fill:var(--two);paint-order:stroke;stroke:var(--paper);stroke-width:4px}p{color:var(--faint)}\
-@media(max-width:40rem){body{margin:1rem auto}h1{font-size:1.5rem}th{width:7rem;padding-right:.75rem}svg text{font-size:22px}.curve{stroke-width:3}}";
+@media(max-width:40rem){body{margin:1rem auto}h1{font-size:1.5rem}th{width:7rem;padding-right:.75rem}svg text{font-size:24px}.curve{stroke-width:3}}";
 
 /// The report of a simulation's lines.
 pub fn html(lines: &[Line]) -> String {

@@ -5,12 +5,12 @@ use std::fmt::Write;
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 280.0;
 /// Seven characters at the size that narrow pages have.
-const LEFT: f64 = 96.0;
+const LEFT: f64 = 104.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 56.0;
 /// Between the names of two levels, at least.
-const LINE: f64 = 24.0;
+const LINE: f64 = 26.0;
 
 /// A horizontal line to compare with.
 pub(super) struct Level {
