@@ -354,7 +354,9 @@ impl Actor {
             .map(|command| live.apply(&config, command, now_ms, &mut changes))
             .collect();
         let stage = if changes.is_empty() {
-            Ok(turn.stage())
+            let stage = turn.stage();
+            drop(turn); // others wait for its end, and whoever is answered finds nothing of it left
+            Ok(stage)
         } else {
             live.complete(&config, &mut changes);
             let stage = turn.commit(&changes);

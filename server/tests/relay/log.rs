@@ -4,7 +4,7 @@ use std::{fs::File, process::Stdio};
 
 use reqwest::StatusCode;
 
-use crate::program::*;
+use crate::{harness::token_file, program::*};
 
 const TOKEN: &str = "the operator's own token";
 
@@ -12,7 +12,7 @@ const TOKEN: &str = "the operator's own token";
 async fn the_log_has_each_request_and_no_secret_and_no_update() {
     let folder = folder_with_task();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    std::fs::write(path("token"), TOKEN).unwrap();
+    token_file(folder.path(), TOKEN);
     let arguments = ["--store", &path("store"), "--admin-token-file", &path("token")];
     let log = Stdio::from(File::create(path("log")).unwrap());
     let program = Program::start_logging(folder.path(), &arguments, "trace", log);
