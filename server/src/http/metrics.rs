@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tracing::Instrument;
-use unsaid_protocol::RoundPhase;
+use unsaid_protocol::{ProblemKind, RoundPhase};
 
 use super::{
     admin::refuse_token,
