@@ -17,6 +17,7 @@ use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, IdentityId, Rou
 
 use crate::{
     clock::Clock,
+    fall::Guard,
     http::uploads,
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
@@ -222,15 +223,20 @@ impl Actor {
         Ok((actor, outlook))
     }
 
-    /// Starts the thread.
+    /// Starts the thread, which holds `guard`.
     ///
     /// # Errors
     /// The operating system's, where it starts no thread.
-    pub fn spawn(mut self, mailbox: mpsc::Receiver<Command>) -> std::io::Result<thread::JoinHandle<()>> {
+    pub(crate) fn spawn(
+        mut self,
+        mailbox: mpsc::Receiver<Command>,
+        guard: Guard,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
         let name = format!("task {}", self.config.manifest.task);
-        thread::Builder::new()
-            .name(name)
-            .spawn(move || self.run(&mailbox))
+        thread::Builder::new().name(name).spawn(move || {
+            let _guard = guard;
+            self.run(&mailbox);
+        })
     }
 
     fn run(&mut self, mailbox: &mpsc::Receiver<Command>) {

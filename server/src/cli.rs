@@ -34,6 +34,8 @@ mod admin;
 mod call;
 mod simulate;
 mod status;
+#[cfg(test)]
+mod tests;
 
 /// How long requests may go on after the relay was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -251,7 +253,17 @@ fn serve(options: Serve) -> CommandResult {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal()) // a journal keeps colours as the bytes that they are
         .init();
-    let tasks = task_files(&options)?
+    if options.database_ca.is_some() && options.database.is_none() {
+        return Err("--database-ca is the authority of a --database, and there is none".into());
+    }
+    let files = task_files(&options)?;
+    if let (true, Some(folder)) = (files.is_empty(), &options.folder) {
+        tracing::warn!(
+            folder = %folder.display(),
+            "there is no task file (*.toml) in this folder, and no --task: the relay serves no task until one is added"
+        );
+    }
+    let tasks = files
         .iter()
         .map(|file| Task::read(file, &options.overrides))
         .collect::<Result<_, _>>()?;
@@ -329,7 +341,10 @@ fn open_store(options: &Serve) -> Result<Arc<dyn Store>, String> {
 fn task_files(options: &Serve) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if let Some(folder) = &options.folder {
-        std::fs::create_dir_all(folder)?;
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder)?;
+            tracing::warn!(folder = %folder.display(), "this folder of task files was not there, and was made");
+        }
         for entry in std::fs::read_dir(folder)? {
             files.push(entry?.path());
         }
@@ -369,20 +384,39 @@ async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener, sc
     let told = signals()?;
     println!("listening on {scheme}://{address}");
     std::io::stdout().flush()?;
+    serve_until(relay, listener, told).await
+}
+
+/// Serves until `told` ends, or a thread of a task panics: then the program fails, for whoever supervises it to start it again.
+async fn serve_until(
+    relay: Arc<Relay>,
+    listener: TcpListener,
+    told: impl Future<Output = ()> + Send + 'static,
+) -> CommandResult {
     let (begun, grace) = tokio::sync::oneshot::channel();
+    let watched = relay.clone();
     let told = async move {
-        told.await;
-        tracing::info!("stopping");
+        tokio::select! {
+            () = told => tracing::info!("stopping"),
+            task = watched.falls() => tracing::error!(%task, "stopping, since this task cannot go on"),
+        }
         let _ = begun.send(());
     };
     tokio::select! {
-        () = unsaid_relay::serve(listener, relay, told) => {}
+        () = unsaid_relay::serve(listener, relay.clone(), told) => {}
         () = async {
             let _ = grace.await;
             tokio::time::sleep(GRACE).await;
         } => tracing::warn!("some requests did not end in time"),
     }
-    Ok(())
+    match relay.fallen() {
+        None => Ok(()),
+        Some(task) => Err(format!(
+            "task {task} ended by a fault of the relay (what was said above of a thread that panicked): \
+             start the relay again, it goes on from what it has stored"
+        )
+        .into()),
+    }
 }
 
 /// Ends with the first signal to stop.

@@ -9,7 +9,7 @@ use std::{
 use unsaid_engine::{Examples, Model};
 use unsaid_protocol::{RoundMetrics, Shard, TaskId};
 
-use crate::store::Store;
+use crate::{fall::Guard, store::Store};
 
 /// Why the held-out examples cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,20 +70,22 @@ pub fn read_held_out(path: &Path, model: &Model) -> Result<Examples, HeldOutErro
         .map_err(|error| unfit(error.to_string()))
 }
 
-/// Starts the thread. It takes published rounds, and hands each back with its figures, unless its model is no longer kept; it
+/// Starts the thread, which holds `guard`. It takes published rounds, and hands each back with its figures, unless its model is no longer kept; it
 /// ends when `jobs` does.
 ///
 /// # Errors
 /// The operating system's, where it starts no thread.
-pub fn spawn(
+pub(crate) fn spawn(
     task: TaskId,
     model: Arc<Model>,
     examples: Examples,
     store: Arc<dyn Store>,
     jobs: mpsc::Receiver<RoundMetrics>,
     done: impl Fn(RoundMetrics) + Send + 'static,
+    guard: Guard,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let work = move || {
+        let _guard = guard;
         for metrics in jobs {
             match evaluate(&task, &model, &examples, &*store, metrics) {
                 Ok(Some(metrics)) => done(metrics),

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod data;
 pub mod evaluate;
 pub mod exact;
+mod fall;
 pub mod gather;
 pub mod http;
 pub mod identity;

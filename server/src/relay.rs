@@ -17,6 +17,7 @@ use crate::{
     actor::{Actor, Command, Outlook},
     clock::Clock,
     evaluate::{self, HeldOutError},
+    fall::Falls,
     http::{
         admin::{AdminToken, RefusedTokens},
         claims::Claims,
@@ -179,6 +180,7 @@ pub struct Relay {
     /// The API's description, once somebody has asked for it.
     pub(crate) description: OnceLock<Bytes>,
     stopping: watch::Sender<bool>,
+    falls: Falls,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -193,6 +195,7 @@ impl Relay {
         clock: &Arc<dyn Clock>,
         options: RelayOptions,
     ) -> Result<Arc<Self>, StartError> {
+        let falls = Falls::default();
         let mut handles = BTreeMap::new();
         let mut threads = Vec::new();
         for task in tasks {
@@ -200,7 +203,10 @@ impl Relay {
             if handles.contains_key(&id) {
                 return Err(StartError::TwiceTheSame(id));
             }
-            handles.insert(id, Arc::new(start(task, store, clock, &options, &mut threads)?));
+            handles.insert(
+                id,
+                Arc::new(start(task, store, clock, &options, &falls, &mut threads)?),
+            );
         }
         Ok(Arc::new(Self {
             tasks: RwLock::new(handles),
@@ -221,6 +227,7 @@ impl Relay {
             description: OnceLock::new(),
             options,
             stopping: watch::Sender::new(false),
+            falls,
             threads: Mutex::new(threads),
         }))
     }
@@ -236,7 +243,14 @@ impl Relay {
             return Err(StartError::TwiceTheSame(id));
         }
         let mut threads = Vec::new();
-        let handle = start(task, &self.store, &self.clock, &self.options, &mut threads)?;
+        let handle = start(
+            task,
+            &self.store,
+            &self.clock,
+            &self.options,
+            &self.falls,
+            &mut threads,
+        )?;
         // In front: those that were there are joined after them, and each task's own thread before its evaluation.
         self.threads
             .lock()
@@ -259,6 +273,17 @@ impl Relay {
         tasks.values().cloned().collect()
     }
 
+    /// The task of which a thread panicked, the first one; none so far. The task is not ready any more, and does nothing until the relay is
+    /// started again.
+    pub fn fallen(&self) -> Option<TaskId> {
+        self.falls.first()
+    }
+
+    /// Waits until a thread of a task panics.
+    pub async fn falls(&self) -> TaskId {
+        self.falls.wait().await
+    }
+
     /// Ends event streams, so that a server can wait for its connections.
     pub fn begin_shutdown(&self) {
         self.stopping.send_replace(true);
@@ -273,9 +298,7 @@ impl Relay {
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a task's thread panicked");
-            }
+            let _ = thread.join(); // one that panicked has said so
         }
     }
 
@@ -296,6 +319,7 @@ fn start(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     options: &RelayOptions,
+    falls: &Falls,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<TaskHandle, StartError> {
     let id = task.manifest.task.clone();
@@ -332,6 +356,7 @@ fn start(
             store.clone(),
             waiting,
             done,
+            falls.guard(&id, &outlook.healthy),
         )?);
     }
     let told = mailbox.clone();
@@ -340,7 +365,7 @@ fn start(
         &id,
         Box::new(move |version| drop(told.try_send(Command::Look(version)))),
     );
-    threads.insert(0, actor.spawn(commands)?); // joined first: its end is what ends the evaluation
+    threads.insert(0, actor.spawn(commands, falls.guard(&id, &outlook.healthy))?); // joined first: its end is what ends the evaluation
     let sign = |key: &RelayKey| key.sign_manifest(&config.manifest_json);
     Ok(TaskHandle {
         signature: options.key.as_ref().map(sign),

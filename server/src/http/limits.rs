@@ -18,7 +18,7 @@ use axum::{
 };
 use unsaid_protocol::ProblemKind;
 
-use super::problem::Refused;
+use super::problem::{Refused, spread};
 use crate::relay::Relay;
 
 /// Whom a request comes from ([`super::forwarded::origin`]); set for every request that came through a connection.
@@ -36,6 +36,9 @@ pub struct RateLimit {
 
 /// Addresses that are remembered. Beyond that the full buckets are forgotten, which is what they would be anyway.
 const MAX_ADDRESSES: usize = 65_536;
+
+/// Seconds over which those are spread that are told to come again.
+const SPREAD_SECONDS: u64 = 3;
 
 /// The buckets.
 #[derive(Debug)]
@@ -113,6 +116,8 @@ pub async fn limit(State(relay): State<Arc<Relay>>, request: Request, next: Next
             "this address makes more requests than it may: wait, then send the same bytes again",
         );
         let mut response = refused.into_response();
+        // A school behind one address is a crowd, too.
+        let seconds = seconds + spread(SPREAD_SECONDS);
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         return response;
     }

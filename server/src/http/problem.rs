@@ -1,17 +1,28 @@
 //! Every error of the relay becomes a problem document here (RFC 9457).
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use axum::{
     Json,
     extract::OriginalUri,
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use unsaid_protocol::{Problem, ProblemKind};
+use unsaid_protocol::{Problem, ProblemKind, TaskId};
 
 use crate::{actor::Failure, round::Refusal};
 
-/// Seconds after which a client may send a request again that could not be stored.
-const RETRY_AFTER_SECONDS: u32 = 2;
+/// Seconds after which a client may send a request again that could not be stored: the fewest, and how many different ones there are. What
+/// refuses one client refuses a crowd, which is not to come back all at once.
+const RETRY_AFTER_SECONDS: u64 = 2;
+const RETRY_AFTER_SPREAD: u64 = 4;
+
+/// The next of a sequence in `0..spread` of which any stretch is nearly evenly spread: multiples of the golden ratio, modulo 1.
+pub(crate) fn spread(spread: u64) -> u64 {
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    let number = TOLD.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
+    (u64::from(number) * spread) >> 32
+}
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -36,9 +47,10 @@ impl IntoResponse for Refused {
             .headers_mut()
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if temporary {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            response.headers_mut().insert(
+                header::RETRY_AFTER,
+                (RETRY_AFTER_SECONDS + spread(RETRY_AFTER_SPREAD)).into(),
+            );
         }
         response
     }
@@ -96,6 +108,14 @@ impl Refused {
         )
     }
 
+    /// A thread of a task has panicked, and the relay is about to end.
+    pub fn fallen(task: &TaskId) -> Self {
+        Self::new(
+            ProblemKind::Unavailable,
+            format!("the task {task} ended by a fault of the relay, which has to be started again"),
+        )
+    }
+
     /// A part of the relay is gone.
     pub fn internal() -> Self {
         Self::new(
@@ -141,4 +161,34 @@ pub async fn document_every_error(response: axum::response::Response) -> axum::r
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.extend(documented.headers);
     Response::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_that_is_refused_comes_back_at_different_times() {
+        let mut told = BTreeMap::<u64, u32>::new();
+        for _ in 0..100 {
+            let response = Refused::busy().into_response();
+            let seconds = response.headers()[header::RETRY_AFTER]
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            *told.entry(seconds).or_default() += 1;
+        }
+        assert_eq!(told.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5]);
+        // Of a hundred a quarter each, give or take what other tests ask for meanwhile.
+        assert!(told.values().all(|many| (15..=35).contains(many)), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_not_temporary_names_no_time() {
+        let response = Refused::new(ProblemKind::NotFound, "nothing").into_response();
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
 }

@@ -213,18 +213,16 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: every task can store what it is sent.
+/// `GET /readyz`: every task runs, and can store what it is sent.
 #[utoipa::path(get, path = "/readyz", tag = "relay", responses(
     (status = 200, description = "`ready`", body = String, content_type = "text/plain"), Refusals<OfReadiness>,
 ))]
 pub async fn readyz(State(relay): State<Arc<Relay>>) -> Result<&'static str, Refused> {
-    if relay
-        .handles()
-        .iter()
-        .all(|task| task.outlook.healthy.load(Ordering::Relaxed))
-    {
-        Ok("ready\n")
-    } else {
-        Err(Refused::unstored())
+    let handles = relay.handles();
+    let well = |task: &Arc<TaskHandle>| task.outlook.healthy.load(Ordering::Relaxed);
+    match relay.fallen() {
+        Some(task) => Err(Refused::fallen(&task)),
+        None if handles.iter().all(well) => Ok("ready\n"),
+        None => Err(Refused::unstored()),
     }
 }

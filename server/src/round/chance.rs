@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use unsaid_protocol::{ClientId, IdentityId};
 
-use super::Rounds;
+use super::{Rounds, check_in::part};
 
 /// A client that was not drawn comes back within this part of a span after its span has ended: late enough to spread a crowd, and
 /// early enough to be drawn for the next one and to train in it.
@@ -113,8 +113,6 @@ impl Rounds {
     /// span more.
     pub(super) fn until_next_draw(&self, draw: Draw, left_ms: u64) -> u64 {
         let window = self.rules.policy.deadline_ms / SPREAD;
-        // Below the window, so it is a u64.
-        let part = (u128::from(draw.place) * u128::from(window)) >> 64;
-        left_ms.saturating_add(part as u64)
+        left_ms.saturating_add(part(draw.place, window))
     }
 }

@@ -7,6 +7,7 @@ use super::{MAX_CHECK_INS, Refusal, Rounds};
 /// The longest that a waiting client is told to wait before it asks again. The `round` event comes sooner.
 const LONGEST_WAIT_MS: u64 = 5_000;
 const SHORTEST_WAIT_MS: u64 = 250;
+const WAIT_SPREAD_MS: u64 = 1_000;
 
 /// The longest that a client is told to wait that was not invited, or not drawn.
 const LONGEST_PACE_MS: u64 = 600_000;
@@ -30,14 +31,14 @@ impl Rounds {
                 .map_or(0, |span| span.deadline_ms.saturating_sub(now_ms));
             return Ok(CheckInReply::Wait {
                 round,
-                retry_after_ms: left.clamp(SHORTEST_WAIT_MS, LONGEST_WAIT_MS),
+                retry_after_ms: self.wait(ask.client, left),
             });
         }
         let is_in = self.checked_in.contains(&ask.client);
         if self.paused && !is_in || !self.may_be_counted(&ask.client) {
             return Ok(CheckInReply::Wait {
                 round,
-                retry_after_ms: LONGEST_WAIT_MS,
+                retry_after_ms: self.wait(ask.client, LONGEST_WAIT_MS),
             });
         }
         if let Some(chance) = self.rules.chance
@@ -47,7 +48,7 @@ impl Rounds {
             let Some(draw) = self.draw_key.as_ref().map(|key| key.draw(&drawn_as)) else {
                 return Ok(CheckInReply::Wait {
                     round,
-                    retry_after_ms: LONGEST_WAIT_MS,
+                    retry_after_ms: self.wait(ask.client, LONGEST_WAIT_MS),
                 });
             };
             if !draw.is_let_in(chance) {
@@ -113,6 +114,24 @@ impl Rounds {
         }
     }
 
+    /// How long a client is to wait for something that comes in `left_ms`, or nobody knows when: until then and up to a second more, or where
+    /// that is long, half to all of the longest wait. An event may have woken a crowd, and each has another place in the next time.
+    const fn wait(&self, client: ClientId, left_ms: u64) -> u64 {
+        let (least, window) = if left_ms >= LONGEST_WAIT_MS {
+            (LONGEST_WAIT_MS / 2, LONGEST_WAIT_MS / 2)
+        } else {
+            (left_ms, WAIT_SPREAD_MS)
+        };
+        let wait_ms = least + part(place(client, self.round), window);
+        if wait_ms < SHORTEST_WAIT_MS {
+            SHORTEST_WAIT_MS
+        } else if wait_ms > LONGEST_WAIT_MS {
+            LONGEST_WAIT_MS
+        } else {
+            wait_ms
+        }
+    }
+
     /// How long a client that was not invited is to wait: until the span has ended, and then a part, by its id, of the time in which
     /// as many rounds can invite all that wait. So about as many come to each round as it invites.
     fn pace(&mut self, client: ClientId, invited: u32, now_ms: u64) -> u64 {
@@ -124,11 +143,14 @@ impl Rounds {
             .map_or(0, |span| span.deadline_ms.saturating_sub(now_ms));
         let rounds = (self.turned_away.len() as u64).div_ceil(invited.max(1).into());
         let window = self.rules.policy.deadline_ms.saturating_mul(rounds);
-        // Below the window, so it is a u64.
-        let part = (u128::from(place(client, self.round)) * u128::from(window)) >> 64;
-        left.saturating_add(part as u64)
+        left.saturating_add(part(place(client, self.round), window))
             .clamp(SHORTEST_WAIT_MS, LONGEST_PACE_MS)
     }
+}
+
+/// The part of `window` at `place`.
+pub(super) const fn part(place: u64, window: u64) -> u64 {
+    ((place as u128 * window as u128) >> 64) as u64 // below the window
 }
 
 /// Where a client stands among those that wait for a round, evenly spread over all of `u64`: its id, which it chose at random, and

@@ -4,6 +4,7 @@ use unsaid_protocol::{CheckIn, CheckInReply, IdentityId};
 use super::*;
 
 mod chance;
+mod faults;
 
 const MINUTE: u64 = 60_000;
 

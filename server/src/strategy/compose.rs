@@ -144,3 +144,32 @@ fn above_noise(
         ),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    /// The lines of the first table of `text` that has this heading, each without what stands before it.
+    fn table<'a>(text: &'a str, before: &str, heading: &str) -> Vec<&'a str> {
+        let lines = text.lines().map(|line| line.strip_prefix(before).unwrap_or(line));
+        lines
+            .skip_while(|line| !line.starts_with(heading))
+            .take_while(|line| line.starts_with('|'))
+            .collect()
+    }
+
+    #[test]
+    fn operators_are_told_the_same_table_as_those_who_read_the_code() {
+        let heading = "| rule | `none` |";
+        let here = table(include_str!("compose.rs"), "//! ", heading);
+        let told = table(include_str!("../../../OPERATING.md"), "", heading);
+        assert!(here.len() >= 10, "{here:?}");
+        assert_eq!(told, here);
+        // Every rule has a cell in it; `the_table_of_what_goes_together_is_kept` holds it against the code.
+        for rule in crate::strategy::tests::EVERY_RULE {
+            let name = format!("`{}`", rule.name());
+            let cells = told
+                .iter()
+                .filter(|row| row.split('|').nth(1).is_some_and(|cell| cell.contains(&name)));
+            assert_eq!(cells.count(), 1, "{name}");
+        }
+    }
+}

@@ -351,7 +351,7 @@ proptest! {
     }
 }
 
-const EVERY_RULE: [Aggregation; 11] = [
+pub(super) const EVERY_RULE: [Aggregation; 11] = [
     Aggregation::Mean {},
     Aggregation::WeightedMean { max_weight: 600 },
     Aggregation::NormBounding { bound_l2: 1.0 },

@@ -9,6 +9,8 @@ mod central;
 mod connections;
 #[cfg(target_os = "linux")]
 mod database;
+#[cfg(target_os = "linux")]
+mod disk;
 mod events;
 mod faults;
 mod forwarded;
@@ -16,6 +18,7 @@ mod harness;
 mod identity;
 mod kill;
 mod kill_large;
+mod kill_rules;
 #[cfg(target_os = "linux")]
 mod lanes;
 mod load;
@@ -33,6 +36,7 @@ mod selection;
 mod serving;
 #[cfg(target_os = "linux")]
 mod stalls;
+mod starting;
 mod strategies;
 mod tls;
 mod updates;

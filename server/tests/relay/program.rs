@@ -10,6 +10,9 @@ use std::{
 
 use crate::harness::*;
 
+/// Where it is.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_unsaid-relay");
+
 pub struct Program {
     pub child: Child,
     pub base: String,
@@ -23,8 +26,14 @@ impl Program {
 
     /// As [`Program::start`], with its log at `level`.
     pub fn start_logging(folder: &Path, arguments: &[&str], level: &str, log: Stdio) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_unsaid-relay"))
-            .env("RUST_LOG", level)
+        let mut command = Command::new(PROGRAM);
+        command.env("RUST_LOG", level).stderr(log);
+        Self::start_by(command, folder, arguments)
+    }
+
+    /// As [`Program::start`], by a command that becomes the program with the arguments that follow.
+    pub fn start_by(mut command: Command, folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .args([
                 "serve",
                 "--listen",
@@ -36,7 +45,6 @@ impl Program {
             .arg(folder.join("tiny.toml"))
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -238,7 +238,7 @@ fn a_span_that_draws_nobody_ends_and_another_draws_anew() {
 #[test]
 fn without_a_key_nobody_is_let_in_and_no_span_begins() {
     let mut rounds = Rounds::first(by_chance(1.0), model(0));
-    assert_eq!(wait(&mut rounds, numbered(1), 0), Some(5_000));
+    assert!(matches!(wait(&mut rounds, numbered(1), 0), Some(2_500..=5_000)));
     assert_eq!((rounds.span(), rounds.checked_in()), (None, 0));
     rounds.draw_by(keys(7).next());
     assert_eq!(

@@ -178,3 +178,22 @@ fn a_task_says_how_many_models_are_kept_of_it() {
         assert!(error.message.contains(message), "{error}");
     }
 }
+
+#[test]
+fn invitations_are_for_a_target_and_for_synchronous_rounds() {
+    let with = |invited: &str| parse(GOOD, &[&format!("rounds.invited_clients={invited}")]);
+    let target = parse(GOOD, &[]).unwrap().manifest.rounds.target_clients;
+    assert_eq!(with(&target.to_string()).unwrap().invited, Some(target));
+    assert_eq!(parse(GOOD, &[]).unwrap().invited, None);
+    let asynchronous = "strategy.aggregation={ type = \"fed-buff\", max_staleness = 3 }";
+    let invited = format!("rounds.invited_clients={}", target + 1);
+    for (error, message) in [
+        (with(&(target - 1).to_string()), "below target_clients"),
+        (with("0"), "0 is not a whole number"),
+        (parse(GOOD, &[asynchronous, &invited]), "asynchronous"),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.field, "rounds.invited_clients", "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+}
