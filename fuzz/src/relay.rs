@@ -290,7 +290,7 @@ impl Store for Kept {
         Ok(self.rounds.clone())
     }
 
-    fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         let earlier = self.rounds.iter().filter(|metrics| metrics.round < before);
         let mut newest: Vec<RoundMetrics> = earlier.rev().take(most.into()).cloned().collect();
         newest.reverse();

@@ -11,9 +11,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use unsaid_protocol::{
-    CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundMetrics, RoundState, TaskId,
-};
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundState, TaskId};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -23,6 +21,7 @@ use super::{
 };
 use crate::{
     actor::{Command, Failure},
+    lineage::RoundRecord,
     relay::{Relay, TaskHandle},
 };
 
@@ -155,7 +154,7 @@ pub struct Page {
 #[utoipa::path(get, path = "/tasks/{task}/rounds", tag = "task",
     params(("task" = TaskId, Path, description = "The task's id"), Page),
     responses(
-        (status = 200, description = "The newest published rounds, oldest first", body = Vec<RoundMetrics>), Refusals<OfStore>,
+        (status = 200, description = "The newest published rounds, oldest first", body = Vec<RoundRecord>), Refusals<OfStore>,
     ),
 )]
 pub async fn rounds(
@@ -175,7 +174,7 @@ pub async fn rounds(
     let read = tokio::task::spawn_blocking(move || store.rounds_before(&id, before, most))
         .await
         .map_err(|_| Refused::internal())?;
-    let rounds: Vec<RoundMetrics> = read.map_err(|error| {
+    let rounds: Vec<RoundRecord> = read.map_err(|error| {
         tracing::warn!(%error, "the rounds cannot be read");
         Refused::unstored()
     })?;

@@ -9,6 +9,7 @@ mod central;
 mod connections;
 #[cfg(target_os = "linux")]
 mod database;
+mod document;
 mod events;
 mod faults;
 mod forwarded;
@@ -18,6 +19,7 @@ mod kill;
 mod kill_large;
 #[cfg(target_os = "linux")]
 mod lanes;
+mod lineage;
 mod load;
 mod log;
 #[cfg(target_os = "linux")]
