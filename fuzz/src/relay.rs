@@ -4,13 +4,14 @@ use std::sync::{Arc, OnceLock, mpsc};
 
 use tokio::sync::oneshot;
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, RoundMetrics, TaskId,
-    UpdateFrame, UpdateId,
+    CheckIn, CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, TaskId, UpdateFrame,
+    UpdateId,
 };
 use unsaid_relay::{
     actor::{Actor, Command, Submission},
     clock::Clock,
     intake::Intake,
+    lineage::RoundRecord,
     live::TaskConfig,
     round::{Counted, FrameDigest, Head},
     store::{Account, Changes, Identity, Saved, Store, StoreError},
@@ -269,7 +270,7 @@ impl Clock for Stopped {
 /// A store that has these records, and takes what it is given.
 struct Kept {
     saved: Saved,
-    rounds: Vec<RoundMetrics>,
+    rounds: Vec<RoundRecord>,
     model: Vec<u8>,
 }
 
@@ -286,7 +287,7 @@ impl Store for Kept {
         Ok(Some(self.model.clone()))
     }
 
-    fn rounds(&self, _task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, _task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         Ok(self.rounds.clone())
     }
 

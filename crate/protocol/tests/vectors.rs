@@ -260,3 +260,55 @@ fn every_kind_of_problem_has_a_vector_and_is_sent_again_or_not_as_it_says() {
     let found = all.keys().filter(|name| name.starts_with("problem-")).count();
     assert_eq!(found, ProblemKind::ALL.len() + 1, "and the one of a later relay");
 }
+
+/// The examples of `PROTOCOL.md`, byte by byte, with the offsets that its lines begin with.
+#[test]
+fn the_examples_of_the_protocol_are_the_vectors() {
+    let document = include_str!("../../../PROTOCOL.md");
+    let all = vectors();
+    let dumps: Vec<Vec<u8>> = document
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(dump)
+        .collect();
+    assert_eq!(dumps, [bytes(&all["update-frame"]), bytes(&all["shard"])]);
+}
+
+/// The bytes of a block of lines like `0004  01 00    version 1`; none where it is another block.
+fn dump(block: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for line in block.trim().lines() {
+        let (offset, rest) = line.split_once("  ")?;
+        assert_eq!(usize::from_str_radix(offset, 16).ok()?, bytes.len(), "{line}");
+        let (hex, _) = rest.split_once("  ").unwrap_or((rest, ""));
+        for byte in hex.split(' ') {
+            bytes.push(u8::from_str_radix(byte, 16).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+/// In the tables of sections 5 and 9 each field begins where the one before it ends, and the rest of the message behind the last.
+#[test]
+fn the_byte_tables_of_the_protocol_have_no_gaps() {
+    let document = include_str!("../../../PROTOCOL.md");
+    for (section, header) in [("## 5. ", UpdateFrame::HEADER_LEN), ("## 9. ", Shard::HEADER_LEN)] {
+        let (_, text) = document.split_once(section).unwrap();
+        let rows = text.lines().skip_while(|line| !line.starts_with("| offset"));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        let mut end = 0;
+        let mut fields = 0;
+        for row in rows {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let Ok(offset) = cells[1].parse::<usize>() else {
+                continue; // of as many bytes as the message says
+            };
+            assert_eq!(offset, end, "{row}");
+            fields += 1;
+            end += cells[2].parse::<usize>().unwrap_or(0);
+        }
+        assert_eq!(end, header, "{section}");
+        assert!(fields >= 7, "{section}: {fields}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unsaid_relay::{
     RelayOptions, http::admin::AdminToken, key::RelayKey, lineage::RoundRecord, live::TaskConfig,
 };
@@ -58,6 +59,33 @@ async fn the_protocol_names_every_route_and_no_other() {
     }
     let claim = relay.api.http.post(relay.api.url("/data/iid/claim")).send().await;
     assert_eq!(claim.unwrap().status(), 200);
+}
+
+/// Section 2: what is no request, and what has too long a head, reaches no route, and is answered by what reads them.
+#[tokio::test]
+async fn what_is_no_request_is_answered_without_the_headers_of_answers() {
+    let relay = TestRelay::start(&[]).await;
+    let long = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
+        "a".repeat(70_000)
+    );
+    for (sent, status) in [("no HTTP at all\r\n\r\n", "400"), (long.as_str(), "431")] {
+        let address = relay.api.base.strip_prefix("http://").unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(sent.as_bytes()).await; // it may be closed before all was read
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "there is a body: {answer}");
+        for absent in [
+            "content-security-policy",
+            "x-content-type-options",
+            "content-type",
+        ] {
+            assert!(!answer.contains(absent), "{answer}");
+        }
+    }
 }
 
 fn vectors() -> Vec<(String, Value)> {
