@@ -293,7 +293,7 @@ impl Store for Kept {
 
     fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         let earlier = self.rounds.iter().filter(|metrics| metrics.round < before);
-        let mut newest: Vec<RoundMetrics> = earlier.rev().take(most.into()).cloned().collect();
+        let mut newest: Vec<RoundRecord> = earlier.rev().take(most.into()).cloned().collect();
         newest.reverse();
         Ok(newest)
     }

@@ -29,6 +29,16 @@ async fn the_protocol_names_every_route_and_no_other() {
     };
     let relay = TestRelay::over(FaultyStore::new(), &[], options).await;
     let described: Value = relay.api.get("/v1/openapi.json").await.json().await.unwrap();
+    let whole = described.to_string();
+    let mut types = whole
+        .split("#/components/schemas/")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    let undefined = types.find(|name| described["components"]["schemas"].get(name).is_none());
+    assert_eq!(
+        undefined, None,
+        "a type that the description names and does not have"
+    );
     let mut routed = BTreeSet::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {

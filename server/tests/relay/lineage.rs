@@ -224,6 +224,60 @@ async fn rounds_under_other_terms_are_paid_for_too() {
     }
 }
 
+#[tokio::test]
+async fn a_round_whose_commit_fails_or_only_seems_to_is_paid_for_once() {
+    let store = FaultyStore::new();
+    let relay = TestRelay::over(store.clone(), &LOCAL, RelayOptions::default()).await;
+    for (round, fault) in [(1, Fault::BeforePublication), (2, Fault::AfterCommit)] {
+        relay.api.take_part(1).await;
+        relay.api.take_part(2).await;
+        relay.api.check_in(3).await.unwrap();
+        let last = relay.api.frame(3).await;
+        store.set(fault);
+        assert_eq!(relay.api.send(&last).await, Err(ProblemKind::Unavailable));
+        store.set(Fault::None);
+        relay.api.send(&last).await.unwrap();
+        let rounds = rounds(&relay).await;
+        assert_eq!(rounds.len(), round + 1, "{fault:?}");
+        assert_eq!(rounds[round]["parent"], rounds[round - 1]["model"], "{fault:?}");
+        assert!(
+            is_epsilon_of(&rounds[round]["spent"]["epsilon"], round as u64),
+            "{fault:?}"
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_of_one_database_add_up_what_each_of_them_published() {
+    let Some(database) = crate::database::Database::start() else {
+        return;
+    };
+    let relays = [
+        crate::postgres::relay(&database, &LOCAL).await,
+        crate::postgres::relay(&database, &LOCAL).await,
+    ];
+    for round in 1..=4 {
+        let relay = &relays[round % 2];
+        until("the round is open here, too", async || {
+            relay.api.state().await.round == round as u64
+        })
+        .await;
+        one_round(relay).await;
+    }
+    for relay in &relays {
+        let rounds = rounds(relay).await;
+        assert_eq!(rounds.len(), 5);
+        for (round, pair) in (1..).zip(rounds.windows(2)) {
+            assert_eq!(pair[1]["parent"], pair[0]["model"], "{round}");
+            assert!(is_epsilon_of(&pair[1]["spent"]["epsilon"], round), "{round}");
+        }
+        let file = relay.api.get("/v1/tasks/tiny/rounds/latest/model").await;
+        let told = metadata(&file.bytes().await.unwrap());
+        assert_eq!(told["parent"], rounds[4]["parent"].as_str().unwrap());
+    }
+}
+
 /// What a file says of itself, read by the `safetensors` crate.
 fn metadata(file: &[u8]) -> HashMap<String, String> {
     let (_, header) = SafeTensors::read_metadata(file).unwrap();
