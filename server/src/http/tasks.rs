@@ -12,7 +12,10 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundState, TaskId};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{ObjectBuilder, Schema, Type},
+};
 
 use super::{
     CONTENT_HASH, SIGNATURE, body, identities,
@@ -138,12 +141,19 @@ pub async fn round(
 /// The most rounds of one answer, and how many there are where nobody says.
 const MAX_ROUNDS: u16 = 1_000;
 
+/// A round's number has 64 bits, for which descriptions of APIs have no word: `int64` ends at half of it.
+fn round_number() -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    number.minimum(Some(0_usize)).maximum(Some(usize::MAX)).into()
+}
+
 /// Which rounds.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
     /// Only rounds with a number below this one
+    #[param(schema_with = round_number)]
     before: Option<u64>,
     /// So many at most, the newest of them; 1,000 where it is not said
     #[param(minimum = 1, maximum = 1_000)]
