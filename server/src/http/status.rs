@@ -7,9 +7,7 @@ use std::{
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
-use unsaid_protocol::{
-    CheckInReply, ContentHash, Privacy, Problem, ProblemKind, RoundState, UpdateReply,
-};
+use unsaid_protocol::{CheckInReply, ContentHash, Privacy, Problem, ProblemKind, RoundState, UpdateReply};
 use utoipa::ToSchema;
 
 use super::{
@@ -202,13 +200,16 @@ fn newest(rounds: Vec<RoundRecord>) -> Vec<RoundStatus> {
 
 /// The ε that is told with the newest round. Blocks; none, too, where the store fails.
 pub(super) fn spent(task: &TaskHandle) -> Option<f64> {
-    let newest = task.store.rounds_before(&task.config.manifest.task, u64::MAX, 1).ok()?;
+    let newest = task
+        .store
+        .rounds_before(&task.config.manifest.task, u64::MAX, 1)
+        .ok()?;
     newest.last()?.lineage.spent?.epsilon
 }
 
 #[cfg(test)]
 mod tests {
-use unsaid_protocol::RoundMetrics;
+    use unsaid_protocol::RoundMetrics;
 
     use super::*;
     use crate::lineage::{Lineage, Spent, cost_of_round};
