@@ -4,13 +4,13 @@ use std::sync::{Arc, OnceLock, mpsc};
 
 use tokio::sync::oneshot;
 use unsaid_protocol::{
-    CheckIn, CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, RoundMetrics, TaskId,
-    UpdateFrame, UpdateId,
+    CheckIn, CheckInReply, ClientId, ContentHash, CoordinateWidth, Privacy, TaskId, UpdateFrame, UpdateId,
 };
 use unsaid_relay::{
     actor::{Actor, Command, Submission},
     clock::Clock,
     intake::Intake,
+    lineage::RoundRecord,
     live::TaskConfig,
     round::{Counted, FrameDigest, Head},
     store::{Account, Changes, Identity, Saved, Store, StoreError},
@@ -269,7 +269,7 @@ impl Clock for Stopped {
 /// A store that has these records, and takes what it is given.
 struct Kept {
     saved: Saved,
-    rounds: Vec<RoundMetrics>,
+    rounds: Vec<RoundRecord>,
     model: Vec<u8>,
 }
 
@@ -286,13 +286,13 @@ impl Store for Kept {
         Ok(Some(self.model.clone()))
     }
 
-    fn rounds(&self, _task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, _task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         Ok(self.rounds.clone())
     }
 
-    fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, _task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         let earlier = self.rounds.iter().filter(|metrics| metrics.round < before);
-        let mut newest: Vec<RoundMetrics> = earlier.rev().take(most.into()).cloned().collect();
+        let mut newest: Vec<RoundRecord> = earlier.rev().take(most.into()).cloned().collect();
         newest.reverse();
         Ok(newest)
     }

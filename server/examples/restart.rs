@@ -94,13 +94,16 @@ fn fill(file: &Path, rounds: u64) {
                 ..live.rounds.head()
             }),
             counted: counted.collect(),
-            rounds: vec![unsaid_protocol::RoundMetrics {
-                round,
-                model,
-                clients: CLIENTS as u32,
-                checked_in: CLIENTS as u32,
-                ..metrics
-            }],
+            rounds: vec![
+                unsaid_protocol::RoundMetrics {
+                    round,
+                    model,
+                    clients: CLIENTS as u32,
+                    checked_in: CLIENTS as u32,
+                    ..metrics.metrics
+                }
+                .into(),
+            ],
             models: vec![(model, bytes)],
             ..Changes::default()
         };

@@ -13,12 +13,13 @@ use std::{
 };
 
 use tokio::sync::{broadcast, oneshot, watch};
-use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, IdentityId, RoundMetrics, UpdateReply};
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Event, IdentityId, UpdateReply};
 
 use crate::{
     clock::Clock,
     fall::Guard,
     http::uploads,
+    lineage::RoundRecord,
     live::{Live, OpenError, TaskConfig},
     round::{Claim, Refusal},
     snapshot::{Numbered, Snapshot},
@@ -103,7 +104,7 @@ pub enum Command {
     /// The operator goes back to an older model.
     RollBack(OlderModel, Reply<RolledBack>),
     /// A model was evaluated.
-    Evaluated(RoundMetrics),
+    Evaluated(RoundRecord),
     /// Another relay that shares the store has brought the task to this version.
     Look(u64),
     /// End the thread.
@@ -151,7 +152,7 @@ pub struct Actor {
     ahead_ms: i64,
     /// When the store was last looked at.
     looked_ms: u64,
-    evaluation: Option<mpsc::Sender<RoundMetrics>>,
+    evaluation: Option<mpsc::Sender<RoundRecord>>,
     snapshot: watch::Sender<Snapshot>,
     events: broadcast::Sender<Numbered>,
     healthy: Arc<AtomicBool>,
@@ -171,7 +172,7 @@ impl Actor {
         config: Arc<TaskConfig>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        evaluation: Option<mpsc::Sender<RoundMetrics>>,
+        evaluation: Option<mpsc::Sender<RoundRecord>>,
     ) -> Result<(Self, Outlook), OpenError> {
         let mut turn = store.turn(&config.manifest.task)?;
         let mut changes = Changes::default();
@@ -446,7 +447,7 @@ impl Actor {
     }
 
     /// Tells readers what other relays published (`theirs`), and this one (`ours`), which also has its models evaluated.
-    fn announce(&mut self, live: &Live, theirs: Vec<RoundMetrics>, ours: &[RoundMetrics], now_ms: u64) {
+    fn announce(&mut self, live: &Live, theirs: Vec<RoundRecord>, ours: &[RoundRecord], now_ms: u64) {
         if let Some(evaluation) = &self.evaluation {
             for metrics in ours.iter().filter(|metrics| metrics.accuracy.is_none()) {
                 let _ = evaluation.send(metrics.clone()); // the thread ends only after this one
@@ -463,7 +464,7 @@ impl Actor {
                 Err(error) => tracing::warn!(%error, "the rounds cannot be read; trying again"),
             }
         }
-        let event = |metrics: RoundMetrics| match metrics.accuracy {
+        let event = |RoundRecord { metrics, .. }| match metrics.accuracy {
             Some(_) => Event::Evaluated(metrics),
             None => Event::Published(metrics),
         };
@@ -488,10 +489,10 @@ impl Actor {
 impl Actor {
     /// What a commit published although it was thought to have failed: rounds, and figures, that readers do not know. A model
     /// whose figures were lost with such a commit is evaluated again.
-    fn missed(&self, live: &Live, announced: &[RoundMetrics]) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn missed(&self, live: &Live, announced: &[RoundRecord]) -> Result<Vec<RoundRecord>, StoreError> {
         let history = self.store.rounds(&self.config.manifest.task)?;
         let known = self.snapshot.borrow().newest.clone();
-        let is_known = |metrics: &RoundMetrics| (metrics.round, metrics.model) == (known.round, known.model);
+        let is_known = |metrics: &RoundRecord| (metrics.round, metrics.model) == (known.round, known.model);
         if !history.iter().any(is_known) {
             // The store was put back: readers know a round that is none any more.
             match Snapshot::new(&self.config, live, &history) {
@@ -529,7 +530,7 @@ fn ahead_ms(theirs: Option<u64>, ours: u64) -> i64 {
 }
 
 /// A task in its turn, and rounds that other relays published.
-type Begun<'a> = (Live, Box<dyn Turn + 'a>, Vec<RoundMetrics>);
+type Begun<'a> = (Live, Box<dyn Turn + 'a>, Vec<RoundRecord>);
 
 /// An answer that waits for the commit.
 pub(crate) enum Answer {

@@ -9,7 +9,7 @@ use std::{
 use unsaid_engine::{Examples, Model};
 use unsaid_protocol::{RoundMetrics, Shard, TaskId};
 
-use crate::{fall::Guard, store::Store};
+use crate::{fall::Guard, lineage::RoundRecord, store::Store};
 
 /// Why the held-out examples cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +80,15 @@ pub(crate) fn spawn(
     model: Arc<Model>,
     examples: Examples,
     store: Arc<dyn Store>,
-    jobs: mpsc::Receiver<RoundMetrics>,
-    done: impl Fn(RoundMetrics) + Send + 'static,
+    jobs: mpsc::Receiver<RoundRecord>,
+    done: impl Fn(RoundRecord) + Send + 'static,
     guard: Guard,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let work = move || {
         let _guard = guard;
-        for metrics in jobs {
-            match evaluate(&task, &model, &examples, &*store, metrics) {
-                Ok(Some(metrics)) => done(metrics),
+        for record in jobs {
+            match evaluate(&task, &model, &examples, &*store, record) {
+                Ok(Some(record)) => done(record),
                 Ok(None) => tracing::debug!(%task, "a model that is no longer kept was not evaluated"),
                 Err(error) => tracing::error!(%task, error, "a model was not evaluated"),
             }
@@ -102,8 +102,8 @@ fn evaluate(
     model: &Model,
     examples: &Examples,
     store: &dyn Store,
-    metrics: RoundMetrics,
-) -> Result<Option<RoundMetrics>, String> {
+    RoundRecord { metrics, lineage }: RoundRecord,
+) -> Result<Option<RoundRecord>, String> {
     let bytes = store
         .model(task, &metrics.model)
         .map_err(|error| error.to_string())?;
@@ -114,11 +114,12 @@ fn evaluate(
     let figures = model
         .evaluate(&parameters, examples)
         .map_err(|error| error.to_string())?;
-    Ok(Some(RoundMetrics {
+    let metrics = RoundMetrics {
         accuracy: Some(figures.accuracy).filter(|figure| figure.is_finite()),
         loss: Some(figures.loss).filter(|figure| figure.is_finite()),
         ..metrics
-    }))
+    };
+    Ok(Some(RoundRecord { metrics, lineage }))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::relay::Relay;
 pub mod admin;
 pub mod body;
 pub mod claims;
+pub mod download;
 pub mod events;
 pub mod files;
 pub mod forwarded;
@@ -51,8 +52,8 @@ pub fn app(relay: Arc<Relay>) -> Router {
         .layer(limit)
         .nest("/v1", v1)
         .with_state(relay.clone())
-        .layer(middleware::from_fn_with_state(relay, metrics::count))
-        .layer(middleware::from_fn(files::security_headers))
+        .layer(middleware::from_fn_with_state(relay.clone(), metrics::count))
+        .layer(middleware::from_fn_with_state(relay, files::security_headers))
         .layer(middleware::map_response(problem::document_every_error))
 }
 
@@ -66,6 +67,7 @@ fn v1() -> OpenApiRouter<Arc<Relay>> {
         .routes(routes!(tasks::rounds))
         .routes(routes!(tasks::check_in))
         .routes(routes!(models::model))
+        .routes(routes!(download::download))
         .routes(routes!(updates::update))
         .routes(routes!(identities::identity))
         .routes(routes!(identities::enrol))

@@ -11,6 +11,7 @@
 //! - [`round`] is the state machine, without a clock or a disk; [`gather`] keeps a round's updates, as an exact sum
 //!   ([`aggregate`]) where that is enough, and [`strategy`] makes the next model of them;
 //! - [`identity`] says who may take part where a task asks for identities, and what each has spent;
+//! - [`lineage`] is what is kept of a published round beside its figures: where its model comes from, and what it cost;
 //! - [`simulate`] runs a task here, by the same code, without HTTP;
 //! - [`store`] is what survives: a port, with an embedded implementation and one that several relays share.
 
@@ -30,6 +31,7 @@ pub mod http;
 pub mod identity;
 pub mod intake;
 pub mod key;
+pub mod lineage;
 pub mod live;
 pub mod open_files;
 pub mod randomness;

@@ -2,6 +2,7 @@
 //! `live/lanes.rs` shares them with other relays.
 
 use rand_core::Rng;
+use unsaid_privacy::Cost;
 use unsaid_protocol::{CheckIn, CheckInReply, IdentityId, UpdateReply};
 
 use crate::{
@@ -41,6 +42,8 @@ pub struct Live {
     memory: Memory,
     /// What the relay's own noise cost so far, and the clip norm; where it adds noise.
     private: Option<central::State>,
+    /// What all published rounds cost who took part in each, by noise that clients add.
+    spent: Cost,
     /// How the identities of the present turn stand.
     standings: Standings,
     /// The most that an identity's updates cost, as ε, of those that were counted since the task was read.
@@ -52,6 +55,7 @@ impl Live {
     fn head(&self) -> Head {
         Head {
             tree: self.private.as_ref().and_then(|private| private.tree.clone()),
+            spent: Some((&self.spent).into()),
             ..self.rounds.head()
         }
     }

@@ -3,6 +3,7 @@
 use unsaid_protocol::{ContentHash, Event, RoundMetrics, RoundPhase, RoundState, TaskId};
 
 use crate::{
+    lineage::RoundRecord,
     live::{Live, OpenError, TaskConfig},
     round::Span,
 };
@@ -45,13 +46,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`OpenError::Damaged`] where the history is empty: a task's first commit writes round 0.
-    pub fn new(config: &TaskConfig, live: &Live, history: &[RoundMetrics]) -> Result<Self, OpenError> {
+    pub fn new(config: &TaskConfig, live: &Live, history: &[RoundRecord]) -> Result<Self, OpenError> {
         let evaluated = history
             .iter()
             .rev()
             .find(|metrics| metrics.accuracy.is_some())
-            .cloned();
-        let newest = history.last().cloned();
+            .map(|record| record.metrics.clone());
+        let newest = history.last().map(|record| record.metrics.clone());
         let newest = newest.ok_or_else(|| OpenError::Damaged("round 0 is missing".into()))?;
         let base = Self {
             seq: 0,

@@ -14,9 +14,10 @@
 //! With privacy mode `none` the store's reader must be trusted; with local noise, an update that is found this way is as noisy
 //! as it was when its client sent it.
 
-use unsaid_protocol::{ClientId, ContentHash, IdentityId, RoundMetrics, TaskId, UpdateId};
+use unsaid_protocol::{ClientId, ContentHash, IdentityId, TaskId, UpdateId};
 
 use crate::{
+    lineage::RoundRecord,
     round::{Counted, Head, REMEMBERED_ROUNDS},
     strategy::Memory,
 };
@@ -66,7 +67,7 @@ pub struct Changes {
     /// New models, as safetensors bytes.
     pub models: Vec<(ContentHash, Vec<u8>)>,
     /// New or changed figures of published rounds.
-    pub rounds: Vec<RoundMetrics>,
+    pub rounds: Vec<RoundRecord>,
     /// Accounts of identities of which an update was counted, whole: absolute, so that writing one again changes nothing.
     pub accounts: Vec<(IdentityId, Account)>,
 }
@@ -158,13 +159,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`]
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError>;
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError>;
 
     /// The figures of the last published rounds that have a number below `before`, oldest first: `most` of them, where there are so many.
     ///
     /// # Errors
     /// [`StoreError`]
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError>;
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError>;
 
     /// Begins a turn on a task: until it is committed or dropped, nobody else changes the task. A store that one relay has for
     /// itself has nobody else, and need not say anything here.
@@ -245,7 +246,7 @@ pub trait Turn {
     ///
     /// # Errors
     /// [`StoreError`]
-    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError>;
+    fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError>;
 
     /// As [`Registry::standings`], of the turn's task: what is read here changes in no other turn before this one ends, but that the
     /// operator may revoke an identity meanwhile: a commit that would count for it then fails.
@@ -315,7 +316,7 @@ pub struct News {
     /// another round is open.
     pub saved: Saved,
     /// New or changed figures of published rounds.
-    pub rounds: Vec<RoundMetrics>,
+    pub rounds: Vec<RoundRecord>,
 }
 
 /// The turn of a relay that has its store for itself.
@@ -333,7 +334,7 @@ impl<S: Store + ?Sized> Turn for Alone<'_, S> {
         self.store.model(self.task, model)
     }
 
-    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError> {
         self.store.rounds(self.task)
     }
 

@@ -113,6 +113,12 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     const epsilon = Number(/, ([\d.e+]+) after round 2$/.exec(spent)[1]);
     assert.ok(epsilon > 400 && epsilon < 400 + 2 * Math.sqrt(400 * Math.log(1e5)), spent);
     assert.equal(await page.locator("tbody tr").count(), 3);
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "2", exact: true }).click()]);
+    assert.equal(file.suggestedFilename(), "mnist-2.safetensors");
+    const bytes = await readFile(await file.path());
+    const { __metadata__: lineage } = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE(0))).toString());
+    const told = (await relay.rounds())[2];
+    assert.deepEqual([lineage.model, lineage.parent, Number(lineage.epsilon)], [told.model, told.parent, told.spent.epsilon]);
 
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByRole("button", { name: "Resume" }).waitFor();

@@ -180,11 +180,11 @@ impl Store for NoIdentities {
         self.0.model(task, model)
     }
 
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         self.0.rounds(task)
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         self.0.rounds_before(task, before, most)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, header},
     middleware::{self, Next},
     response::Response,
@@ -38,6 +38,10 @@ const HEADERS: [(HeaderName, &str); 6] = [
         "cross-origin",
     ),
 ];
+
+/// What an answer over the relay's own TLS says: for a year, ask this host in no other way (RFC 6797). Over plain HTTP, and from behind a proxy
+/// that does TLS, it would be nothing that the relay knows to be so.
+const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
 
 /// Adds the folders that the options name.
 pub fn add(router: Router<Arc<Relay>>, options: &RelayOptions) -> Router<Arc<Relay>> {
@@ -101,9 +105,13 @@ fn cached(mut response: Response, how: &'static str) -> Response {
 }
 
 /// Puts the security headers on every answer.
-pub async fn security_headers(request: Request, next: Next) -> Response {
+pub async fn security_headers(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    if relay.options.tls.is_some() {
+        let always = HeaderValue::from_static(STRICT_TRANSPORT_SECURITY);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, always);
+    }
     for (name, value) in HEADERS {
         // A route may have said something stricter.
         headers.entry(name).or_insert(HeaderValue::from_static(value));

@@ -43,6 +43,19 @@ pub struct ModelCache {
 }
 
 impl ModelCache {
+    /// The bytes of a model's file.
+    ///
+    /// # Errors
+    /// A problem, where there is no such model or it cannot be read.
+    pub(super) async fn file(
+        &self,
+        store: &Arc<dyn Store>,
+        task: &TaskId,
+        hash: ContentHash,
+    ) -> Result<Bytes, Refused> {
+        Ok(self.get(store, task, hash).await?.plain.clone())
+    }
+
     async fn get(
         &self,
         store: &Arc<dyn Store>,

@@ -7,10 +7,7 @@ use std::{
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
-use unsaid_privacy::{Adjacency, Cost, Encoding, ExampleNoise, LocalNoise};
-use unsaid_protocol::{
-    CheckInReply, ContentHash, Manifest, Privacy, Problem, ProblemKind, RoundMetrics, RoundState, UpdateReply,
-};
+use unsaid_protocol::{CheckInReply, ContentHash, Privacy, Problem, ProblemKind, RoundState, UpdateReply};
 use utoipa::ToSchema;
 
 use super::{
@@ -18,15 +15,13 @@ use super::{
     problem::Refused,
 };
 use crate::{
+    lineage::{DELTA, RoundRecord},
     relay::{Relay, TaskHandle},
     strategy::Strategy,
 };
 
 /// The newest rounds of each task that are told.
 const ROUNDS: usize = 500;
-
-/// δ of the ε that is shown. Clients may count with another.
-const DELTA: f64 = 1e-5;
 
 /// What happened in a task since the relay was started.
 #[derive(Debug, Default)]
@@ -98,8 +93,8 @@ fn last_part(urn: &str) -> &str {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RoundStatus {
     #[serde(flatten)]
-    metrics: RoundMetrics,
-    /// ε at `delta`; none in a task without noise, or where it is beyond any bound.
+    record: RoundRecord,
+    /// The ε of what was spent; none where there is none.
     epsilon: Option<f64>,
 }
 
@@ -128,7 +123,7 @@ pub struct Status {
     uptime_ms: u64,
     /// Updates that could be received now beside those that are.
     uploads_free: usize,
-    /// δ of every ε.
+    /// δ of every ε of noise that clients add.
     delta: f64,
     tasks: Vec<TaskStatus>,
 }
@@ -174,7 +169,7 @@ fn task_status(task: &TaskHandle, now_ms: u64) -> Result<TaskStatus, Refused> {
         healthy: task.outlook.healthy.load(Ordering::Relaxed),
         state: task.outlook.snapshot.borrow().state(now_ms),
         since_start: task.tally.counts(),
-        rounds: with_epsilon(rounds, round_cost(manifest)),
+        rounds: newest(rounds),
     })
 }
 
@@ -192,65 +187,32 @@ fn names(strategy: &Strategy) -> [String; 2] {
     ]
 }
 
-/// What one round costs a client that takes part, as its own ledger counts it.
-fn round_cost(manifest: &Manifest) -> Option<Cost> {
-    let (update, d) = (manifest.update, manifest.parameters as usize);
-    match manifest.privacy {
-        Privacy::Local { noise_multiplier } => {
-            let encoding = Encoding::new(update.clip_l2, update.grid_step, d).ok()?;
-            let noise = LocalNoise::new(&encoding, noise_multiplier).ok()?;
-            Some(noise.rho(Adjacency::ReplaceOne).into())
-        }
-        Privacy::Example {
-            noise_multiplier,
-            sampling_rate,
-            ..
-        } => {
-            let noise = ExampleNoise::new(noise_multiplier, sampling_rate, d).ok()?;
-            let epochs = u32::try_from(manifest.training.get("epochs")?.as_u64()?).ok()?;
-            let steps = epochs.saturating_mul(noise.steps_per_epoch());
-            Some(Cost::of_examples(|order| noise.cost(order, steps)))
-        }
-        _ => None,
-    }
-}
-
-/// The newest rounds, with the ε of a client that took part in all: a rollback costs nothing.
-fn with_epsilon(rounds: Vec<RoundMetrics>, cost: Option<Cost>) -> Vec<RoundStatus> {
+/// The newest rounds, oldest first.
+fn newest(rounds: Vec<RoundRecord>) -> Vec<RoundStatus> {
     let skipped = rounds.len().saturating_sub(ROUNDS);
-    let mut paid = 0;
-    let told = rounds.into_iter().enumerate().map(|(at, metrics)| {
-        paid += u64::from(metrics.clients > 0);
-        let epsilon = epsilon_after(&metrics, paid, cost.filter(|_| at >= skipped));
-        RoundStatus { metrics, epsilon }
-    });
-    told.skip(skipped).collect()
-}
-
-/// The ε that is told with a round, where a client has taken part in `paid`.
-fn epsilon_after(metrics: &RoundMetrics, paid: u64, cost: Option<Cost>) -> Option<f64> {
-    let spent = cost.map(|cost| cost.times(paid));
-    let epsilon = spent
-        .and_then(|spent| spent.epsilon(DELTA).ok())
-        .filter(|it| it.is_finite());
-    // Where the relay adds the noise it has said so itself, at the task's own δ.
-    epsilon.or(metrics.privacy.and_then(|privacy| privacy.epsilon))
+    let told = rounds.into_iter().skip(skipped);
+    told.map(|record| RoundStatus {
+        epsilon: record.lineage.spent.and_then(|spent| spent.epsilon),
+        record,
+    })
+    .collect()
 }
 
 /// The ε that is told with the newest round. Blocks; none, too, where the store fails.
 pub(super) fn spent(task: &TaskHandle) -> Option<f64> {
-    let manifest = &task.config.manifest;
-    let Some(cost) = round_cost(manifest) else {
-        return epsilon_after(&task.outlook.snapshot.borrow().newest, 0, None);
-    };
-    let rounds = task.store.rounds(&manifest.task).ok()?;
-    let paid = rounds.iter().filter(|round| round.clients > 0).count();
-    epsilon_after(rounds.last()?, paid as u64, Some(cost))
+    let newest = task
+        .store
+        .rounds_before(&task.config.manifest.task, u64::MAX, 1)
+        .ok()?;
+    newest.last()?.lineage.spent?.epsilon
 }
 
 #[cfg(test)]
 mod tests {
+    use unsaid_protocol::RoundMetrics;
+
     use super::*;
+    use crate::lineage::{Lineage, Spent, cost_of_round};
 
     #[test]
     fn the_funnel_counts_each_update_once_and_says_which_came_late() {
@@ -287,53 +249,42 @@ mod tests {
     }
 
     #[test]
-    fn a_round_costs_what_the_ledgers_of_clients_book_for_it() {
-        let task = |overrides: &[&str]| {
-            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-            let text = include_str!("../../tests/tiny.toml");
-            crate::task_file::Task::parse("tiny.toml", text, &overrides)
-                .unwrap()
-                .manifest
-        };
-        assert_eq!(round_cost(&task(&[])), None);
-        // ρ = 2 / 1.5², and σ is rounded up to what the sampler draws.
-        let local = round_cost(&task(&["privacy.mode=\"local\""])).unwrap();
-        assert!(
-            (local.rho().get() * 1.5 * 1.5 / 2.0 - 1.0).abs() < 1e-3,
-            "{local:?}"
+    fn the_newest_rounds_are_told_each_with_what_was_spent_until_then() {
+        let task = crate::task_file::Task::parse(
+            "tiny.toml",
+            include_str!("../../tests/tiny.toml"),
+            &["privacy.mode=local".into()],
         );
-        let examples = include_str!("../../tasks/mnist-example.toml");
-        let examples = crate::task_file::Task::parse("mnist-example.toml", examples, &[]).unwrap();
-        let examples = round_cost(&examples.manifest).unwrap();
-        assert!(!examples.is_of_updates() && examples.epsilon(DELTA).unwrap().is_finite());
-    }
-
-    #[test]
-    fn epsilon_grows_with_each_round_that_counted_updates_and_with_no_other() {
-        let round = |round, clients| RoundMetrics {
-            round,
-            model: ContentHash::of(b"model"),
-            clients,
-            checked_in: clients,
-            bytes_up: 0,
-            model_bytes: 0,
-            duration_ms: 0,
-            published_at_ms: 0,
-            accuracy: None,
-            loss: None,
-            rolled_back_to: None,
-            privacy: None,
+        let manifest = task.unwrap().manifest;
+        let round = |round: u64| {
+            let metrics = RoundMetrics {
+                round,
+                model: ContentHash::of(b"model"),
+                clients: 1,
+                checked_in: 1,
+                bytes_up: 0,
+                model_bytes: 0,
+                duration_ms: 0,
+                published_at_ms: 0,
+                accuracy: None,
+                loss: None,
+                rolled_back_to: None,
+                privacy: None,
+            };
+            let cost = cost_of_round(&manifest).times(round);
+            let lineage = Lineage {
+                spent: Some(Spent::after(&manifest, &cost, &metrics)),
+                ..Lineage::default()
+            };
+            RoundRecord { metrics, lineage }
         };
-        let rounds = vec![round(0, 0), round(1, 3), round(2, 0), round(3, 3)];
-        let cost = Cost::from(unsaid_privacy::Rho::new(0.5).unwrap());
-        let told = with_epsilon(rounds.clone(), Some(cost));
-        let epsilons: Vec<f64> = told.iter().map(|it| it.epsilon.unwrap()).collect();
-        let of = |rounds| cost.times(rounds).epsilon(DELTA).unwrap();
-        assert_eq!(epsilons, [of(0), of(1), of(1), of(2)]);
-        assert!(epsilons[0] < epsilons[1] && epsilons[1] < epsilons[3]);
-        assert!(with_epsilon(rounds, None).iter().all(|it| it.epsilon.is_none()));
-        let many = (0..2 * ROUNDS as u64).map(|at| round(at, 1)).collect();
-        let told = with_epsilon(many, None);
-        assert_eq!((told.len(), told[0].metrics.round), (ROUNDS, ROUNDS as u64));
+        let told = newest((0..2 * ROUNDS as u64).map(round).collect());
+        assert_eq!((told.len(), told[0].record.round), (ROUNDS, ROUNDS as u64));
+        for (at, told) in told.iter().enumerate() {
+            let cost = cost_of_round(&manifest).times((ROUNDS + at) as u64);
+            assert_eq!(told.epsilon, Some(cost.epsilon(DELTA).unwrap()));
+        }
+        let unknown = newest(vec![round(1).metrics.into()]);
+        assert_eq!(unknown[0].epsilon, None);
     }
 }

@@ -11,10 +11,11 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use unsaid_protocol::{
-    CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundMetrics, RoundState, TaskId,
+use unsaid_protocol::{CheckIn, CheckInReply, ContentHash, Manifest, ProblemKind, RoundState, TaskId};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{ObjectBuilder, Schema, Type},
 };
-use utoipa::{IntoParams, ToSchema};
 
 use super::{
     CONTENT_HASH, SIGNATURE, body, identities,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     actor::{Command, Failure},
+    lineage::RoundRecord,
     relay::{Relay, TaskHandle},
 };
 
@@ -139,12 +141,19 @@ pub async fn round(
 /// The most rounds of one answer, and how many there are where nobody says.
 const MAX_ROUNDS: u16 = 1_000;
 
+/// A round's number has 64 bits, for which descriptions of APIs have no word: `int64` ends at half of it.
+fn round_number() -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    number.minimum(Some(0_usize)).maximum(Some(usize::MAX)).into()
+}
+
 /// Which rounds.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
     /// Only rounds with a number below this one
+    #[param(schema_with = round_number)]
     before: Option<u64>,
     /// So many at most, the newest of them; 1,000 where it is not said
     #[param(minimum = 1, maximum = 1_000)]
@@ -155,7 +164,7 @@ pub struct Page {
 #[utoipa::path(get, path = "/tasks/{task}/rounds", tag = "task",
     params(("task" = TaskId, Path, description = "The task's id"), Page),
     responses(
-        (status = 200, description = "The newest published rounds, oldest first", body = Vec<RoundMetrics>), Refusals<OfStore>,
+        (status = 200, description = "The newest published rounds, oldest first", body = Vec<RoundRecord>), Refusals<OfStore>,
     ),
 )]
 pub async fn rounds(
@@ -175,7 +184,7 @@ pub async fn rounds(
     let read = tokio::task::spawn_blocking(move || store.rounds_before(&id, before, most))
         .await
         .map_err(|_| Refused::internal())?;
-    let rounds: Vec<RoundMetrics> = read.map_err(|error| {
+    let rounds: Vec<RoundRecord> = read.map_err(|error| {
         tracing::warn!(%error, "the rounds cannot be read");
         Refused::unstored()
     })?;

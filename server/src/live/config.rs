@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use unsaid_engine::{Model, WeightsError};
+use unsaid_privacy::Cost;
 use unsaid_protocol::{CentralPrivacy, ContentHash, CoordinateWidth, DecodeError, Manifest, Privacy};
 
 use super::OpenError;
@@ -14,6 +15,7 @@ use crate::{
     gather::{self, Gathered},
     identity,
     intake::Intake,
+    lineage,
     randomness::Randomness,
     round::{Chance, Head, Rules},
     strategy::{Strategy, scaffold::Control},
@@ -43,6 +45,8 @@ pub struct TaskConfig {
     pub keep_models: Option<u64>,
     /// Where clients add no noise to updates: the largest squared norm of an update, in grid steps².
     pub norm_bound: Option<u64>,
+    /// What a round costs a client that takes part, by the noise that it adds itself; everything where it adds none.
+    pub cost: Cost,
     /// What moves the shared control variate, where there is one.
     pub control: Option<Control>,
     /// What noise the relay adds, where it does.
@@ -67,6 +71,7 @@ impl TaskConfig {
             manifest_hash: ContentHash::of(&manifest_json),
             manifest_json,
             norm_bound: is_bounded.then(|| task.encoding.bound_squared()),
+            cost: lineage::cost_of_round(&task.manifest),
             control: task.control,
             central: task.central,
             randomness: Randomness::default(),

@@ -1,5 +1,6 @@
 //! How a task is read from the store, and how it begins.
 
+use unsaid_privacy::Cost;
 use unsaid_protocol::{ContentHash, Manifest, Privacy, RoundMetrics};
 
 use super::{Lanes, Live, TaskConfig};
@@ -8,6 +9,7 @@ use crate::{
     central::{self, Central},
     gather::Gathered,
     identity::Standings,
+    lineage::{Lineage, RoundRecord, cost_of_unknown},
     round::{Head, Rounds},
     store::{Changes, Saved, StoreError, Turn},
     strategy::{Aggregation, Strategy, norm_bounding},
@@ -159,6 +161,7 @@ impl Live {
                 .recall(saved.memory.as_ref(), self.parameters.len());
             self.leave_round();
             self.private = private(config, turn, saved.head.tree.clone())?;
+            self.spent = spent(turn, &saved.head)?;
         }
         gather_again(
             config,
@@ -197,11 +200,15 @@ impl Live {
             rolled_back_to: None,
             privacy: None,
         };
+        let lineage = Lineage::of(config, &Cost::NOTHING, &metrics);
         let changes = Changes {
-            head: Some(rounds.head()),
+            head: Some(Head {
+                spent: Some((&Cost::NOTHING).into()),
+                ..rounds.head()
+            }),
             manifest: Some(String::from_utf8_lossy(&config.manifest_json).into_owned()),
             models: vec![(model, bytes)],
-            rounds: vec![metrics],
+            rounds: vec![RoundRecord { metrics, lineage }],
             ..Changes::default()
         };
         let live = Self {
@@ -213,6 +220,7 @@ impl Live {
             parameters,
             control,
             private: config.central.as_ref().map(Central::first),
+            spent: Cost::NOTHING,
             standings: Standings::default(),
             dearest: None,
         };
@@ -278,13 +286,17 @@ impl Live {
             }
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             // In the same transaction: a tree ends with its terms.
-            changes.head = Some(rounds.head());
+            changes.head = Some(Head {
+                spent: saved.head.spent.clone(),
+                ..rounds.head()
+            });
             tree = None;
             tracing::info!(%task, manifest = %config.manifest_hash, "the task goes on under another manifest");
         }
         if config.check_shares(&saved.head).is_err() {
             changes.head = Some(Head {
                 tree: tree.clone(),
+                spent: saved.head.spent.clone(),
                 ..rounds.head()
             });
             tracing::info!(%task, "the task goes on with other shares or another budget of identities");
@@ -295,6 +307,7 @@ impl Live {
         gather_again(config, &rounds, saved, &mut updates, lanes.own.is_some())?;
         Ok(Self {
             private: private(config, turn, tree)?,
+            spent: spent(turn, &saved.head)?,
             standings: Standings::default(),
             dearest: None,
             updates,
@@ -334,6 +347,14 @@ fn private(
         .any(|round| round.clients > 0 && round.privacy.is_none());
     let resumed = central.resume(last.as_ref(), tree, otherwise);
     resumed.map(Some).map_err(damaged)
+}
+
+/// What the rounds that were published cost by noise that clients added.
+fn spent(turn: &mut dyn Turn, head: &Head) -> Result<Cost, OpenError> {
+    match &head.spent {
+        Some(kept) => Ok(kept.cost()),
+        None => Ok(cost_of_unknown(&turn.rounds()?)),
+    }
 }
 
 /// The newest parameters, `[d]`, and the control variate that belongs to them.

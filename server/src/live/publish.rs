@@ -1,12 +1,13 @@
 //! How a round closes: the next model, or an older one.
 
-use unsaid_protocol::ContentHash;
+use unsaid_protocol::{ContentHash, RoundMetrics};
 
 use super::{Live, TaskConfig};
 use crate::{
     actor::{OlderModel, RolledBack},
     central,
     gather::Gathered,
+    lineage::{Lineage, RoundRecord},
     round::Refusal,
     store::Changes,
     strategy::Memory,
@@ -37,14 +38,16 @@ impl Live {
         };
         let model = ContentHash::of(&bytes);
         self.private = private;
+        let parent = self.rounds.model();
         let mut metrics = self.rounds.publish(model, bytes.len() as u64, now_ms);
         metrics.privacy = self.figures(config);
+        self.spent = self.spent + config.cost;
         tracing::info!(
             task = %config.manifest.task, round = metrics.round, clients = metrics.clients, duration_ms = metrics.duration_ms,
             "published"
         );
         changes.models.push((model, bytes));
-        changes.rounds.push(metrics);
+        changes.rounds.push(self.record(config, metrics, parent));
         changes.updates.clear(); // those that came in the very commit that closes their round are never written
         changes.memory = Some(memory.clone());
         (self.parameters, self.control, self.memory) = (parameters, control, memory);
@@ -89,7 +92,7 @@ impl Live {
         // What the strategy remembers belongs to the models that are left.
         let memory = config.strategy.fresh(parameters.len());
         changes.models.push((model, bytes));
-        changes.rounds.push(metrics);
+        changes.rounds.push(self.record(config, metrics, model));
         changes.updates.clear();
         changes.memory = Some(memory.clone());
         (self.parameters, self.control, self.memory) = (parameters, control, memory);
@@ -127,6 +130,15 @@ impl Live {
                 Ok((strategy.next_model(before, updates, grid_step, memory), None))
             }
         }
+    }
+
+    /// A published round with its lineage.
+    fn record(&self, config: &TaskConfig, metrics: RoundMetrics, parent: ContentHash) -> RoundRecord {
+        let lineage = Lineage {
+            parent: Some(parent),
+            ..Lineage::of(config, &self.spent, &metrics)
+        };
+        RoundRecord { metrics, lineage }
     }
 
     fn figures(&self, config: &TaskConfig) -> Option<unsaid_protocol::RoundPrivacy> {

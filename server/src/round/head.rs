@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use unsaid_protocol::{ClientId, ContentHash};
 
 use super::{Counted, DrawKey, MAX_CHECK_INS, REMEMBERED_ROUNDS, Rounds, Rules, Span};
-use crate::central::Tree;
+use crate::{central::Tree, lineage::KeptCost};
 
 /// The part of the state that is small and changes as a whole; the rest is kept entry by entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct Head {
     /// Where the relay's noise is that of a tree over rounds: the tree whose next leaf the open round is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Tree>,
+    /// What all published rounds cost who took part in each, by noise that clients add; none where a relay published them that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<KeptCost>,
 }
 
 const fn is_zero(number: &u32) -> bool {
@@ -86,6 +89,7 @@ impl Rounds {
             min_separation: rules.min_separation,
             shares: rules.shares,
             tree: None,
+            spent: None,
         };
         Self::resume(rules, &head, [], [])
     }
@@ -183,6 +187,7 @@ impl Rounds {
             min_separation: self.rules.min_separation,
             shares: self.rules.shares,
             tree: None,
+            spent: None,
         }
     }
 

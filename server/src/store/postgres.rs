@@ -26,7 +26,7 @@ use tokio_postgres::{
     Client, Row, SimpleQueryMessage,
     types::{ToSql, Type},
 };
-use unsaid_protocol::{ContentHash, RoundMetrics, TaskId};
+use unsaid_protocol::{ContentHash, TaskId};
 
 use super::{Ahead, Changes, KEEP_MODELS, Registry, Saved, Store, StoreError, Told, Turn};
 
@@ -45,6 +45,7 @@ use self::{
     rows::{get, metrics, to_i64},
     turn::{Begun, Held, Written, lock, pulse},
 };
+use crate::lineage::RoundRecord;
 
 /// The layout of the tables. A database of a later one is refused; one of layout 2 or 3 is brought to this.
 const LAYOUT: i64 = 4;
@@ -238,13 +239,13 @@ impl Store for PostgresStore {
         rows.first().map(|row| get(row, 0)).transpose()
     }
 
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         let sql = "SELECT metrics FROM unsaid.rounds WHERE task = $1 ORDER BY round";
         let rows = self.read(SOON, sql, &[(&task.as_str(), Type::TEXT)])?;
         rows.iter().map(metrics).collect()
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         let sql =
             "SELECT metrics FROM unsaid.rounds WHERE task = $1 AND round < $2 ORDER BY round DESC LIMIT $3";
         // No round that is stored has a greater number.

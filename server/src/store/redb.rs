@@ -11,7 +11,7 @@ use std::{
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
-use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, TaskId, UpdateId};
+use unsaid_protocol::{ClientId, ContentHash, TaskId, UpdateId};
 
 use super::{
     Changes, KEEP_MODELS, Registry, Saved, Store, StoreError,
@@ -21,6 +21,7 @@ use super::{
     numbers, to_json,
 };
 use crate::{
+    lineage::RoundRecord,
     round::{Counted, FrameDigest, Head},
     strategy::Memory,
 };
@@ -228,7 +229,7 @@ impl Store for RedbStore {
         Some(self)
     }
 
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         self.with(|database| {
             let rounds = database.begin_read()?.open_table(ROUNDS)?;
             let entries = rounds.range((task.as_str(), 0)..=(task.as_str(), u64::MAX))?;
@@ -236,12 +237,12 @@ impl Store for RedbStore {
         })
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         self.with(|database| {
             let rounds = database.begin_read()?.open_table(ROUNDS)?;
             let newest = rounds.range((task.as_str(), 0)..(task.as_str(), before))?.rev();
             let newest = newest.take(most.into());
-            let mut read: Vec<RoundMetrics> = newest
+            let mut read: Vec<RoundRecord> = newest
                 .map(|entry| from_json(entry?.1.value()))
                 .collect::<Result<_, _>>()?;
             read.reverse();
@@ -371,7 +372,7 @@ fn apply(
             let mut kept: HashSet<_> = changes.models.iter().map(|(hash, _)| *hash).collect();
             kept.insert(head.model);
             for entry in rounds.range((task, oldest)..(task, head.round))? {
-                kept.insert(from_json::<RoundMetrics>(entry?.1.value())?.model);
+                kept.insert(from_json::<RoundRecord>(entry?.1.value())?.model);
             }
             let all = (task, &LEAST_HASH)..=(task, &GREATEST_HASH);
             models.retain_in(all, |(_, hash), _| kept.contains(&ContentHash::from_bytes(*hash)))?;

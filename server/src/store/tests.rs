@@ -1,6 +1,6 @@
 use ::redb::ReadableDatabase;
 use tempfile::TempDir;
-use unsaid_protocol::UpdateId;
+use unsaid_protocol::{RoundMetrics, UpdateId};
 
 use super::*;
 use crate::round::{DrawKey, FrameDigest, Span};
@@ -22,6 +22,7 @@ fn head(round: u64) -> Head {
         min_separation: 0,
         shares: None,
         tree: None,
+        spent: None,
     }
 }
 
@@ -205,20 +206,23 @@ fn publishing(round: u64, bytes: &[u8]) -> Changes {
             ..head(round + 1)
         }),
         models: vec![(model, bytes.to_vec())],
-        rounds: vec![RoundMetrics {
-            round,
-            model,
-            clients: 2,
-            checked_in: 2,
-            bytes_up: 1,
-            model_bytes: bytes.len() as u64,
-            duration_ms: 1,
-            published_at_ms: 1,
-            accuracy: None,
-            loss: None,
-            rolled_back_to: None,
-            privacy: None,
-        }],
+        rounds: vec![
+            RoundMetrics {
+                round,
+                model,
+                clients: 2,
+                checked_in: 2,
+                bytes_up: 1,
+                model_bytes: bytes.len() as u64,
+                duration_ms: 1,
+                published_at_ms: 1,
+                accuracy: None,
+                loss: None,
+                rolled_back_to: None,
+                privacy: None,
+            }
+            .into(),
+        ],
         ..opening(round + 1)
     }
 }

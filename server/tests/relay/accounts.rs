@@ -42,7 +42,9 @@ async fn the_relay_counts_what_updates_cost_and_takes_no_more_than_its_budget() 
     let api = &relay.api;
     let person = Person::of(1, api).await;
     person.enrol(api, None).await.unwrap();
-    assert_eq!(entry(api, person.id()).await["tasks"], json!([]));
+    let enrolled = entry(api, person.id()).await;
+    let nothing = json!({ "updates": 0, "epsilon": 0.0, "delta": 1e-5 });
+    assert_eq!((&enrolled["tasks"], &enrolled["total"]), (&json!([]), &nothing));
     for updates in 1..=2_u64 {
         person.take_part(api, 1).await;
         let part = &entry(api, person.id()).await["tasks"][0];

@@ -18,6 +18,7 @@ use unsaid_protocol::{
 use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
+    lineage::RoundRecord,
     store::{Changes, RedbStore, Registry, Saved, Store, StoreError},
     task_file::Task,
 };
@@ -449,14 +450,14 @@ impl Store for FaultyStore {
         self.inner.registry()
     }
 
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         if self.is(Fault::UnreadableRounds) {
             return Err(self.strike("at reading"));
         }
         self.reading(|| self.inner.rounds(task))
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         if self.is(Fault::UnreadableRounds) {
             return Err(self.strike("at reading"));
         }

@@ -11,6 +11,7 @@ mod connections;
 mod database;
 #[cfg(target_os = "linux")]
 mod disk;
+mod document;
 mod events;
 mod faults;
 mod forwarded;
@@ -21,6 +22,7 @@ mod kill_large;
 mod kill_rules;
 #[cfg(target_os = "linux")]
 mod lanes;
+mod lineage;
 mod load;
 mod log;
 #[cfg(target_os = "linux")]

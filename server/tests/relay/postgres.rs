@@ -372,6 +372,7 @@ pub fn head(round: u64) -> Head {
         min_separation: 0,
         shares: None,
         tree: None,
+        spent: None,
     }
 }
 

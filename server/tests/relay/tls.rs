@@ -124,6 +124,10 @@ async fn tls_carries_http_1_and_http_2() {
         answer.starts_with("HTTP/1.1 200") && answer.contains("\"tiny\""),
         "{answer}"
     );
+    assert!(
+        answer.contains(&format!("\r\nstrict-transport-security: {FOR_A_YEAR}\r\n")),
+        "{answer}"
+    );
 
     let two = connect(&relay, &config, b"h2").await;
     let (mut sender, connection) =
@@ -138,10 +142,33 @@ async fn tls_carries_http_1_and_http_2() {
     // Two at a time over one connection.
     let both = (ask("/v1/tasks"), ask("/healthz"));
     let (first, second) = futures_util::future::join(both.0, both.1).await;
-    for response in [first.unwrap(), second.unwrap()] {
+    let problem = ask("/v1/nothing").await;
+    for (response, status) in [(first, 200), (second, 200), (problem, 404)] {
+        let response = response.unwrap();
         assert_eq!(
             (response.status().as_u16(), response.version()),
-            (200, hyper::Version::HTTP_2)
+            (status, hyper::Version::HTTP_2)
+        );
+        assert_eq!(response.headers()["strict-transport-security"], FOR_A_YEAR);
+    }
+}
+
+const FOR_A_YEAR: &str = "max-age=31536000";
+
+/// A browser that was told so over plain HTTP would have to pass over it, and one behind a proxy might have no TLS at all.
+#[tokio::test]
+async fn a_relay_without_tls_does_not_ask_for_it() {
+    let relay = TestRelay::start(&[]).await;
+    for path in ["/healthz", "/v1/nothing"] {
+        let answer = relay.api.get(path).await;
+        assert_eq!(
+            answer.headers()["x-content-type-options"],
+            "nosniff",
+            "the control"
+        );
+        assert!(
+            !answer.headers().contains_key("strict-transport-security"),
+            "{path}"
         );
     }
 }

@@ -53,6 +53,16 @@ pub(super) fn lint(runner: &mut Runner) {
         toolchain.set(place, &mut command);
         check(command)
     });
+    runner.stage(Group::Lint, "vectors", |place| {
+        if on_path("python3").is_none() {
+            let reason = "python3 not found: whether the vectors are what make.py writes was not looked at";
+            return Ok(Verdict::Skipped(reason.into()));
+        }
+        let mut command = Command::new("python3");
+        command.current_dir(&place.root);
+        command.args(["tests/vectors/make.py", "--check"]);
+        check(command)
+    });
     runner.stage(Group::Lint, "licences", |place| {
         licences::check(place).map(|()| Verdict::Passed(None))
     });

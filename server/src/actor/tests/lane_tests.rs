@@ -36,7 +36,7 @@ struct Kept {
     check_ins: Vec<(u64, (u64, ClientId))>,
     counted: Vec<(u64, Counted)>,
     models: HashMap<ContentHash, Vec<u8>>,
-    rounds: BTreeMap<u64, (u64, RoundMetrics)>,
+    rounds: BTreeMap<u64, (u64, RoundRecord)>,
     lanes: BTreeMap<(u64, LaneId), (u32, Vec<i64>)>,
     named: u64,
     /// Lanes that stood, and that were written in a turn.
@@ -132,12 +132,12 @@ impl Store for Shared {
         Ok(self.kept.lock().unwrap().models.get(model).cloned())
     }
 
-    fn rounds(&self, _: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, _: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         let kept = self.kept.lock().unwrap();
         Ok(kept.rounds.values().map(|(_, metrics)| metrics.clone()).collect())
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         let mut rounds = self.rounds(task)?;
         rounds.retain(|metrics| metrics.round < before);
         Ok(rounds.split_off(rounds.len().saturating_sub(most.into())))
@@ -175,7 +175,7 @@ impl Turn for Held {
         Ok(self.kept.lock().unwrap().models.get(model).cloned())
     }
 
-    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError> {
         let kept = self.kept.lock().unwrap();
         Ok(kept.rounds.values().map(|(_, metrics)| metrics.clone()).collect())
     }

@@ -126,7 +126,7 @@ impl Total {
         let epsilon = cost.epsilon(delta).ok();
         Self {
             updates,
-            epsilon: epsilon.filter(|epsilon| cost != Cost::NOTHING && epsilon.is_finite()),
+            epsilon: epsilon.filter(|epsilon| epsilon.is_finite()),
             delta,
         }
     }

@@ -298,8 +298,13 @@ function table(view, rounds) {
 
 function begunRow(view, round) {
   const row = document.createElement("tr");
-  const head = element("th", String(round.round));
+  const file = element("a", String(round.round));
+  file.href = `/v1/tasks/${encodeURIComponent(view.id)}/rounds/${round.round}/model`;
+  file.download = "";
+  file.title = "take this model away";
+  const head = document.createElement("th");
   head.scope = "row";
+  head.append(file);
   const published = new Date(round.published_at_ms).toLocaleString();
   const reported = round.rolled_back_to === undefined ? whole.format(round.clients) : `back to ${round.rolled_back_to}`;
   const seconds = (round.duration_ms / 1000).toFixed(1);

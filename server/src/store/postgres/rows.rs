@@ -1,10 +1,12 @@
 //! Reading rows, and numbers as the database has them.
 
 use tokio_postgres::Row;
-use unsaid_protocol::RoundMetrics;
 
 use super::link::said;
-use crate::store::{StoreError, from_json, to_json};
+use crate::{
+    lineage::RoundRecord,
+    store::{StoreError, from_json, to_json},
+};
 
 pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
@@ -20,7 +22,7 @@ pub(super) fn array<const N: usize>(row: &Row, column: usize) -> Result<[u8; N],
         .map_err(|_| StoreError(format!("an id has {} bytes", found.len())))
 }
 
-pub(super) fn metrics(row: &Row) -> Result<RoundMetrics, StoreError> {
+pub(super) fn metrics(row: &Row) -> Result<RoundRecord, StoreError> {
     from_json(get::<&str>(row, 0)?.as_bytes())
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::{
     error::SqlState,
     types::{ToSql, Type},
 };
-use unsaid_protocol::{ClientId, ContentHash, IdentityId, RoundMetrics, UpdateId};
+use unsaid_protocol::{ClientId, ContentHash, IdentityId, UpdateId};
 
 use super::{
     MODEL, Parameter, PostgresStore, WAIT, execute, identities,
@@ -19,6 +19,7 @@ use super::{
     rows::{array, get, metrics, to_i64, to_u64},
 };
 use crate::{
+    lineage::RoundRecord,
     round::{Counted, FrameDigest, Head},
     store::{
         Changes, EachLane, LaneId, Mark, News, Saved, Stage, Standing, StoreError, Turn, from_json, numbers,
@@ -224,7 +225,7 @@ impl Held<'_> {
         }))
     }
 
-    async fn rounds_since(&self, since: i64) -> Result<Vec<RoundMetrics>, StoreError> {
+    async fn rounds_since(&self, since: i64) -> Result<Vec<RoundRecord>, StoreError> {
         let sql = "SELECT metrics FROM unsaid.rounds WHERE task = $1 AND version > $2 ORDER BY round";
         let parameters: [Parameter<'_>; 2] = [(&self.task, Type::TEXT), (&since, Type::INT8)];
         let rows = query(self.client()?, sql, &parameters).await?;
@@ -273,7 +274,7 @@ impl Turn for Held<'_> {
         rows.first().map(|row| get(row, 0)).transpose()
     }
 
-    fn rounds(&mut self) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError> {
         self.store.link.wait(self.rounds_since(-1))
     }
 
