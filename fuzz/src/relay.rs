@@ -206,13 +206,12 @@ fn saved(config: &TaskConfig, head: Head, mut kept: Bytes<'_>) -> Saved {
 /// Starts the task's thread over the store, has a client check in and report, and ends it.
 fn goes_on(config: Arc<TaskConfig>, store: Kept) -> bool {
     let manifest = config.manifest_hash;
-    let Ok((actor, _outlook)) = Actor::open(config.clone(), Arc::new(store), Arc::new(Stopped), None) else {
+    let Ok((mut actor, _outlook)) = Actor::open(config.clone(), Arc::new(store), Arc::new(Stopped), None)
+    else {
         return false;
     };
     let (mailbox, commands) = mpsc::sync_channel(4);
-    let Ok(thread) = actor.spawn(commands) else {
-        return false;
-    };
+    let thread = std::thread::spawn(move || actor.run(&commands));
     let client = ClientId::from_bytes([200; 16]);
     let ask = CheckIn { client, manifest };
     let (reply, answer) = oneshot::channel();

@@ -240,7 +240,8 @@ impl Actor {
         })
     }
 
-    fn run(&mut self, mailbox: &mpsc::Receiver<Command>) {
+    /// Does what comes, until it is told to stop or nobody can tell it anything any more.
+    pub fn run(&mut self, mailbox: &mpsc::Receiver<Command>) {
         loop {
             let mut batch = Vec::new();
             let wait = self.patience().max(Duration::from_millis(1));

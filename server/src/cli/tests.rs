@@ -1,7 +1,10 @@
 //! How serving ends.
 
-use unsaid_protocol::{ContentHash, RoundMetrics, TaskId};
-use unsaid_relay::store::{Changes, Saved, StoreError};
+use unsaid_protocol::{ContentHash, TaskId};
+use unsaid_relay::{
+    lineage::RoundRecord,
+    store::{Changes, Saved, StoreError},
+};
 
 use super::*;
 
@@ -22,11 +25,11 @@ impl Store for Faulty {
         self.0.model(task, model)
     }
 
-    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds(&self, task: &TaskId) -> Result<Vec<RoundRecord>, StoreError> {
         self.0.rounds(task)
     }
 
-    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundMetrics>, StoreError> {
+    fn rounds_before(&self, task: &TaskId, before: u64, most: u16) -> Result<Vec<RoundRecord>, StoreError> {
         self.0.rounds_before(task, before, most)
     }
 }
