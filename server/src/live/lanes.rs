@@ -69,6 +69,7 @@ impl Live {
     /// Adds up what of a batch will be counted if nothing comes between. What may close the round is left to the
     /// turn: its sum is never written.
     pub(crate) fn add_up_ahead(&mut self, config: &TaskConfig, batch: &[Command]) {
+        self.drop_ahead(); // of a turn that changed nothing
         let rule = &config.strategy.aggregation;
         let (Some(_), Gathered::Sum { sum, .. }) = (self.lanes.own, &self.updates) else {
             return;
@@ -201,12 +202,17 @@ impl Live {
         };
         let received = self.rounds.received();
         let theirs = received.saturating_sub(count);
-        let more = batch
-            .iter()
-            .filter(|command| matches!(command, Command::Update(..)))
-            .count();
-        let is_full = received as usize + more >= config.manifest.rounds.target_clients as usize;
-        let is_due = self.rounds.span().is_some_and(|span| span.deadline_ms <= now_ms);
+        let is_new = |command: &&Command| match command {
+            Command::Update(Submission { claim, .. }, ..) => {
+                matches!(self.rounds.judge(claim), Ok(Judgement::New))
+            }
+            _ => false,
+        };
+        let most = received as usize + batch.iter().filter(is_new).count();
+        let policy = &config.manifest.rounds;
+        let is_full = most >= policy.target_clients as usize;
+        let is_due = self.rounds.span().is_some_and(|span| span.deadline_ms <= now_ms)
+            && most >= policy.min_clients as usize;
         if theirs == 0 || !(is_full || is_due) {
             return Ok(());
         }
@@ -219,15 +225,20 @@ impl Live {
             }
             updates = updates.saturating_add(lane.updates);
         })?;
-        if let Some(wrong) = wrong {
-            return Err(wrong);
-        }
         if updates != theirs {
             let error =
                 format!("the other sums of the open round are of {updates} updates, and it counts {theirs}");
-            return Err(damaged(error));
+            wrong = wrong.or_else(|| Some(damaged(error)));
         }
-        self.lanes.others = Some((total, theirs));
+        let is_operator = |command: &Command| matches!(command, Command::Pause(..) | Command::RollBack(..));
+        match wrong {
+            None => self.lanes.others = Some((total, theirs)),
+            // A rollback gives the round up, which is what puts it right: the operator is not refused. No model is made of such sums.
+            Some(error) if batch.iter().any(is_operator) => {
+                tracing::error!(task = %config.manifest.task, %error, "the open round cannot close");
+            }
+            Some(error) => return Err(error),
+        }
         Ok(())
     }
 

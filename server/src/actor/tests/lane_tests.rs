@@ -347,8 +347,15 @@ impl Play {
         answers.into_iter().map(|mut answer| answer.try_recv()).collect()
     }
 
-    /// That the lanes are the sum of what the open round counts, as one relay would have it.
+    /// That the lanes are the sum of what the open round counts, as one relay would have it; and that what a turn did not need is not
+    /// written in the next one.
     fn check(&self) {
+        for actor in &self.actors {
+            if let Some(live) = &mut actor.lock().unwrap().live {
+                live.add_up_ahead(&self.config, &[]);
+                assert!(live.ahead().is_none(), "nothing waits");
+            }
+        }
         let kept = self.store.kept.lock().unwrap();
         let head = kept.head.clone().unwrap();
         let counted: Vec<Counted> = newer(&kept.counted, 0);

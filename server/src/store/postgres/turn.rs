@@ -350,11 +350,9 @@ impl Drop for Held<'_> {
         };
         let ended = self.store.link.wait(async {
             execute(&client, "ROLLBACK").await?;
-            // Whoever closed the round that it wrote to could not delete its lane.
-            match (&self.written, &self.begun.head) {
-                (Some(_), Some(head)) if self.has_closed => {
-                    delete_closed(&client, self.task, to_i64(head.round)?).await
-                }
+            // Whoever closed the last round could not delete a lane that was being written: this turn's, or that of a relay which is gone.
+            match &self.begun.head {
+                Some(head) if self.has_closed => delete_closed(&client, self.task, to_i64(head.round)?).await,
                 _ => Ok(()),
             }
         });
