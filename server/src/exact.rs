@@ -25,23 +25,6 @@ pub struct Measure {
     pub square: u128,
 }
 
-impl Measure {
-    /// Of some coordinates.
-    pub fn of(coordinates: &[i32]) -> Self {
-        let mut all = Self::default();
-        for block in coordinates.chunks(BLOCK) {
-            let (reach, square) = measure_narrow(block);
-            let square = if reach <= NARROW {
-                square.into()
-            } else {
-                square_wide(block)
-            };
-            all += Self { reach, square };
-        }
-        all
-    }
-}
-
 impl AddAssign for Measure {
     fn add_assign(&mut self, other: Self) {
         self.reach |= other.reach;
@@ -49,24 +32,51 @@ impl AddAssign for Measure {
     }
 }
 
-/// Appends the coordinates that `payload` holds.
-pub fn read(width: CoordinateWidth, payload: &[u8], coordinates: &mut Vec<i32>) {
-    ARCH.dispatch(
-        #[inline(always)]
-        || width.read(payload, coordinates),
-    );
+/// Appends the coordinates that `payload` holds, and measures them on their way: they are written once, and not read again.
+pub fn read(width: CoordinateWidth, payload: &[u8], coordinates: &mut Vec<i32>) -> Measure {
+    let mut all = Measure::default();
+    for block in payload.chunks(BLOCK * width.bytes()) {
+        let before = coordinates.len();
+        let (reach, square) = read_narrow(width, block, coordinates);
+        let square = if reach <= NARROW {
+            square.into()
+        } else {
+            square_wide(&coordinates[before..])
+        };
+        all += Measure { reach, square };
+    }
+    all
 }
 
-/// The reach of at most [`BLOCK`] coordinates, and the sum of their squares if they are within [`NARROW`]; if not, that is any number.
-fn measure_narrow(block: &[i32]) -> (i32, u64) {
+/// At most [`BLOCK`] coordinates, their reach, and the sum of their squares if they are within [`NARROW`]; if not, that is any number.
+fn read_narrow(width: CoordinateWidth, block: &[u8], coordinates: &mut Vec<i32>) -> (i32, u64) {
+    match width {
+        CoordinateWidth::One => read_as::<1>(block, coordinates),
+        CoordinateWidth::Two => read_as::<2>(block, coordinates),
+        CoordinateWidth::Three => read_as::<3>(block, coordinates),
+        CoordinateWidth::Four => read_as::<4>(block, coordinates),
+    }
+}
+
+/// Of one width. Were the widths told apart within the dispatch, the compiler would put the loops elsewhere, without its registers.
+fn read_as<const WIDTH: usize>(block: &[u8], coordinates: &mut Vec<i32>) -> (i32, u64) {
+    let (chunks, _) = block.as_chunks();
     ARCH.dispatch(
         #[inline(always)]
         || {
-            block.iter().fold((0, 0), |(reach, square): (i32, u64), &value| {
-                let wide = i64::from(value);
-                let square = square.wrapping_add((wide * wide).cast_unsigned());
-                (reach | (value ^ (value >> 31)), square)
-            })
+            let (mut reach, mut square) = (0, 0_u64);
+            let read = chunks.iter().map(
+                #[inline(always)]
+                |chunk| {
+                    let value = CoordinateWidth::coordinate::<WIDTH>(chunk);
+                    let wide = i64::from(value);
+                    reach |= value ^ (value >> 31);
+                    square = square.wrapping_add((wide * wide).cast_unsigned());
+                    value
+                },
+            );
+            coordinates.extend(read);
+            (reach, square)
         },
     )
 }
@@ -166,13 +176,26 @@ mod tests {
         coordinates.iter().map(square).sum()
     }
 
+    /// Coordinates that are written in so many bytes and read again, and their measure.
+    fn written_and_read(width: CoordinateWidth, coordinates: &[i32]) -> (Vec<i32>, Measure) {
+        let bytes = coordinates.iter().map(|value| value.to_le_bytes());
+        let payload: Vec<u8> = bytes
+            .flat_map(|bytes| bytes.into_iter().take(width.bytes()))
+            .collect();
+        let mut read = vec![7];
+        let measure = super::read(width, &payload, &mut read);
+        assert_eq!(read[0], 7, "they are appended");
+        (read.split_off(1), measure)
+    }
+
     #[test]
     fn the_largest_sums_of_a_block_fit_their_lanes() {
         for value in [1 << 24, -(1 << 24), (1 << 24) - 1, i32::MIN, i32::MAX] {
             for length in [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 9] {
                 let all = vec![value; length];
+                let (_, measure) = written_and_read(CoordinateWidth::Four, &all);
                 assert_eq!(
-                    Measure::of(&all).square,
+                    measure.square,
                     square_by_definition(&all),
                     "{length} times {value}"
                 );
@@ -196,14 +219,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn measures_are_those_of_the_definition(
+        fn coordinates_are_read_as_they_are_and_measures_are_those_of_the_definition(
             coordinates in prop::collection::vec(any::<i32>(), 0..300), shift in 0u32..31,
         ) {
             let coordinates: Vec<i32> = coordinates.iter().map(|value| value >> shift).collect();
-            let measure = Measure::of(&coordinates);
-            prop_assert_eq!(measure.square, square_by_definition(&coordinates));
             let width = CoordinateWidth::for_coordinates(&coordinates);
+            let (read, measure) = written_and_read(width, &coordinates);
+            prop_assert_eq!(measure.square, square_by_definition(&coordinates));
             prop_assert_eq!(CoordinateWidth::for_reach(measure.reach), width);
+            prop_assert_eq!(read, coordinates);
         }
 
         #[test]

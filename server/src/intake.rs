@@ -118,13 +118,11 @@ impl<'a> Intake<'a> {
 
     /// The next whole coordinates.
     fn widen(&mut self, width: CoordinateWidth, whole: &[u8]) {
-        let before = self.coordinates.len();
-        exact::read(width, whole, &mut self.coordinates);
-        let new = &self.coordinates[before..];
-        let left = (self.config.manifest.parameters as usize).saturating_sub(before);
-        let (change, after) = new.split_at(new.len().min(left));
-        self.change += Measure::of(change);
-        self.after += Measure::of(after);
+        let left = (self.config.manifest.parameters as usize).saturating_sub(self.coordinates.len());
+        let of_change = left.saturating_mul(width.bytes()).min(whole.len());
+        let (change, after) = whole.split_at(of_change);
+        self.change += exact::read(width, change, &mut self.coordinates);
+        self.after += exact::read(width, after, &mut self.coordinates);
         if !self.kept {
             self.coordinates.clear();
         }

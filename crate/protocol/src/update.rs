@@ -95,6 +95,14 @@ impl CoordinateWidth {
         }
     }
 
+    /// The coordinate that `WIDTH` bytes, 1 to 4, hold.
+    #[inline(always)]
+    pub fn coordinate<const WIDTH: usize>(bytes: &[u8; WIDTH]) -> i32 {
+        let mut word = [0; 4];
+        word[4 - WIDTH..].copy_from_slice(bytes);
+        i32::from_le_bytes(word) >> (32 - 8 * WIDTH as u32) // the arithmetic shift restores the sign
+    }
+
     fn from_byte(byte: u8) -> Result<Self, DecodeError> {
         match byte {
             1 => Ok(Self::One),
@@ -280,11 +288,7 @@ impl UpdateFrame {
 #[inline(always)]
 fn widen<const WIDTH: usize>(payload: &[u8], coordinates: &mut Vec<i32>) {
     let (chunks, _) = payload.as_chunks::<WIDTH>();
-    coordinates.extend(chunks.iter().map(|chunk| {
-        let mut word = [0; 4];
-        word[4 - WIDTH..].copy_from_slice(chunk);
-        i32::from_le_bytes(word) >> (32 - 8 * WIDTH as u32) // the arithmetic shift restores the sign
-    }));
+    coordinates.extend(chunks.iter().map(CoordinateWidth::coordinate));
 }
 
 #[cfg(test)]
