@@ -42,7 +42,7 @@ const TINY: &str = include_str!("../../server/tests/tiny.toml");
 const TOKEN: &str = "operator-0123456789";
 
 /// Rounds that nobody fills, so that all inputs find the relay in the same one.
-const OPEN: [&str; 2] = ["rounds.target_clients=100000", "rounds.min_clients=100000"];
+const OPEN: [&str; 2] = ["rounds.target_clients=65536", "rounds.min_clients=65536"];
 
 /// The most bytes of an answer.
 const MOST_ANSWER: usize = 1 << 20;
