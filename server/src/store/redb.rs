@@ -1,7 +1,7 @@
-//! The embedded store: one redb file for all tasks of a relay.
+//! The embedded store: one redb file for all tasks of a relay, and while it runs a [journal] beside it for each that adds updates up.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::File,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -26,20 +26,23 @@ use crate::{
     strategy::Memory,
 };
 
+use self::journal::{JOURNALS, Journal, Way};
+
 mod identities;
+mod journal;
 
 /// The most bytes of the file that are kept in memory; redb's own bound is a gigabyte, which old models and sums would fill in time. What is
 /// served again and again is kept elsewhere (the newest models, the rounds' figures).
 const CACHE_BYTES: usize = 32 << 20;
 
 /// The layout of the tables below. A store of a later layout is refused; one of an earlier is brought to this.
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const HEADS: TableDefinition<&str, &[u8]> = TableDefinition::new("heads");
 const MANIFESTS: TableDefinition<&str, &str> = TableDefinition::new("manifests");
-/// The open round's sum, in blocks of [`SUM_BLOCK`] entries: the bytes of an entry, and little-endian `i32`s or, where one of the block does
-/// not fit, `i64`s. New in layout 4: smaller than a sum in one piece, in the file's pages and in memory, whose sizes are powers of two.
+/// The open round's sum, in [blocks](super::blocks). New in layout 4: smaller than a sum in one piece, in the file's pages and in memory, whose sizes are
+/// powers of two. Of an open round a journal may have a newer one, new in layout 5.
 pub(super) const SUMS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("sum-blocks");
 /// Of layouts before 4: the sum in one piece, as `i32`s where all of it fits, and else as `i64`s.
 pub(super) const NARROW_SUMS: TableDefinition<&str, &[u8]> = TableDefinition::new("narrow-sums");
@@ -84,7 +87,24 @@ store_error_from!(
 pub struct RedbStore {
     path: PathBuf,
     keep_models: u64,
-    database: Mutex<Option<Arc<Database>>>,
+    open: Mutex<Option<Arc<Open>>>,
+}
+
+/// The database while it is open, and its tasks' journals.
+struct Open {
+    database: Database,
+    journals: Mutex<HashMap<TaskId, Arc<Mutex<Journal>>>>,
+}
+
+impl Open {
+    /// The journal of a task, which is that of one path.
+    fn journal(&self, path: &Path, task: &TaskId) -> Arc<Mutex<Journal>> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        let journal = journals.entry(task.clone());
+        journal
+            .or_insert_with(|| Arc::new(Mutex::new(Journal::new(path, task))))
+            .clone()
+    }
 }
 
 impl RedbStore {
@@ -100,9 +120,9 @@ impl RedbStore {
         let store = Self {
             path: path.to_owned(),
             keep_models: KEEP_MODELS,
-            database: Mutex::new(None),
+            open: Mutex::new(None),
         };
-        store.database()?;
+        store.open_again()?;
         Ok(store)
     }
 
@@ -113,18 +133,22 @@ impl RedbStore {
         self
     }
 
-    fn database(&self) -> Result<Arc<Database>, StoreError> {
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &*database {
+    fn open_again(&self) -> Result<Arc<Open>, StoreError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*open {
             return Ok(open.clone());
         }
-        let open = Database::builder()
+        let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(&self.path)?;
-        let open = Arc::new(open);
-        check_layout(&open)?;
-        *database = Some(open.clone());
-        Ok(open)
+        check_layout(&database)?;
+        recover(&database, &self.path)?;
+        let opened = Arc::new(Open {
+            database,
+            journals: Mutex::default(),
+        });
+        *open = Some(opened.clone());
+        Ok(opened)
     }
 
     /// Runs `work`, and drops the database where it fails: after an input/output error redb wants it opened again.
@@ -132,12 +156,64 @@ impl RedbStore {
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let database = self.database()?;
-        let result = work(&database);
+        self.with_open(|open| work(&open.database))
+    }
+
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let open = self.open_again()?;
+        let result = work(&open);
         if result.is_err() {
-            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         result
+    }
+
+    /// Commits `changes` of a task to the database, and with them, unless they can be there beside it, what its journal says.
+    fn write(
+        &self,
+        database: &Database,
+        journal: &mut Journal,
+        task: &str,
+        changes: &Changes,
+        beside: bool,
+    ) -> Result<Result<(), StoreError>, StoreError> {
+        let mut write = database.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        if identities::one_is_revoked(&write, &changes.accounts)? {
+            return Ok(Err(revoked_meanwhile())); // the database is well: nothing of it is dropped
+        }
+        let entry = if beside {
+            journal.beside()
+        } else {
+            journal.fold(&write, task, changes)?;
+            (journal::new_mark()?, 0)
+        };
+        apply(&write, task, changes, self.keep_models)?;
+        write.open_table(JOURNALS)?.insert(task, entry)?;
+        write.commit()?;
+        journal.committed(entry, changes.head.as_ref());
+        Ok(Ok(()))
+    }
+}
+
+impl Drop for RedbStore {
+    /// Leaves everything in the one file. Where that fails, the journals stay for the next opening.
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(open) = open else {
+            return;
+        };
+        let journals = std::mem::take(&mut *open.journals.lock().unwrap_or_else(PoisonError::into_inner));
+        for (task, journal) in journals {
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            let nothing = Changes::default();
+            if journal.is_ahead()
+                && let Err(error) = self.write(&open.database, &mut journal, task.as_str(), &nothing, false)
+            {
+                tracing::warn!(%task, %error, "what its open round adds up stays in the journal");
+            }
+            journal.remove();
+        }
     }
 }
 
@@ -177,10 +253,23 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
         write.open_table(COUNTED)?;
         write.open_table(MODELS)?;
         write.open_table(ROUNDS)?;
+        write.open_table(JOURNALS)?;
         identities::make_tables(&write)?;
     }
     cut_sums(&write)?;
     Ok(write.commit()?)
+}
+
+/// Brings what journals say that were left into the database.
+fn recover(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    let tasks = journal::recover(&write, path)?;
+    if tasks.is_empty() {
+        return Ok(write.abort()?);
+    }
+    write.commit()?;
+    journal::forget(path, &tasks);
+    Ok(())
 }
 
 /// Brings sums of earlier layouts into blocks.
@@ -202,18 +291,27 @@ fn cut_sums(write: &WriteTransaction) -> Result<(), StoreError> {
 
 impl Store for RedbStore {
     fn load(&self, task: &TaskId) -> Result<Option<Saved>, StoreError> {
-        self.with(|database| load(&database.begin_read()?, task.as_str()))
+        self.with_open(|open| {
+            let journal = open.journal(&self.path, task);
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            if journal.is_ahead() {
+                let nothing = Changes::default();
+                self.write(&open.database, &mut journal, task.as_str(), &nothing, false)??;
+            }
+            load(&open.database.begin_read()?, task.as_str())
+        })
     }
 
     fn commit(&self, task: &TaskId, changes: &Changes) -> Result<(), StoreError> {
-        self.with(|database| {
-            let mut write = database.begin_write()?;
-            write.set_durability(Durability::Immediate)?;
-            if identities::one_is_revoked(&write, &changes.accounts)? {
-                return Ok(Err(revoked_meanwhile())); // the database is well: nothing of it is dropped
-            }
-            apply(&write, task.as_str(), changes, self.keep_models)?;
-            Ok(Ok(write.commit()?))
+        self.with_open(|open| {
+            let journal = open.journal(&self.path, task);
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            let beside = match journal.way(changes) {
+                Way::Journal(head, sum) => return journal.append(head, sum, changes).map(Ok),
+                Way::Beside => true,
+                Way::Through => false,
+            };
+            self.write(&open.database, &mut journal, task.as_str(), changes, beside)
         })?
     }
 

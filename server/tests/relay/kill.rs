@@ -135,6 +135,22 @@ async fn every_acknowledged_update_is_counted_exactly_once_whenever_the_relay_is
     }
 }
 
+/// What an operator copies who stopped the relay first.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_relay_that_is_told_to_stop_leaves_everything_in_one_file() {
+    let folder = folder_with_task();
+    let mut program = start(folder.path(), &[]);
+    program.api().take_part(1).await;
+    let journals = ["relay.redb.tiny.0", "relay.redb.tiny.1"].map(|name| folder.path().join(name));
+    assert!(journals.iter().all(|path| path.exists()));
+    program.signal("TERM");
+    assert!(program.child.wait().unwrap().success());
+    assert!(!journals.iter().any(|path| path.exists()));
+    program = start(folder.path(), &[]);
+    assert_eq!(program.api().state().await.received, 1);
+}
+
 /// A client that tries until it is acknowledged, and then never sends again.
 async fn report(
     client: u8,

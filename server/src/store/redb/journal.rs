@@ -1,0 +1,468 @@
+//! What a round in progress adds up, in two files beside the database.
+//!
+//! Most commits take updates: each writes the whole sum, the ids that are new in it, and nothing else that is large. In a database such a
+//! commit costs several copies of the sum. A journal writes it once, and waits once for the disk. Its files take turns: while a record
+//! is written over the one before the last, the last one stays.
+//!
+//! Its layout, little-endian: `UNSJ`, version `u32`, mark `u64`, number `u64`, bytes of the head `u32`, check-ins `u32`, counted updates
+//! `u32`, zero `u32`, entries of the sum `u64`, the XXH3-128 of all that follows and then of all that is before it; then the head as JSON;
+//! for each check-in its round `u64` and the client's id 16; for each counted update its id 16, round `u64`, client 16, digest of its frame 32;
+//! and the [blocks](crate::store::blocks) of the sum.
+//!
+//! A record says everything that was committed since the database had the journal's *mark*, a random number: so the newest whole record
+//! with that mark is all that has to be read. Whatever else changes of a task is committed to the database, together with all that the
+//! journal says and another mark ([`Journal::fold`]): from then on no record counts that was written before. Check-ins alone are committed to
+//! the database beside a journal that stays as it is, with the number of its last record: that record's head is older than the database's.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{ErrorKind, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use twox_hash::XxHash3_128;
+use unsaid_protocol::{ClientId, DecodeError, Reader, TaskId, UpdateId};
+
+use super::SUMS;
+use crate::{
+    round::{Counted, FrameDigest, Head},
+    store::{
+        Changes, StoreError,
+        blocks::{SUM_BLOCK, write_block},
+        from_json, to_json,
+    },
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Of each task: the mark of its journal, and the number of the record whose head is not older than the database's.
+pub(super) const JOURNALS: TableDefinition<&str, (u64, u64)> = TableDefinition::new("journals");
+
+const MAGIC: &[u8; 4] = b"UNSJ";
+const VERSION: u32 = 1;
+
+/// Bytes before a record's digest, and before its body.
+const PROLOGUE: usize = 48;
+const HEADER: usize = PROLOGUE + 16;
+
+/// Check-ins and counted updates that a record may have, each of which is written again with every record: at most 72 kB of them.
+const MOST_ENTRIES: usize = 1_024;
+
+/// The journal of one task.
+pub(super) struct Journal {
+    paths: [PathBuf; 2],
+    /// Once they are needed; none where they cannot be made.
+    files: Option<[File; 2]>,
+    unavailable: bool,
+    /// What the database has of it.
+    entry: (u64, u64),
+    /// The round that is open in the database; none before this process has committed to it.
+    round: Option<u64>,
+    /// Of the last record.
+    number: u64,
+    /// All that it says but the sum.
+    says: Changes,
+}
+
+/// Where a commit goes.
+pub(super) enum Way<'a> {
+    /// To the journal: the head, and the sum.
+    Journal(&'a Head, &'a [i64]),
+    /// To the database, and the journal stays as it is.
+    Beside,
+    /// To the database, with all that the journal says.
+    Through,
+}
+
+impl Journal {
+    /// Of a task whose database is at `path`. What was in its files was folded into it ([`recover`]).
+    pub fn new(path: &Path, task: &TaskId) -> Self {
+        Self {
+            paths: paths(path, task.as_str()),
+            files: None,
+            unavailable: false,
+            entry: (0, 0),
+            round: None,
+            number: 0,
+            says: Changes::default(),
+        }
+    }
+
+    /// Where `changes` go.
+    pub fn way<'a>(&mut self, changes: &'a Changes) -> Way<'a> {
+        let Changes {
+            head,
+            manifest: None,
+            sum,
+            updates,
+            memory: None,
+            forgotten: None,
+            check_ins,
+            counted,
+            models,
+            rounds,
+            accounts,
+            // These say something only of lanes, of which this store has none, and of models.
+            lane: _,
+            stands: _,
+            keep_models: _,
+        } = changes
+        else {
+            return Way::Through;
+        };
+        let others = updates.len() + models.len() + rounds.len() + accounts.len();
+        if others > 0
+            || self.round.is_none()
+            || head.as_ref().is_some_and(|head| Some(head.round) != self.round)
+        {
+            return Way::Through;
+        }
+        let entries = |changes: &Changes| changes.check_ins.len() + changes.counted.len();
+        match (head, sum) {
+            (_, None) if counted.is_empty() => Way::Beside,
+            (Some(head), Some(sum))
+                if entries(&self.says) + check_ins.len() + counted.len() <= MOST_ENTRIES
+                    && self.available() =>
+            {
+                Way::Journal(head, sum)
+            }
+            _ => Way::Through,
+        }
+    }
+
+    /// Whether it says something that the database does not have.
+    pub const fn is_ahead(&self) -> bool {
+        self.says.head.is_some()
+    }
+
+    /// Writes what it says, and `changes`, whose head and sum these are. It is on the disk when this returns.
+    pub fn append(&mut self, head: &Head, sum: &[i64], changes: &Changes) -> Result<(), StoreError> {
+        let number = self.number + 1;
+        self.says.head = Some(head.clone());
+        self.says.check_ins.extend_from_slice(&changes.check_ins);
+        self.says.counted.extend_from_slice(&changes.counted);
+        let files = self
+            .files
+            .as_mut()
+            .ok_or_else(|| StoreError("it has no journal".into()))?;
+        let file = &mut files[(number % 2) as usize];
+        write(file, self.entry.0, number, &self.says, sum).map_err(StoreError::new)?;
+        self.number = number;
+        Ok(())
+    }
+
+    /// The database's entry for a commit beside the journal.
+    pub const fn beside(&self) -> (u64, u64) {
+        (self.entry.0, self.number)
+    }
+
+    /// Puts into a transaction what the journal says, and the database does not have, but for a sum that `changes` replace. After its
+    /// commit it says nothing ([`Self::committed`]).
+    pub fn fold(&self, write: &WriteTransaction, task: &str, changes: &Changes) -> Result<(), StoreError> {
+        if !self.is_ahead() {
+            return Ok(());
+        }
+        let head = changes.head.as_ref();
+        let replaced = changes.sum.is_some() || head.is_some_and(|head| Some(head.round) != self.round);
+        let record = match replaced {
+            true => None,
+            false => newest(&self.paths, self.entry.0)?,
+        };
+        if record.as_ref().is_some_and(|record| record.number != self.number) {
+            return Err(StoreError("the journal's last record is gone".into()));
+        }
+        let mut says = self.says.clone();
+        if self.entry.1 >= self.number {
+            says.head = None; // a commit beside it has a newer one
+        }
+        fold(write, task, &says, record.as_ref())
+    }
+
+    /// Whether a transaction of the database that had `entry` for it, and `head`, is on the disk.
+    pub fn committed(&mut self, entry: (u64, u64), head: Option<&Head>) {
+        if entry.0 != self.entry.0 {
+            (self.number, self.says) = (0, Changes::default());
+        }
+        self.entry = entry;
+        self.round = head.map(|head| head.round).or(self.round);
+    }
+
+    /// Whether there are files to write to. Where none can be made, commits go to the database.
+    fn available(&mut self) -> bool {
+        if self.files.is_none() && !self.unavailable {
+            match make(&self.paths) {
+                Ok(files) => self.files = Some(files),
+                Err(error) => {
+                    self.unavailable = true;
+                    tracing::warn!(path = %self.paths[0].display(), %error, "no journal can be made; commits take longer");
+                }
+            }
+        }
+        self.files.is_some()
+    }
+
+    /// Removes its files, where it says nothing that the database does not have.
+    pub fn remove(&mut self) {
+        if !self.is_ahead() && self.files.take().is_some() {
+            remove(&self.paths);
+        }
+    }
+}
+
+/// Another mark, which no record has.
+pub(super) fn new_mark() -> Result<u64, StoreError> {
+    let mut mark = [0; 8];
+    getrandom::fill(&mut mark).map_err(StoreError::new)?;
+    Ok(u64::from_le_bytes(mark))
+}
+
+/// Puts into a transaction what the journals beside the database at `path` say, and it does not have. Returns their tasks: once the
+/// transaction is on the disk, their files can be [removed](forget).
+pub(super) fn recover(write: &WriteTransaction, path: &Path) -> Result<Vec<String>, StoreError> {
+    let mut found = Vec::new();
+    for entry in write.open_table(JOURNALS)?.iter()? {
+        let (task, entry) = entry?;
+        let (mark, behind) = entry.value();
+        if let Some(mut record) = newest(&paths(path, task.value()), mark)? {
+            if behind >= record.number {
+                record.says.head = None;
+            }
+            found.push((task.value().to_owned(), record));
+        }
+    }
+    let mut tasks = Vec::new();
+    for (task, record) in found {
+        fold(write, &task, &record.says, Some(&record))?;
+        write
+            .open_table(JOURNALS)?
+            .insert(task.as_str(), (new_mark()?, 0))?;
+        tasks.push(task);
+    }
+    Ok(tasks)
+}
+
+/// Removes the journals of tasks.
+pub(super) fn forget(path: &Path, tasks: &[String]) {
+    tasks.iter().for_each(|task| remove(&paths(path, task)));
+}
+
+fn fold(
+    write: &WriteTransaction,
+    task: &str,
+    says: &Changes,
+    record: Option<&Record>,
+) -> Result<(), StoreError> {
+    super::apply(write, task, says, u64::MAX)?;
+    let mut sums = write.open_table(SUMS)?;
+    for (number, block) in (0..).zip(record.iter().flat_map(|record| record.blocks())) {
+        sums.insert((task, number), block)?;
+    }
+    Ok(())
+}
+
+fn paths(path: &Path, task: &str) -> [PathBuf; 2] {
+    ["0", "1"].map(|number| {
+        let mut name = OsString::from(path);
+        name.push(format!(".{task}.{number}"));
+        name.into()
+    })
+}
+
+/// Opens the files, or makes them, their owner's alone, so that they are there after a power cut, too.
+fn make(paths: &[PathBuf; 2]) -> std::io::Result<[File; 2]> {
+    let open = |path: &PathBuf| {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path)
+    };
+    let files = [open(&paths[0])?, open(&paths[1])?];
+    #[cfg(unix)]
+    {
+        let folder = paths[0].parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(files)
+}
+
+/// Files that are left do no harm: no record in them counts.
+fn remove(paths: &[PathBuf; 2]) {
+    for path in paths {
+        if let Err(error) = std::fs::remove_file(path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::debug!(path = %path.display(), %error, "a journal stays, and is not needed");
+        }
+    }
+}
+
+/// Writes a record over the one in `file`. Its header comes last: until then its digest is that of another body.
+fn write(file: &mut File, mark: u64, number: u64, says: &Changes, sum: &[i64]) -> std::io::Result<()> {
+    let head = to_json(&says.head).map_err(std::io::Error::other)?;
+    let mut body = head.clone();
+    for (round, client) in &says.check_ins {
+        body.extend_from_slice(&round.to_le_bytes());
+        body.extend_from_slice(client.as_bytes());
+    }
+    for entry in &says.counted {
+        body.extend_from_slice(entry.update.as_bytes());
+        body.extend_from_slice(&entry.round.to_le_bytes());
+        body.extend_from_slice(entry.client.as_bytes());
+        body.extend_from_slice(entry.digest.as_bytes());
+    }
+    let mut hash = XxHash3_128::new();
+    file.seek(SeekFrom::Start(HEADER as u64))?;
+    hash.write(&body);
+    file.write_all(&body)?;
+    for block in sum.chunks(SUM_BLOCK) {
+        body.clear();
+        write_block(block, &mut body);
+        hash.write(&body);
+        file.write_all(&body)?;
+    }
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&VERSION.to_le_bytes());
+    header.extend_from_slice(&mark.to_le_bytes());
+    header.extend_from_slice(&number.to_le_bytes());
+    // Each is far below 2³²: a head is bounded by the task file, the others by `MOST_ENTRIES`.
+    for count in [head.len(), says.check_ins.len(), says.counted.len(), 0] {
+        header.extend_from_slice(&(count as u32).to_le_bytes());
+    }
+    header.extend_from_slice(&(sum.len() as u64).to_le_bytes());
+    hash.write(&header);
+    header.extend_from_slice(&hash.finish_128().to_le_bytes());
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&header)?;
+    file.sync_data()
+}
+
+/// A whole record.
+struct Record {
+    number: u64,
+    /// All but the sum.
+    says: Changes,
+    bytes: Vec<u8>,
+    /// Where the sum's blocks begin, and their entries.
+    sum: (usize, usize),
+}
+
+impl Record {
+    /// The blocks of the sum.
+    fn blocks(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut rest, mut left) = (&self.bytes[self.sum.0..], self.sum.1);
+        std::iter::from_fn(move || {
+            let width = usize::from(*rest.first()?);
+            let entries = left.min(SUM_BLOCK);
+            let (block, after) = rest.split_at_checked(1 + width * entries)?;
+            (rest, left) = (after, left - entries);
+            (entries > 0).then_some(block)
+        })
+    }
+}
+
+/// The newest whole record of this mark.
+fn newest(paths: &[PathBuf; 2], mark: u64) -> Result<Option<Record>, StoreError> {
+    let mut newest: Option<Record> = None;
+    for path in paths {
+        let bytes = match std::fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            bytes => bytes.map_err(StoreError::new)?,
+        };
+        let older = newest.as_ref().map_or(0, |record| record.number);
+        if let Some(record) = parse(bytes, mark)?
+            && record.number > older
+        {
+            newest = Some(record);
+        }
+    }
+    Ok(newest)
+}
+
+/// A record; none where these bytes are not a whole one, or have another mark.
+fn parse(bytes: Vec<u8>, mark: u64) -> Result<Option<Record>, StoreError> {
+    let Ok(Some(places)) = places(&bytes, mark) else {
+        return Ok(None);
+    };
+    let mut says = Changes {
+        head: from_json(&bytes[places.head.clone()])?,
+        ..Changes::default()
+    };
+    let mut reader = Reader::new(&bytes[places.head.end..places.sum]);
+    let mut read = || -> Result<(), DecodeError> {
+        for _ in 0..places.check_ins {
+            let round = reader.u64("round")?;
+            let client = ClientId::from_bytes(reader.array("client")?);
+            says.check_ins.push((round, client));
+        }
+        for _ in 0..places.counted {
+            says.counted.push(Counted {
+                update: UpdateId::from_bytes(reader.array("update")?),
+                round: reader.u64("round")?,
+                client: ClientId::from_bytes(reader.array("client")?),
+                digest: FrameDigest::from_bytes(reader.array("digest")?),
+            });
+        }
+        Ok(())
+    };
+    read().map_err(StoreError::new)?;
+    Ok(Some(Record {
+        number: places.number,
+        says,
+        sum: (places.sum, places.entries),
+        bytes,
+    }))
+}
+
+/// Where the parts of a record are.
+struct Places {
+    number: u64,
+    head: std::ops::Range<usize>,
+    check_ins: u32,
+    counted: u32,
+    sum: usize,
+    entries: usize,
+}
+
+/// Of a record; none where it has another mark, or its digest is not its own. What is longer than a record is of one before it.
+fn places(bytes: &[u8], mark: u64) -> Result<Option<Places>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let is_one = reader.bytes(4, "magic")? == MAGIC && reader.u32("version")? == VERSION;
+    if !is_one || reader.u64("mark")? != mark {
+        return Ok(None);
+    }
+    let number = reader.u64("number")?;
+    let (head, check_ins, counted) = (
+        reader.u32("head")? as usize,
+        reader.u32("check-ins")?,
+        reader.u32("counted")?,
+    );
+    reader.u32("zero")?;
+    let entries = reader.u64("entries")?;
+    let digest = reader.array("digest").map(u128::from_le_bytes)?;
+    let length = head + 24 * check_ins as usize + 72 * counted as usize;
+    reader.bytes(length, "head, check-ins and counted updates")?;
+    let (mut end, mut left) = (HEADER + length, entries);
+    while left > 0 {
+        let of_block = left.min(SUM_BLOCK as u64);
+        let width = usize::from(reader.u8("width")?);
+        let block = width * of_block as usize; // at most 255 × `SUM_BLOCK`
+        reader.bytes(block, "block")?;
+        (end, left) = (end + 1 + block, left - of_block);
+    }
+    let mut hash = XxHash3_128::new();
+    hash.write(&bytes[HEADER..end]);
+    hash.write(&bytes[..PROLOGUE]);
+    Ok((hash.finish_128() == digest).then_some(Places {
+        number,
+        head: HEADER..HEADER + head,
+        check_ins,
+        counted,
+        sum: HEADER + length,
+        entries: entries as usize, // as many as there are bytes for
+    }))
+}
