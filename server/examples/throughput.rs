@@ -1,13 +1,14 @@
 //! How many updates a relay takes per second, beside a bare axum handler that reads the same bodies and drops them.
 //!
 //! ```text
-//! cargo run --release -p unsaid-relay --example throughput [UPDATES] [CONNECTIONS] [signed]
+//! cargo run --release -p unsaid-relay --example throughput [UPDATES] [CONNECTIONS,…] [signed]
 //! ```
 //!
 //! Each server is a process of its own, on core 0 where `taskset` is there; the sender has the other cores. The relay commits
-//! durably (a redb file in the temporary folder) before it acknowledges. Updates have 200,000 coordinates of four bytes. The two
-//! servers, and with `signed` a third, whose task asks for an identity that signs every update, take turns, five times, and the medians are printed, with what an update took of the server's core and, of the relay's, of
-//! the disk.
+//! durably (a redb file in the temporary folder) before it acknowledges. Updates have 200,000 coordinates of four bytes. Connections
+//! come from several addresses, as those of many browsers do, [`PER_ADDRESS`] from each. For each number of connections the two
+//! servers, and with `signed` a third, whose task asks for an identity that signs every update, take turns, five times, and the
+//! medians are printed, with what an update took of the server's core and, of the relay's, of the disk.
 
 // What fails here ends the measurement.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -27,6 +28,9 @@ use unsaid_relay::{RelayOptions, key::RelayKey, store::RedbStore};
 
 mod wide;
 
+/// Connections from one address: fewer than the updates that it may send at the same time.
+const PER_ADDRESS: usize = 16;
+
 use wide::{Server, ask, ask_with, check_in, client, number, relay_with, sign, task_with, update};
 
 fn main() {
@@ -36,7 +40,11 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("bare") => serve_bare(),
         Some("relay") => serve(number(1, 1_000), signed),
-        _ => measure(number(0, 1_000), number(1, 8), signed),
+        _ => {
+            let connections = arguments.get(1).map_or("8", String::as_str).split(',');
+            let connections: Vec<usize> = connections.map(|text| text.parse().unwrap()).collect();
+            measure(number(0, 1_000), &connections, signed);
+        }
     }
 }
 
@@ -138,9 +146,11 @@ fn send(
     // Bodies are made while another is under way: the sender is not what is measured.
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..connections {
-            scope.spawn(|| {
-                let mut stream = server.connect();
+        for one in 0..connections {
+            let next = &next;
+            let body = &body;
+            scope.spawn(move || {
+                let mut stream = server.connect_from(one / PER_ADDRESS);
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     if at >= bodies {
@@ -225,39 +235,52 @@ fn relay_turn(updates: usize, connections: usize, signed: bool) -> (Turn, Vec<u8
     (turn, encoded)
 }
 
-fn measure(updates: usize, connections: usize, signed: bool) {
-    let mut turns = [const { Vec::new() }; 3];
+/// What is measured, by the names that are printed.
+const SERVERS: [&str; 3] = ["bare axum handler", "relay, durable", "the same, signed"];
+
+fn measure(updates: usize, connections: &[usize], signed: bool) {
+    let mut turns: Vec<[Vec<Turn>; 3]> = connections.iter().map(|_| Default::default()).collect();
     let mut bytes = 0;
     for _ in 0..5 {
-        let (turn_of_relay, encoded) = relay_turn(updates, connections, false);
-        turns[1].push(turn_of_relay);
-        if signed {
-            turns[2].push(relay_turn(updates, connections, true).0);
+        for (&connections, turns) in connections.iter().zip(&mut turns) {
+            let (turn_of_relay, encoded) = relay_turn(updates, connections, false);
+            turns[1].push(turn_of_relay);
+            if signed {
+                turns[2].push(relay_turn(updates, connections, true).0);
+            }
+            bytes = encoded.len();
+            let server = Server::start(&["bare".to_owned()], true);
+            turns[0].push(turn(&server, updates, || {
+                send(&server, "/", connections, updates, |_| encoded.clone(), &[])
+            }));
         }
-        bytes = encoded.len();
-        let server = Server::start(&["bare".to_owned()], true);
-        turns[0].push(turn(&server, updates, || {
-            send(&server, "/", connections, updates, |_| encoded.clone(), &[])
-        }));
     }
-    println!("{updates} updates of {bytes} bytes over {connections} connections, medians of 5 turns");
-    println!("                   updates/s     MB/s  core µs/update  kB written/update  of bare");
-    let mut of_bare = None;
-    for (name, mut turns) in ["bare axum handler", "relay, durable", "the same, signed"]
-        .into_iter()
-        .zip(turns)
-    {
-        turns.sort_by(|a, b| a.wall_us.total_cmp(&b.wall_us));
-        let Some(middle) = turns.get(turns.len() / 2) else {
-            continue;
-        };
-        let rate = 1e6 / middle.wall_us;
-        let (mb, core, kb) = (
-            rate * bytes as f64 / 1e6,
-            middle.processor_us,
-            middle.written_bytes / 1e3,
-        );
-        let share = rate / *of_bare.get_or_insert(rate);
-        println!("{name:<18} {rate:9.1} {mb:8.1} {core:15.1} {kb:18.1} {share:8.2}");
+    println!("{updates} updates of {bytes} bytes, medians of 5 turns");
+    println!(
+        "connections                    updates/s     MB/s  core µs/update  kB written/update  of bare  (5 turns)"
+    );
+    for (connections, turns) in connections.iter().zip(turns) {
+        let mut of_bare = None;
+        for (name, mut turns) in SERVERS.into_iter().zip(turns) {
+            turns.sort_by(|a, b| a.wall_us.total_cmp(&b.wall_us));
+            let Some(middle) = turns.get(turns.len() / 2) else {
+                continue;
+            };
+            let rate = 1e6 / middle.wall_us;
+            let (mb, core, kb) = (
+                rate * bytes as f64 / 1e6,
+                middle.processor_us,
+                middle.written_bytes / 1e3,
+            );
+            let share = rate / *of_bare.get_or_insert(rate);
+            let all: Vec<String> = turns
+                .iter()
+                .map(|turn| format!("{:.0}", 1e6 / turn.wall_us))
+                .collect();
+            println!(
+                "{connections:11} {name:<18} {rate:9.1} {mb:8.1} {core:15.1} {kb:18.1} {share:8.2}  ({})",
+                all.join(" ")
+            );
+        }
     }
 }

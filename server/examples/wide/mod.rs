@@ -120,6 +120,28 @@ impl Server {
         stream
     }
 
+    /// A connection from one of the addresses that this machine has for itself, by their number; from any where there are no others.
+    pub fn connect_from(&self, number: usize) -> TcpStream {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+            use std::net::{Ipv4Addr, SocketAddrV4};
+
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number as u32);
+            bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
+            connect(&socket, &self.address.parse::<SocketAddrV4>().unwrap()).unwrap();
+            let stream = TcpStream::from(socket);
+            stream.set_nodelay(true).unwrap();
+            stream
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = number;
+            self.connect()
+        }
+    }
+
     /// The processor time that it has taken.
     pub fn processor(&self) -> Duration {
         processor(self.child.id())
