@@ -89,6 +89,9 @@ struct Serve {
     /// The file that holds every task's state.
     #[arg(long, default_value = "relay.redb")]
     store: PathBuf,
+    /// Start even where the files that the relay had beside it when it was killed are lost, and with them updates that it acknowledged.
+    #[arg(long, conflicts_with = "database")]
+    give_up_journals: bool,
     /// A PostgreSQL database that holds it instead, and that several relays may share:
     /// `postgres://user:password@host:5432/database`. Better in the environment, where other users cannot read the password.
     #[arg(
@@ -333,7 +336,11 @@ fn open_store(options: &Serve) -> Result<Arc<dyn Store>, String> {
         return Ok(Arc::new(store.keeping(options.keep_models)));
     }
     let named = |error| format!("{}: {error}", options.store.display());
-    let store = RedbStore::open(&options.store).map_err(named)?;
+    let store = match options.give_up_journals {
+        true => RedbStore::open_giving_up_journals(&options.store),
+        false => RedbStore::open(&options.store),
+    };
+    let store = store.map_err(named)?;
     Ok(Arc::new(store.keeping(options.keep_models)))
 }
 

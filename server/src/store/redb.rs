@@ -26,7 +26,7 @@ use crate::{
     strategy::Memory,
 };
 
-use self::journal::{JOURNALS, Journal, Way};
+use self::journal::{JOURNALS, Journal, Missing, Way};
 
 mod identities;
 mod journal;
@@ -111,18 +111,32 @@ impl RedbStore {
     /// Opens or makes the file and the folders above it. A new file is its owner's alone: it will hold sums without noise.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be opened, is in use by another relay, or has another layout.
+    /// [`StoreError`] where it cannot be opened, is in use by another relay, or has another layout, and where files that a relay had beside it
+    /// (`PATH.TASK.0` and `.1`) are no longer there, though it was not closed since.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_as(path, Missing::Refused)
+    }
+
+    /// Opens it as [`Self::open`] does, and gives up what files beside it held that are lost: updates that were acknowledged.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for [`Self::open`], but for those files.
+    pub fn open_giving_up_journals(path: &Path) -> Result<Self, StoreError> {
+        Self::open_as(path, Missing::GivenUp)
+    }
+
+    fn open_as(path: &Path, missing: Missing) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(StoreError::new)?;
         }
         make_private(path)?;
         let store = Self {
-            path: path.to_owned(),
+            // Journals are beside the file itself, whatever links lead to it.
+            path: path.canonicalize().map_err(StoreError::new)?,
             keep_models: KEEP_MODELS,
             open: Mutex::new(None),
         };
-        store.open_again()?;
+        store.open_again(missing)?;
         Ok(store)
     }
 
@@ -133,7 +147,7 @@ impl RedbStore {
         self
     }
 
-    fn open_again(&self) -> Result<Arc<Open>, StoreError> {
+    fn open_again(&self, missing: Missing) -> Result<Arc<Open>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*open {
             return Ok(open.clone());
@@ -142,7 +156,7 @@ impl RedbStore {
             .set_cache_size(CACHE_BYTES)
             .create(&self.path)?;
         check_layout(&database)?;
-        recover(&database, &self.path)?;
+        recover(&database, &self.path, missing)?;
         let opened = Arc::new(Open {
             database,
             journals: Mutex::default(),
@@ -160,7 +174,7 @@ impl RedbStore {
     }
 
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let open = self.open_again()?;
+        let open = self.open_again(Missing::Refused)?;
         let result = work(&open);
         if result.is_err() {
             *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -168,25 +182,28 @@ impl RedbStore {
         result
     }
 
-    /// Commits `changes` of a task to the database, and with them, unless they can be there beside it, what its journal says.
+    /// Commits `changes` of a task to the database, in the way that is not the journal's.
     fn write(
         &self,
         database: &Database,
         journal: &mut Journal,
         task: &str,
         changes: &Changes,
-        beside: bool,
+        to: To,
     ) -> Result<Result<(), StoreError>, StoreError> {
+        journal.check()?;
         let mut write = database.begin_write()?;
         write.set_durability(Durability::Immediate)?;
         if identities::one_is_revoked(&write, &changes.accounts)? {
             return Ok(Err(revoked_meanwhile())); // the database is well: nothing of it is dropped
         }
-        let entry = if beside {
-            journal.beside()
-        } else {
+        if to != To::Beside {
             journal.fold(&write, task, changes)?;
-            (journal::new_mark()?, 0)
+        }
+        let entry = match to {
+            To::Beside => journal.beside(),
+            To::Through => (journal.next_mark()?, 0),
+            To::Last => journal::NONE,
         };
         apply(&write, task, changes, self.keep_models)?;
         write.open_table(JOURNALS)?.insert(task, entry)?;
@@ -194,6 +211,17 @@ impl RedbStore {
         journal.committed(entry, changes.head.as_ref());
         Ok(Ok(()))
     }
+}
+
+/// Where of the database a commit goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// Beside what the journal says.
+    Beside,
+    /// With all that the journal says.
+    Through,
+    /// Likewise, and no journal is left.
+    Last,
 }
 
 impl Drop for RedbStore {
@@ -207,8 +235,9 @@ impl Drop for RedbStore {
         for (task, journal) in journals {
             let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
             let nothing = Changes::default();
-            if journal.is_ahead()
-                && let Err(error) = self.write(&open.database, &mut journal, task.as_str(), &nothing, false)
+            if journal.is_there()
+                && let Err(error) =
+                    self.write(&open.database, &mut journal, task.as_str(), &nothing, To::Last)
             {
                 tracing::warn!(%task, %error, "what its open round adds up stays in the journal");
             }
@@ -260,14 +289,14 @@ fn check_layout(database: &Database) -> Result<(), StoreError> {
     Ok(write.commit()?)
 }
 
-/// Brings what journals say that were left into the database.
-fn recover(database: &Database, path: &Path) -> Result<(), StoreError> {
+/// Brings what journals say that were left into the database. A store that was closed is not written to.
+fn recover(database: &Database, path: &Path, missing: Missing) -> Result<(), StoreError> {
     let write = database.begin_write()?;
-    let tasks = journal::recover(&write, path)?;
-    if tasks.is_empty() {
-        return Ok(write.abort()?);
+    let (tasks, marked) = journal::recover(&write, path, missing)?;
+    match marked {
+        true => write.commit()?,
+        false => write.abort()?,
     }
-    write.commit()?;
     journal::forget(path, &tasks);
     Ok(())
 }
@@ -296,7 +325,7 @@ impl Store for RedbStore {
             let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
             if journal.is_ahead() {
                 let nothing = Changes::default();
-                self.write(&open.database, &mut journal, task.as_str(), &nothing, false)??;
+                self.write(&open.database, &mut journal, task.as_str(), &nothing, To::Through)??;
             }
             load(&open.database.begin_read()?, task.as_str())
         })
@@ -306,12 +335,12 @@ impl Store for RedbStore {
         self.with_open(|open| {
             let journal = open.journal(&self.path, task);
             let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-            let beside = match journal.way(changes) {
+            let to = match journal.way(changes) {
                 Way::Journal(head, sum) => return journal.append(head, sum, changes).map(Ok),
-                Way::Beside => true,
-                Way::Through => false,
+                Way::Beside => To::Beside,
+                Way::Through => To::Through,
             };
-            self.write(&open.database, &mut journal, task.as_str(), changes, beside)
+            self.write(&open.database, &mut journal, task.as_str(), changes, to)
         })?
     }
 

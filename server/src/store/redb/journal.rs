@@ -10,14 +10,15 @@
 //! and the [blocks](crate::store::blocks) of the sum.
 //!
 //! A record says everything that was committed since the database had the journal's *mark*, a random number: so the newest whole record
-//! with that mark is all that has to be read. Whatever else changes of a task is committed to the database, together with all that the
+//! with that mark is all that has to be read. Both files are there before the database has the mark, and it has none (0) again before they go:
+//! one that has a mark, and not its files, was parted from them, and is refused. Whatever else changes of a task is committed to the database, together with all that the
 //! journal says and another mark ([`Journal::fold`]): from then on no record counts that was written before. Check-ins alone are committed to
 //! the database beside a journal that stays as it is, with the number of its last record: that record's head is older than the database's.
 
 use std::{
     ffi::OsString,
     fs::File,
-    io::{ErrorKind, Seek, SeekFrom, Write},
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -38,8 +39,14 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Of each task: the mark of its journal, and the number of the record whose head is not older than the database's.
+/// Of each task: the mark of its journal, [`NO_MARK`] where it has none, and the number of the newest record whose head is older than the database's.
 pub(super) const JOURNALS: TableDefinition<&str, (u64, u64)> = TableDefinition::new("journals");
+
+/// In place of a mark: there is no journal, and files with its name say nothing.
+const NO_MARK: u64 = 0;
+
+/// The entry of a task that has no journal.
+pub(super) const NONE: (u64, u64) = (NO_MARK, 0);
 
 const MAGIC: &[u8; 4] = b"UNSJ";
 const VERSION: u32 = 1;
@@ -57,6 +64,8 @@ pub(super) struct Journal {
     /// Once they are needed; none where they cannot be made.
     files: Option<[File; 2]>,
     unavailable: bool,
+    /// A record was not written as it should be: what is in the files is found out where the store is opened again.
+    torn: bool,
     /// What the database has of it.
     entry: (u64, u64),
     /// The round that is open in the database; none before this process has committed to it.
@@ -84,7 +93,8 @@ impl Journal {
             paths: paths(path, task.as_str()),
             files: None,
             unavailable: false,
-            entry: (0, 0),
+            torn: false,
+            entry: NONE,
             round: None,
             number: 0,
             says: Changes::default(),
@@ -125,7 +135,7 @@ impl Journal {
             (_, None) if counted.is_empty() => Way::Beside,
             (Some(head), Some(sum))
                 if entries(&self.says) + check_ins.len() + counted.len() <= MOST_ENTRIES
-                    && self.available() =>
+                    && self.entry.0 != NO_MARK =>
             {
                 Way::Journal(head, sum)
             }
@@ -138,20 +148,33 @@ impl Journal {
         self.says.head.is_some()
     }
 
+    /// Whether the database has its mark.
+    pub const fn is_there(&self) -> bool {
+        self.entry.0 != NO_MARK
+    }
+
     /// Writes what it says, and `changes`, whose head and sum these are. It is on the disk when this returns.
     pub fn append(&mut self, head: &Head, sum: &[i64], changes: &Changes) -> Result<(), StoreError> {
+        self.check()?;
         let number = self.number + 1;
+        self.torn = true; // until it says no more than is on the disk
         self.says.head = Some(head.clone());
         self.says.check_ins.extend_from_slice(&changes.check_ins);
         self.says.counted.extend_from_slice(&changes.counted);
-        let files = self
-            .files
-            .as_mut()
-            .ok_or_else(|| StoreError("it has no journal".into()))?;
+        let files = self.files.as_mut().ok_or_else(none)?;
         let file = &mut files[(number % 2) as usize];
         write(file, self.entry.0, number, &self.says, sum).map_err(StoreError::new)?;
-        self.number = number;
+        (self.torn, self.number) = (false, number);
         Ok(())
+    }
+
+    /// # Errors
+    /// [`StoreError`] where an earlier record failed.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self.torn {
+            true => Err(StoreError("a record of its journal failed".into())),
+            false => Ok(()),
+        }
     }
 
     /// The database's entry for a commit beside the journal.
@@ -169,11 +192,8 @@ impl Journal {
         let replaced = changes.sum.is_some() || head.is_some_and(|head| Some(head.round) != self.round);
         let record = match replaced {
             true => None,
-            false => newest(&self.paths, self.entry.0)?,
+            false => Some(self.last()?),
         };
-        if record.as_ref().is_some_and(|record| record.number != self.number) {
-            return Err(StoreError("the journal's last record is gone".into()));
-        }
         let mut says = self.says.clone();
         if self.entry.1 >= self.number {
             says.head = None; // a commit beside it has a newer one
@@ -181,67 +201,122 @@ impl Journal {
         fold(write, task, &says, record.as_ref())
     }
 
-    /// Whether a transaction of the database that had `entry` for it, and `head`, is on the disk.
+    /// The record that it wrote last. It is read from the files that are open, wherever their names are now.
+    fn last(&self) -> Result<Record, StoreError> {
+        let mut file = &self.files.as_ref().ok_or_else(none)?[(self.number % 2) as usize];
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .map_err(StoreError::new)?;
+        parse(bytes, self.entry.0)?
+            .filter(|record| record.number == self.number)
+            .ok_or_else(|| StoreError("the journal's last record is gone".into()))
+    }
+
+    /// Another mark for the database, whose files are there. [`NO_MARK`] where none can be made, and commits go to the database; and where those
+    /// of a journal that says something were removed: only after the commit others may take their names.
+    pub fn next_mark(&mut self) -> Result<u64, StoreError> {
+        let there = self.files.is_some() && self.paths.iter().all(|path| path.exists());
+        if there {
+            return new_mark();
+        }
+        if self.unavailable || self.is_ahead() {
+            return Ok(NO_MARK);
+        }
+        match make(&self.paths) {
+            Ok(files) => {
+                self.files = Some(files);
+                new_mark()
+            }
+            Err(error) => {
+                self.unavailable = true;
+                tracing::warn!(path = %self.paths[0].display(), %error, "no journal can be made; commits take longer");
+                Ok(NO_MARK)
+            }
+        }
+    }
+
+    /// Told when a transaction of the database that had `entry` for it, and `head`, is on the disk. After a fold nothing in its files counts,
+    /// and what they held of the sum goes.
     pub fn committed(&mut self, entry: (u64, u64), head: Option<&Head>) {
         if entry.0 != self.entry.0 {
             (self.number, self.says) = (0, Changes::default());
+            for file in self.files.iter().flatten() {
+                if let Err(error) = file.set_len(0) {
+                    tracing::debug!(%error, "a journal keeps what it said until it is written over");
+                }
+            }
+        }
+        if entry.0 == NO_MARK {
+            self.files = None;
         }
         self.entry = entry;
         self.round = head.map(|head| head.round).or(self.round);
     }
 
-    /// Whether there are files to write to. Where none can be made, commits go to the database.
-    fn available(&mut self) -> bool {
-        if self.files.is_none() && !self.unavailable {
-            match make(&self.paths) {
-                Ok(files) => self.files = Some(files),
-                Err(error) => {
-                    self.unavailable = true;
-                    tracing::warn!(path = %self.paths[0].display(), %error, "no journal can be made; commits take longer");
-                }
-            }
-        }
-        self.files.is_some()
-    }
-
-    /// Removes its files, where it says nothing that the database does not have.
+    /// Removes its files, where the database has no mark of it.
     pub fn remove(&mut self) {
-        if !self.is_ahead() && self.files.take().is_some() {
+        if !self.is_there() {
+            self.files = None;
             remove(&self.paths);
         }
     }
 }
 
-/// Another mark, which no record has.
-pub(super) fn new_mark() -> Result<u64, StoreError> {
-    let mut mark = [0; 8];
-    getrandom::fill(&mut mark).map_err(StoreError::new)?;
-    Ok(u64::from_le_bytes(mark))
+fn none() -> StoreError {
+    StoreError("it has no journal".into())
 }
 
-/// Puts into a transaction what the journals beside the database at `path` say, and it does not have. Returns their tasks: once the
-/// transaction is on the disk, their files can be [removed](forget).
-pub(super) fn recover(write: &WriteTransaction, path: &Path) -> Result<Vec<String>, StoreError> {
-    let mut found = Vec::new();
+/// Another mark, which no record has.
+fn new_mark() -> Result<u64, StoreError> {
+    let mut mark = [0; 8];
+    getrandom::fill(&mut mark).map_err(StoreError::new)?;
+    Ok(u64::from_le_bytes(mark).max(1))
+}
+
+/// What is done about a database whose journal is not there, or not as it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is not opened.
+    Refused,
+    /// What the journal said is lost.
+    GivenUp,
+}
+
+/// Puts into a transaction what the journals beside the database at `path` say, and it does not have, and leaves no mark. Returns all tasks
+/// that ever had one, and whether one had: once the transaction is on the disk, their files can be [removed](forget).
+///
+/// # Errors
+/// [`StoreError`] where a journal cannot be read, or is `missing` and refused.
+pub(super) fn recover(
+    write: &WriteTransaction,
+    path: &Path,
+    missing: Missing,
+) -> Result<(Vec<String>, bool), StoreError> {
+    let mut entries = Vec::new();
     for entry in write.open_table(JOURNALS)?.iter()? {
         let (task, entry) = entry?;
-        let (mark, behind) = entry.value();
-        if let Some(mut record) = newest(&paths(path, task.value()), mark)? {
-            if behind >= record.number {
+        entries.push((task.value().to_owned(), entry.value()));
+    }
+    let mut marked = false;
+    for (task, (mark, behind)) in &entries {
+        if *mark == NO_MARK {
+            continue;
+        }
+        let record = newest(&paths(path, task), *mark, *behind, missing)?;
+        if let Some(mut record) = record {
+            let (updates, number) = (record.says.counted.len(), record.number);
+            if *behind >= number {
                 record.says.head = None;
             }
-            found.push((task.value().to_owned(), record));
+            fold(write, task, &record.says, Some(&record))?;
+            tracing::info!(%task, updates, "took over what its journal says");
         }
+        let mut journals = write.open_table(JOURNALS)?;
+        journals.insert(task.as_str(), NONE)?;
+        marked = true;
     }
-    let mut tasks = Vec::new();
-    for (task, record) in found {
-        fold(write, &task, &record.says, Some(&record))?;
-        write
-            .open_table(JOURNALS)?
-            .insert(task.as_str(), (new_mark()?, 0))?;
-        tasks.push(task);
-    }
-    Ok(tasks)
+    Ok((entries.into_iter().map(|(task, _)| task).collect(), marked))
 }
 
 /// Removes the journals of tasks.
@@ -365,28 +440,52 @@ impl Record {
     }
 }
 
-/// The newest whole record of this mark.
-fn newest(paths: &[PathBuf; 2], mark: u64) -> Result<Option<Record>, StoreError> {
+/// The newest whole record of this mark, if there is one yet.
+///
+/// # Errors
+/// Unless that is given up: [`StoreError`] where a file is not there or cannot be read, and where the database knows of a newer one (`behind`).
+fn newest(
+    paths: &[PathBuf; 2],
+    mark: u64,
+    behind: u64,
+    missing: Missing,
+) -> Result<Option<Record>, StoreError> {
+    let refuse = |path: &Path, why: &dyn std::fmt::Display| {
+        let error = format!("its journal {}: {why}. {WHAT_TO_DO}", path.display());
+        match missing {
+            Missing::Refused => Err(StoreError(error)),
+            Missing::GivenUp => {
+                tracing::warn!("{error}: it is given up");
+                Ok(())
+            }
+        }
+    };
     let mut newest: Option<Record> = None;
     for path in paths {
-        let bytes = match std::fs::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            bytes => bytes.map_err(StoreError::new)?,
-        };
+        let bytes = std::fs::read(path).map_err(StoreError::new);
         let older = newest.as_ref().map_or(0, |record| record.number);
-        if let Some(record) = parse(bytes, mark)?
-            && record.number > older
-        {
-            newest = Some(record);
+        match bytes.and_then(|bytes| parse(bytes, mark)) {
+            Ok(Some(record)) if record.number > older => newest = Some(record),
+            Ok(_) => {}
+            Err(error) => refuse(path, &error)?,
         }
+    }
+    if newest.as_ref().map_or(0, |record| record.number) < behind {
+        refuse(&paths[(behind % 2) as usize], &"it lacks a record")?;
     }
     Ok(newest)
 }
 
+const WHAT_TO_DO: &str =
+    "Put both of its files back beside the store, or give up what they say (--give-up-journals)";
+
 /// A record; none where these bytes are not a whole one, or have another mark.
 fn parse(bytes: Vec<u8>, mark: u64) -> Result<Option<Record>, StoreError> {
     let Ok(Some(places)) = places(&bytes, mark) else {
-        return Ok(None);
+        return match is_of_another_version(&bytes, mark) {
+            Ok(true) => Err(StoreError("it is of another version".into())),
+            _ => Ok(None),
+        };
     };
     let mut says = Changes {
         head: from_json(&bytes[places.head.clone()])?,
@@ -416,6 +515,13 @@ fn parse(bytes: Vec<u8>, mark: u64) -> Result<Option<Record>, StoreError> {
         sum: (places.sum, places.entries),
         bytes,
     }))
+}
+
+/// Whether this is a record of this mark that another relay wrote. (A record that is torn has the version of all others.)
+fn is_of_another_version(bytes: &[u8], mark: u64) -> Result<bool, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let is_other = reader.bytes(4, "magic")? == MAGIC && reader.u32("version")? != VERSION;
+    Ok(is_other && reader.u64("mark")? == mark)
 }
 
 /// Where the parts of a record are.

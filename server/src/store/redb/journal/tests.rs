@@ -31,6 +31,7 @@ fn head(round: u64, bytes_up: u64) -> Head {
         min_separation: 0,
         shares: None,
         tree: None,
+        spent: None,
     }
 }
 
@@ -86,9 +87,29 @@ fn killed(folder: &TempDir) -> TempDir {
         let file = file.unwrap();
         if file.file_type().unwrap().is_file() {
             std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        } else {
+            std::fs::create_dir(copy.path().join(file.file_name())).unwrap();
         }
     }
     copy
+}
+
+/// Neither in the journal nor beside it, and without a sum.
+fn through(round: u64, number: u64) -> Changes {
+    Changes {
+        head: Some(head(round, number)),
+        memory: Some(crate::strategy::Memory {
+            kind: "k".into(),
+            values: vec![number as f32],
+        }),
+        ..Changes::default()
+    }
+}
+
+/// Why it cannot be opened.
+fn refused(folder: &TempDir) -> String {
+    let refused = RedbStore::open(&folder.path().join(NAME)).err();
+    refused.expect("it was opened").to_string()
 }
 
 /// Opened again.
@@ -251,6 +272,161 @@ fn a_database_that_was_put_back_does_not_take_a_later_journal() {
 }
 
 #[test]
+fn what_a_round_added_up_is_in_no_file_once_it_is_closed() {
+    let (store, folder) = store();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    store.commit(&task(), &update(1, 2, vec![2])).unwrap();
+    let lengths = |folder: &TempDir| [0, 1].map(|it| std::fs::metadata(file(folder, it)).unwrap().len());
+    assert!(lengths(&folder).iter().all(|length| *length > 0), "the control");
+    let of_round_1 = killed(&folder);
+    store.commit(&task(), &opening(2)).unwrap();
+    assert_eq!(lengths(&folder), [0, 0]);
+    // Killed before they were cut off: the next start removes them, though no record in them counts.
+    let killed = killed(&folder);
+    for number in 0..2 {
+        std::fs::copy(file(&of_round_1, number), file(&killed, number)).unwrap();
+    }
+    assert_eq!(found(&killed).sum, None);
+    assert_eq!(files(&killed), [NAME]);
+}
+
+#[test]
+fn a_database_without_its_journal_is_refused_until_it_is_given_up() {
+    let (store, folder) = store();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    store.commit(&task(), &update(1, 2, vec![2])).unwrap();
+    for missing in [&[0][..], &[1], &[0, 1]] {
+        let copy = killed(&folder);
+        for number in missing {
+            std::fs::remove_file(file(&copy, *number)).unwrap();
+        }
+        for _ in 0..2 {
+            let why = refused(&copy);
+            assert!(why.contains(file(&copy, missing[0]).to_str().unwrap()), "{why}");
+            assert!(why.contains("--give-up-journals"), "{why}");
+        }
+        let path = copy.path().join(NAME);
+        drop(RedbStore::open_giving_up_journals(&path).unwrap());
+        let saved = found(&copy);
+        let (sum, ids) = match missing {
+            [0] => (Some(vec![1]), vec![1]), // the record before the last
+            [1] => (Some(vec![2]), vec![1, 2]),
+            _ => (None, vec![]),
+        };
+        assert_eq!((saved.sum.clone(), counted(&saved)), (sum, ids));
+        assert_eq!(files(&copy), [NAME]);
+    }
+    drop(store);
+    for number in 0..2 {
+        assert!(!file(&folder, number).exists());
+    }
+    assert_eq!(
+        found(&folder).sum,
+        Some(vec![2]),
+        "a store that was closed has none"
+    );
+}
+
+/// A check-in tells the database how far the journal had come.
+#[test]
+fn a_journal_that_lacks_a_record_is_refused_until_it_is_given_up() {
+    let (store, folder) = store();
+    for number in 1..=3 {
+        store
+            .commit(&task(), &update(1, number, vec![number as i64]))
+            .unwrap();
+    }
+    store.commit(&task(), &check_in(1, 7)).unwrap();
+    assert_eq!(found(&killed(&folder)).sum, Some(vec![3]), "the control");
+    for empty in [&[1][..], &[0, 1]] {
+        let copy = killed(&folder);
+        for number in empty {
+            std::fs::write(file(&copy, *number), b"").unwrap();
+        }
+        let why = refused(&copy);
+        assert!(why.contains("lacks a record"), "{why}");
+        drop(RedbStore::open_giving_up_journals(&copy.path().join(NAME)).unwrap());
+        let saved = found(&copy);
+        let sum = (empty.len() == 1).then(|| vec![2]);
+        assert_eq!(counted(&saved).len() as i64, sum.as_ref().map_or(0, |sum| sum[0]));
+        assert_eq!((saved.sum, saved.head.bytes_up), (sum, 1_007));
+    }
+}
+
+#[test]
+fn a_record_of_another_version_is_refused() {
+    let (store, folder) = store();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    let copy = killed(&folder);
+    let mut record = std::fs::read(file(&copy, 1)).unwrap();
+    record[4] += 1;
+    std::fs::write(file(&copy, 1), record).unwrap();
+    let why = refused(&copy);
+    assert!(why.contains("another version"), "{why}");
+}
+
+/// Through a link a store has the journals of the file that it leads to, so that they move with it.
+#[cfg(unix)]
+#[test]
+fn journals_are_beside_the_file_that_a_link_leads_to() {
+    let (folder, links) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    drop(RedbStore::open(&folder.path().join(NAME)).unwrap());
+    let link = links.path().join("link.redb");
+    std::os::unix::fs::symlink(folder.path().join(NAME), &link).unwrap();
+    let store = RedbStore::open(&link).unwrap();
+    store.commit(&task(), &opening(1)).unwrap();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    assert_eq!(files(&links), ["link.redb"]);
+    assert_eq!(found(&killed(&folder)).sum, Some(vec![1]));
+}
+
+/// Somebody clears up around a relay that runs. It goes on from the files that it has open, and then makes others.
+#[cfg(unix)]
+#[test]
+fn files_that_are_removed_from_under_a_relay_lose_nothing() {
+    let (store, folder) = store();
+    for number in 1..=3 {
+        store
+            .commit(&task(), &update(1, number, vec![number as i64]))
+            .unwrap();
+    }
+    for number in 0..2 {
+        std::fs::remove_file(file(&folder, number)).unwrap();
+    }
+    refused(&killed(&folder));
+    for number in 4..=9 {
+        store.commit(&task(), &through(1, number)).unwrap();
+        let saved = found(&killed(&folder));
+        assert_eq!(
+            (saved.sum.clone(), counted(&saved).len()),
+            (Some(vec![number as i64 - 1]), number as usize - 1)
+        );
+        store
+            .commit(&task(), &update(1, number, vec![number as i64]))
+            .unwrap();
+        let saved = found(&killed(&folder));
+        assert_eq!(
+            (saved.sum.clone(), counted(&saved).len()),
+            (Some(vec![number as i64]), number as usize)
+        );
+    }
+    assert_eq!(files(&folder).len(), 3, "they are there again");
+}
+
+#[test]
+fn ids_are_never_committed_without_the_sum_that_has_them() {
+    let (store, folder) = store();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    // A disk that damages the only record while the relay runs.
+    let mut record = std::fs::read(file(&folder, 1)).unwrap();
+    *record.last_mut().unwrap() ^= 1;
+    std::fs::write(file(&folder, 1), record).unwrap();
+    store.commit(&task(), &through(1, 2)).unwrap_err();
+    let saved = store.load(&task()).unwrap().unwrap();
+    assert_eq!((saved.sum.clone(), counted(&saved)), (None, vec![]));
+}
+
+#[test]
 fn the_ids_in_a_record_are_bounded() {
     let (store, folder) = store();
     let mut longest = 0;
@@ -278,6 +454,8 @@ fn where_no_journal_can_be_made_commits_go_to_the_database() {
         assert_eq!(saved.sum, Some(vec![number as i64]));
         assert_eq!(saved.counted.len(), number as usize);
     }
+    drop(store);
+    assert_eq!(found(&folder).sum, Some(vec![2]));
 }
 
 #[cfg(unix)]
@@ -298,7 +476,7 @@ fn a_full_disk_takes_no_update_and_loses_none() {
     let (store, folder) = store();
     store.commit(&task(), &update(1, 1, vec![1])).unwrap();
     {
-        let open = store.open_again().unwrap();
+        let open = store.open_again(Missing::Refused).unwrap();
         let journal = open.journal(&folder.path().join(NAME), &task());
         let full = || File::options().write(true).open("/dev/full").unwrap();
         journal.lock().unwrap().files = Some([full(), full()]);
@@ -316,6 +494,39 @@ fn a_full_disk_takes_no_update_and_loses_none() {
         (saved.sum.clone(), counted(&saved)),
         (Some(vec![5]), vec![1, 3, 4, 5])
     );
+}
+
+/// Whoever still had the store from before that failure commits nothing of the update that was not acknowledged.
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_record_that_failed_nothing_is_committed_before_the_store_is_opened_again() {
+    let (store, folder) = store();
+    store.commit(&task(), &update(1, 1, vec![1])).unwrap();
+    let open = store.open_again(Missing::Refused).unwrap();
+    let journal = open.journal(&folder.path().join(NAME), &task());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    journal.lock().unwrap().files.as_mut().unwrap()[0] = full;
+    store.commit(&task(), &update(1, 2, vec![2])).unwrap_err();
+    let late = through(1, 3);
+    store
+        .write(
+            &open.database,
+            &mut journal.lock().unwrap(),
+            "task",
+            &late,
+            super::super::To::Through,
+        )
+        .unwrap_err();
+    let three = update(1, 3, vec![3]);
+    let sum = three.sum.as_deref().unwrap();
+    journal
+        .lock()
+        .unwrap()
+        .append(&head(1, 3), sum, &three)
+        .unwrap_err();
+    drop((journal, open));
+    let saved = store.load(&task()).unwrap().unwrap();
+    assert_eq!((saved.sum.clone(), counted(&saved)), (Some(vec![1]), vec![1]));
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -360,7 +571,7 @@ proptest! {
                     update(round, number, sum.clone())
                 }
                 Step::CheckIn => check_in(round, number),
-                Step::Evaluate => Changes { memory: Some(crate::strategy::Memory { kind: "k".into(), values: vec![number as f32] }), ..check_in(round, number) },
+                Step::Evaluate => Changes { check_ins: vec![(round, client(number))], ..through(round, number) },
                 Step::Pause => Changes { head: Some(Head { paused: true, ..head(round, number) }), ..Changes::default() },
                 Step::Load => {
                     prop_assert_eq!(journaled.load(&task()).unwrap(), plain.load(&task()).unwrap());
