@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::program::{PROGRAM, folder_with_task};
+use crate::program::{PROGRAM, Program, folder_with_task};
 
 /// What the program writes to standard error until it listens, or ends; and whether it listened.
 fn says(folder: &Path, arguments: &[&str]) -> (String, bool) {
@@ -59,4 +59,24 @@ fn an_authority_without_a_database_is_refused() {
     let (said, listened) = says(folder.path(), &["--task", "tiny.toml", "--database-ca", "ca.pem"]);
     assert!(!listened && said.contains("--database"), "{said}");
     assert!(!folder.path().join("relay.redb").exists(), "nothing was begun");
+}
+
+/// As where only `relay.redb` is moved after a crash.
+#[tokio::test]
+async fn a_store_that_was_parted_from_its_journal_is_refused_until_that_is_given_up() {
+    let folder = folder_with_task();
+    let path = folder.path().join("relay.redb");
+    let program = Program::start(folder.path(), &["--store", path.to_str().unwrap()]);
+    for client in 1..=2 {
+        program.api().take_part(client).await;
+    }
+    drop(program);
+    for number in ["0", "1"] {
+        std::fs::remove_file(folder.path().join(format!("relay.redb.tiny.{number}"))).unwrap();
+    }
+    let arguments = ["--task", "tiny.toml"];
+    let (said, listened) = says(folder.path(), &arguments);
+    assert!(!listened && said.contains("relay.redb.tiny.0"), "{said}");
+    let (said, listened) = says(folder.path(), &[&arguments[..], &["--give-up-journals"]].concat());
+    assert!(listened && said.contains("is given up"), "{said}");
 }
