@@ -129,6 +129,11 @@ fn file(folder: &TempDir, number: u64) -> PathBuf {
     folder.path().join(format!("{NAME}.task.{}", number % 2))
 }
 
+/// Of both files, in bytes.
+fn lengths(folder: &TempDir) -> [u64; 2] {
+    [0, 1].map(|number| std::fs::metadata(file(folder, number)).unwrap().len())
+}
+
 /// The numbers of the updates that a state counts.
 fn counted(saved: &Saved) -> Vec<u8> {
     saved
@@ -146,7 +151,7 @@ fn what_a_killed_relay_acknowledged_is_there() {
             .commit(&task(), &update(1, number, vec![number as i64, -7]))
             .unwrap();
         let killed = killed(&folder);
-        assert_eq!(files(&killed).len(), 3, "it is in the journal");
+        assert_ne!(lengths(&killed), [0, 0], "it is in the journal");
         let saved = found(&killed);
         assert_eq!(saved.sum, Some(vec![number as i64, -7]));
         assert_eq!(counted(&saved), (1..=number as u8).collect::<Vec<_>>());
@@ -276,7 +281,6 @@ fn what_a_round_added_up_is_in_no_file_once_it_is_closed() {
     let (store, folder) = store();
     store.commit(&task(), &update(1, 1, vec![1])).unwrap();
     store.commit(&task(), &update(1, 2, vec![2])).unwrap();
-    let lengths = |folder: &TempDir| [0, 1].map(|it| std::fs::metadata(file(folder, it)).unwrap().len());
     assert!(lengths(&folder).iter().all(|length| *length > 0), "the control");
     let of_round_1 = killed(&folder);
     store.commit(&task(), &opening(2)).unwrap();
@@ -585,7 +589,7 @@ proptest! {
             plain.commit(&task(), &changes).unwrap();
             journaled.commit(&task(), &changes).unwrap();
             let killed = killed(&folder);
-            written += usize::from(files(&killed).len() > 1);
+            written += usize::from(lengths(&killed) != [0, 0]);
             prop_assert_eq!(Some(found(&killed)), plain.load(&task()).unwrap());
         }
         prop_assert_eq!(written > 0, updates > 0, "a journal was used");
