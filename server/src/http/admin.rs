@@ -236,7 +236,8 @@ async fn older_model(task: &TaskHandle, round: u64) -> Result<OlderModel, Refuse
             tracing::warn!(%error, "a model cannot be read");
             Refused::unstored()
         };
-        let rounds = store.rounds(id).map_err(unstored)?;
+        let rounds = store.rounds_before(id, round.saturating_add(1), 1);
+        let rounds = rounds.map_err(unstored)?;
         let metrics = rounds.into_iter().find(|metrics| metrics.round == round);
         let none = |what| Refused::new(ProblemKind::NotFound, format!("round {round} {what}"));
         let model = metrics.ok_or_else(|| none("has not been published"))?.model;

@@ -148,7 +148,10 @@ fn metadata(task: &TaskHandle, record: &RoundRecord) -> BTreeMap<&'static str, S
     let figure = |field: &str| number(spent.get(field).and_then(Value::as_f64));
     let known = [
         ("task", Some(manifest.task.to_string())),
-        ("title", Some(manifest.title.clone())),
+        (
+            "title", // that of the terms it was made under, and of no later ones
+            (*terms == Some(task.config.manifest_hash)).then(|| manifest.title.clone()),
+        ),
         ("round", Some(metrics.round.to_string())),
         ("model", Some(metrics.model.to_string())),
         ("parent", hash(parent)),

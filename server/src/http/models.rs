@@ -43,7 +43,8 @@ pub struct ModelCache {
 }
 
 impl ModelCache {
-    /// The bytes of a model's file.
+    /// The bytes of a model's file. One that is not here is read, and takes no other's place: who takes models away, one after the other,
+    /// must not slow down who trains.
     ///
     /// # Errors
     /// A problem, where there is no such model or it cannot be read.
@@ -53,7 +54,18 @@ impl ModelCache {
         task: &TaskId,
         hash: ContentHash,
     ) -> Result<Bytes, Refused> {
-        Ok(self.get(store, task, hash).await?.plain.clone())
+        let known = self
+            .entries()
+            .iter()
+            .find(|(known, _)| *known == hash)
+            .and_then(|(_, cell)| cell.get().cloned());
+        if let Some(served) = known {
+            return Ok(served.plain.clone());
+        }
+        let (store, task) = (store.clone(), task.clone());
+        tokio::task::spawn_blocking(move || plain(&*store, &task, hash))
+            .await
+            .map_err(|_| Refused::internal())?
     }
 
     async fn get(
@@ -91,21 +103,26 @@ impl ModelCache {
     }
 }
 
+/// The bytes of a model's file. Blocks.
+fn plain(store: &dyn Store, task: &TaskId, hash: ContentHash) -> Result<Bytes, Refused> {
+    let plain = store.model(task, &hash).map_err(|error| {
+        tracing::warn!(%error, "a model cannot be read");
+        Refused::unstored()
+    })?;
+    let none = || Refused::new(ProblemKind::NotFound, "this task has no such model");
+    plain.map(Bytes::from).ok_or_else(none)
+}
+
 async fn read(store: Arc<dyn Store>, task: TaskId, hash: ContentHash) -> Result<Arc<Served>, Refused> {
     let work = move || {
-        let plain = store.model(&task, &hash).map_err(|error| {
-            tracing::warn!(%error, "a model cannot be read");
-            Refused::unstored()
-        })?;
-        let plain =
-            plain.ok_or_else(|| Refused::new(ProblemKind::NotFound, "this task has no such model"))?;
+        let plain = plain(&*store, &task, hash)?;
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len()), Compression::default());
         let gzip = encoder
             .write_all(&plain)
             .and_then(|()| encoder.finish())
             .map_err(|_| Refused::internal())?;
         Ok(Arc::new(Served {
-            plain: plain.into(),
+            plain,
             gzip: gzip.into(),
         }))
     };

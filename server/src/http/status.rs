@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The newest rounds of each task that are told.
-const ROUNDS: usize = 500;
+const ROUNDS: u16 = 500;
 
 /// What happened in a task since the relay was started.
 #[derive(Debug, Default)]
@@ -156,7 +156,8 @@ pub async fn status(State(relay): State<Arc<Relay>>) -> Result<impl IntoResponse
 
 fn task_status(task: &TaskHandle, now_ms: u64) -> Result<TaskStatus, Refused> {
     let manifest = &task.config.manifest;
-    let rounds = task.store.rounds(&manifest.task).map_err(|error| {
+    let newest = task.store.rounds_before(&manifest.task, u64::MAX, ROUNDS);
+    let rounds = newest.map_err(|error| {
         tracing::warn!(%error, "the rounds cannot be read");
         Refused::unstored()
     })?;
@@ -169,7 +170,7 @@ fn task_status(task: &TaskHandle, now_ms: u64) -> Result<TaskStatus, Refused> {
         healthy: task.outlook.healthy.load(Ordering::Relaxed),
         state: task.outlook.snapshot.borrow().state(now_ms),
         since_start: task.tally.counts(),
-        rounds: newest(rounds),
+        rounds: told(rounds),
     })
 }
 
@@ -187,15 +188,13 @@ fn names(strategy: &Strategy) -> [String; 2] {
     ]
 }
 
-/// The newest rounds, oldest first.
-fn newest(rounds: Vec<RoundRecord>) -> Vec<RoundStatus> {
-    let skipped = rounds.len().saturating_sub(ROUNDS);
-    let told = rounds.into_iter().skip(skipped);
-    told.map(|record| RoundStatus {
+/// Rounds as the operator is told of them.
+fn told(rounds: Vec<RoundRecord>) -> Vec<RoundStatus> {
+    let rounds = rounds.into_iter().map(|record| RoundStatus {
         epsilon: record.lineage.spent.and_then(|spent| spent.epsilon),
         record,
-    })
-    .collect()
+    });
+    rounds.collect()
 }
 
 /// The ε that is told with the newest round. Blocks; none, too, where the store fails.
@@ -278,13 +277,12 @@ mod tests {
             };
             RoundRecord { metrics, lineage }
         };
-        let told = newest((0..2 * ROUNDS as u64).map(round).collect());
-        assert_eq!((told.len(), told[0].record.round), (ROUNDS, ROUNDS as u64));
-        for (at, told) in told.iter().enumerate() {
-            let cost = cost_of_round(&manifest).times((ROUNDS + at) as u64);
+        for (at, told) in told((0..50).map(round).collect()).iter().enumerate() {
+            let cost = cost_of_round(&manifest).times(at as u64);
+            assert_eq!(told.record.round, at as u64);
             assert_eq!(told.epsilon, Some(cost.epsilon(DELTA).unwrap()));
         }
-        let unknown = newest(vec![round(1).metrics.into()]);
+        let unknown = told(vec![round(1).metrics.into()]);
         assert_eq!(unknown[0].epsilon, None);
     }
 }

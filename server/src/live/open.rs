@@ -9,7 +9,7 @@ use crate::{
     central::{self, Central},
     gather::Gathered,
     identity::Standings,
-    lineage::{Lineage, RoundRecord, cost_of_unknown},
+    lineage::{Lineage, RoundRecord, cost_of_round, cost_of_unknown},
     round::{Head, Rounds},
     store::{Changes, Saved, StoreError, Turn},
     strategy::{Aggregation, Strategy, norm_bounding},
@@ -236,6 +236,8 @@ impl Live {
         check_round(&saved.head)?;
         let task = &config.manifest.task;
         let mut tree = saved.head.tree.clone();
+        let mut so_far = spent(turn, &saved.head)?;
+        let mut kept = saved.head.spent.clone();
         let rounds = Rounds::resume(
             config.rules(),
             &saved.head,
@@ -263,6 +265,12 @@ impl Live {
             if received > 0 && promised(&old) != promised(now) {
                 return Err(OpenError::OtherPrivacy { received });
             }
+            // The open round is paid for when it closes, by the terms of then; what it holds was made under these.
+            let cost = cost_of_round(&old);
+            if received > 0 && cost != config.cost {
+                so_far = so_far + cost;
+                kept = Some((&so_far).into());
+            }
             let (strategy, training) = (old.strategy, old.training);
             let (old, new) = (old.update.grid_step, now.update.grid_step);
             if received > 0 && old != new {
@@ -287,7 +295,7 @@ impl Live {
             changes.manifest = Some(String::from_utf8_lossy(&config.manifest_json).into_owned());
             // In the same transaction: a tree ends with its terms.
             changes.head = Some(Head {
-                spent: saved.head.spent.clone(),
+                spent: kept.clone(),
                 ..rounds.head()
             });
             tree = None;
@@ -296,7 +304,7 @@ impl Live {
         if config.check_shares(&saved.head).is_err() {
             changes.head = Some(Head {
                 tree: tree.clone(),
-                spent: saved.head.spent.clone(),
+                spent: kept,
                 ..rounds.head()
             });
             tracing::info!(%task, "the task goes on with other shares or another budget of identities");
@@ -307,7 +315,7 @@ impl Live {
         gather_again(config, &rounds, saved, &mut updates, lanes.own.is_some())?;
         Ok(Self {
             private: private(config, turn, tree)?,
-            spent: spent(turn, &saved.head)?,
+            spent: so_far,
             standings: Standings::default(),
             dearest: None,
             updates,

@@ -87,6 +87,9 @@ impl Live {
         if let Some(private) = &mut self.private {
             private.tree = None;
         }
+        if discarded > 0 {
+            self.spent = self.spent + config.cost; // those who sent them have paid
+        }
         let round = metrics.round;
         tracing::info!(task = %config.manifest.task, round, to, discarded, "rolled back");
         // What the strategy remembers belongs to the models that are left.

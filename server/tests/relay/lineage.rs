@@ -225,6 +225,47 @@ async fn rounds_under_other_terms_are_paid_for_too() {
 }
 
 #[tokio::test]
+async fn updates_of_a_round_whose_terms_change_are_paid_for_by_both() {
+    let rho = |multiplier| Rho::local_round(multiplier, Adjacency::ReplaceOne).unwrap();
+    let more: &[&str] = &["privacy.mode=local", "privacy.noise_multiplier=3"];
+    for (before, expected) in [(&LOCAL[..], Some(rho(1.5) + rho(3.0))), (&[], None)] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("relay.redb");
+        let relay = TestRelay::in_file(&path, before).await;
+        relay.api.take_part(1).await;
+        relay.stop().await;
+        let relay = TestRelay::in_file(&path, more).await;
+        // Once more, under the same terms: it is booked once.
+        relay.stop().await;
+        let relay = TestRelay::in_file(&path, more).await;
+        relay.api.take_part(2).await;
+        relay.api.take_part(3).await;
+        let told = rounds(&relay).await[1]["spent"]["epsilon"].as_f64();
+        match (told, expected.map(|rho| Cost::from(rho).epsilon(1e-5).unwrap())) {
+            (Some(told), Some(expected)) => {
+                let close = told <= expected && told > expected * (1.0 - 2e-3);
+                assert!(close, "{told} {expected}");
+            }
+            other => assert_eq!(other, (None, None), "one of them had no noise"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_round_that_is_given_up_is_paid_for_where_somebody_was_in_it() {
+    let relay = with_operator_of(&LOCAL).await;
+    one_round(&relay).await;
+    relay.api.take_part(1).await;
+    operator(&relay, "pause").await.unwrap();
+    for paid in [2, 2] {
+        roll_back(&relay, 1).await.unwrap();
+        let newest = rounds(&relay).await.pop().unwrap();
+        assert_eq!(newest["rolled_back_to"], 1);
+        assert!(is_epsilon_of(&newest["spent"]["epsilon"], paid), "{newest}");
+    }
+}
+
+#[tokio::test]
 async fn a_round_whose_commit_fails_or_only_seems_to_is_paid_for_once() {
     let store = FaultyStore::new();
     let relay = TestRelay::over(store.clone(), &LOCAL, RelayOptions::default()).await;
