@@ -240,7 +240,7 @@ pub fn cost_of_unknown(rounds: &[RoundRecord]) -> Cost {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use unsaid_protocol::RoundPrivacy;
 
     use super::*;
@@ -257,7 +257,8 @@ mod tests {
         Task::parse("mnist-example.toml", text, &[]).unwrap().manifest
     }
 
-    fn metrics(round: u64, clients: u32) -> RoundMetrics {
+    /// Of a round in which so many were counted.
+    pub(crate) fn metrics(round: u64, clients: u32) -> RoundMetrics {
         RoundMetrics {
             round,
             model: ContentHash::of(b"model"),

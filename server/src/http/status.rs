@@ -208,10 +208,8 @@ pub(super) fn spent(task: &TaskHandle) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use unsaid_protocol::RoundMetrics;
-
     use super::*;
-    use crate::lineage::{Lineage, Spent, cost_of_round};
+    use crate::lineage::{Lineage, Spent, cost_of_round, tests::metrics};
 
     #[test]
     fn the_funnel_counts_each_update_once_and_says_which_came_late() {
@@ -256,20 +254,7 @@ mod tests {
         );
         let manifest = task.unwrap().manifest;
         let round = |round: u64| {
-            let metrics = RoundMetrics {
-                round,
-                model: ContentHash::of(b"model"),
-                clients: 1,
-                checked_in: 1,
-                bytes_up: 0,
-                model_bytes: 0,
-                duration_ms: 0,
-                published_at_ms: 0,
-                accuracy: None,
-                loss: None,
-                rolled_back_to: None,
-                privacy: None,
-            };
+            let metrics = metrics(round, 1);
             let cost = cost_of_round(&manifest).times(round);
             let lineage = Lineage {
                 spent: Some(Spent::after(&manifest, &cost, &metrics)),
