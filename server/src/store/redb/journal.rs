@@ -7,7 +7,7 @@
 //! Its layout, little-endian: `UNSJ`, version `u32`, mark `u64`, number `u64`, bytes of the head `u32`, check-ins `u32`, counted updates
 //! `u32`, zero `u32`, entries of the sum `u64`, the XXH3-128 of all that follows and then of all that is before it; then the head as JSON;
 //! for each check-in its round `u64` and the client's id 16; for each counted update its id 16, round `u64`, client 16, digest of its frame 32;
-//! and the [blocks](crate::store::blocks) of the sum.
+//! and the [blocks](crate::store::blocks) of the sum. Behind a record are zeros up to the next page, and what is left of a longer one.
 //!
 //! A record says everything that was committed since the database had the journal's *mark*, a random number: so the newest whole record
 //! with that mark is all that has to be read. Both files are there before the database has the mark, and it has none (0) again before they go:
@@ -18,7 +18,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    io::{ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -36,8 +36,11 @@ use crate::{
     },
 };
 
+mod sheet;
 #[cfg(test)]
 mod tests;
+
+use self::sheet::{Sheet, set_direct};
 
 /// Of each task: the mark of its journal, [`NO_MARK`] where it has none, and the number of the newest record whose head is older than the database's.
 pub(super) const JOURNALS: TableDefinition<&str, (u64, u64)> = TableDefinition::new("journals");
@@ -74,6 +77,8 @@ pub(super) struct Journal {
     number: u64,
     /// All that it says but the sum.
     says: Changes,
+    /// Where its records are made.
+    sheet: Sheet,
 }
 
 /// Where a commit goes.
@@ -98,6 +103,7 @@ impl Journal {
             round: None,
             number: 0,
             says: Changes::default(),
+            sheet: Sheet::default(),
         }
     }
 
@@ -163,7 +169,7 @@ impl Journal {
         self.says.counted.extend_from_slice(&changes.counted);
         let files = self.files.as_mut().ok_or_else(none)?;
         let file = &mut files[(number % 2) as usize];
-        write(file, self.entry.0, number, &self.says, sum).map_err(StoreError::new)?;
+        write(file, &mut self.sheet, self.entry.0, number, &self.says, sum).map_err(StoreError::new)?;
         (self.torn, self.number) = (false, number);
         Ok(())
     }
@@ -205,9 +211,14 @@ impl Journal {
     fn last(&self) -> Result<Record, StoreError> {
         let mut file = &self.files.as_ref().ok_or_else(none)?[(self.number % 2) as usize];
         let mut bytes = Vec::new();
+        // Whatever is read directly has to be at the edge of a page, too.
+        let was_direct = set_direct(file, false).is_ok();
         file.seek(SeekFrom::Start(0))
             .and_then(|_| file.read_to_end(&mut bytes))
             .map_err(StoreError::new)?;
+        if was_direct {
+            let _ = set_direct(file, true); // else it is written through the cache
+        }
         parse(bytes, self.entry.0)?
             .filter(|record| record.number == self.number)
             .ok_or_else(|| StoreError("the journal's last record is gone".into()))
@@ -240,7 +251,7 @@ impl Journal {
     /// and what they held of the sum goes.
     pub fn committed(&mut self, entry: (u64, u64), head: Option<&Head>) {
         if entry.0 != self.entry.0 {
-            (self.number, self.says) = (0, Changes::default());
+            (self.number, self.says, self.sheet) = (0, Changes::default(), Sheet::default());
             for file in self.files.iter().flatten() {
                 if let Err(error) = file.set_len(0) {
                     tracing::debug!(%error, "a journal keeps what it said until it is written over");
@@ -356,6 +367,11 @@ fn make(paths: &[PathBuf; 2]) -> std::io::Result<[File; 2]> {
         options.open(path)
     };
     let files = [open(&paths[0])?, open(&paths[1])?];
+    for file in &files {
+        if let Err(error) = set_direct(file, true) {
+            tracing::debug!(%error, "a journal is written through the cache");
+        }
+    }
     #[cfg(unix)]
     {
         let folder = paths[0].parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -375,45 +391,50 @@ fn remove(paths: &[PathBuf; 2]) {
     }
 }
 
-/// Writes a record over the one in `file`. Its header comes last: until then its digest is that of another body.
-fn write(file: &mut File, mark: u64, number: u64, says: &Changes, sum: &[i64]) -> std::io::Result<()> {
+/// Writes a record over the one in `file`. Until all of it is there its digest is that of another body.
+fn write(
+    file: &mut File,
+    sheet: &mut Sheet,
+    mark: u64,
+    number: u64,
+    says: &Changes,
+    sum: &[i64],
+) -> std::io::Result<()> {
     let head = to_json(&says.head).map_err(std::io::Error::other)?;
-    let mut body = head.clone();
-    for (round, client) in &says.check_ins {
-        body.extend_from_slice(&round.to_le_bytes());
-        body.extend_from_slice(client.as_bytes());
-    }
-    for entry in &says.counted {
-        body.extend_from_slice(entry.update.as_bytes());
-        body.extend_from_slice(&entry.round.to_le_bytes());
-        body.extend_from_slice(entry.client.as_bytes());
-        body.extend_from_slice(entry.digest.as_bytes());
-    }
-    let mut hash = XxHash3_128::new();
-    file.seek(SeekFrom::Start(HEADER as u64))?;
-    hash.write(&body);
-    file.write_all(&body)?;
-    for block in sum.chunks(SUM_BLOCK) {
-        body.clear();
-        write_block(block, &mut body);
-        hash.write(&body);
-        file.write_all(&body)?;
-    }
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&VERSION.to_le_bytes());
-    header.extend_from_slice(&mark.to_le_bytes());
-    header.extend_from_slice(&number.to_le_bytes());
+    let blocks = sum.len().div_ceil(SUM_BLOCK) + size_of_val(sum);
+    sheet.begin(HEADER + head.len() + 24 * says.check_ins.len() + 72 * says.counted.len() + blocks);
+    let record = sheet.end();
+    record.extend_from_slice(MAGIC);
+    record.extend_from_slice(&VERSION.to_le_bytes());
+    record.extend_from_slice(&mark.to_le_bytes());
+    record.extend_from_slice(&number.to_le_bytes());
     // Each is far below 2³²: a head is bounded by the task file, the others by `MOST_ENTRIES`.
     for count in [head.len(), says.check_ins.len(), says.counted.len(), 0] {
-        header.extend_from_slice(&(count as u32).to_le_bytes());
+        record.extend_from_slice(&(count as u32).to_le_bytes());
     }
-    header.extend_from_slice(&(sum.len() as u64).to_le_bytes());
-    hash.write(&header);
-    header.extend_from_slice(&hash.finish_128().to_le_bytes());
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header)?;
-    file.sync_data()
+    record.extend_from_slice(&(sum.len() as u64).to_le_bytes());
+    record.extend_from_slice(&[0; HEADER - PROLOGUE]); // the digest, below
+    record.extend_from_slice(&head);
+    for (round, client) in &says.check_ins {
+        record.extend_from_slice(&round.to_le_bytes());
+        record.extend_from_slice(client.as_bytes());
+    }
+    for entry in &says.counted {
+        record.extend_from_slice(entry.update.as_bytes());
+        record.extend_from_slice(&entry.round.to_le_bytes());
+        record.extend_from_slice(entry.client.as_bytes());
+        record.extend_from_slice(entry.digest.as_bytes());
+    }
+    for block in sum.chunks(SUM_BLOCK) {
+        write_block(block, record);
+    }
+    let (prologue, rest) = sheet.text().split_at_mut(PROLOGUE);
+    let (digest, body) = rest.split_at_mut(HEADER - PROLOGUE);
+    let mut hash = XxHash3_128::new();
+    hash.write(body);
+    hash.write(prologue);
+    digest.copy_from_slice(&hash.finish_128().to_le_bytes());
+    sheet.write(file)
 }
 
 /// A whole record.
