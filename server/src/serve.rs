@@ -59,12 +59,12 @@ const STREAM_WINDOW: u32 = 128 << 10;
 const MAX_STREAMS: u32 = 32;
 
 /// The most bytes of a connection that are read at once, and the most of a request's head. A connection keeps its buffer until it ends.
-/// Hyper's begins with 8 kB, and reads of 16, 32 and 64 kB are put behind what it held before, so that it grows to 24, 56 and 120 kB: it
+/// Hyper's begins with 8 kB, and reads of 16 to 128 kB are put behind what it held before, so that it grows to 24, 56, 120 and 248 kB: it
 /// stays at one of these sizes where that is the most.
 const READ_BUFFER: usize = 24 << 10;
 
 /// The same for some connections, the first that come: a relay that has few takes their updates with fewer readings.
-const LARGE_READ_BUFFER: usize = 120 << 10;
+const LARGE_READ_BUFFER: usize = 248 << 10;
 const LARGE_READ_BUFFERS: usize = 32;
 
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests

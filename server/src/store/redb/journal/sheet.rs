@@ -77,3 +77,59 @@ pub(super) fn set_direct(file: &File, direct: bool) -> std::io::Result<()> {
         Err(std::io::Error::from(ErrorKind::Unsupported))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// What is in a file after a sheet with `text` was written over something longer.
+    fn written(sheet: &mut Sheet, text: &[u8], direct: bool) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 4 * PAGE]).unwrap();
+        if direct && let Err(error) = set_direct(&file, true) {
+            println!("through the cache, since there is no other way here: {error}");
+        }
+        sheet.end().extend_from_slice(text);
+        assert_eq!(sheet.text(), text);
+        sheet.write(&mut file).unwrap();
+        let _ = set_direct(&file, false); // where it can be direct, it was until here
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_sheet_is_written_with_zeros_to_the_end_of_its_page() {
+        let mut sheet = Sheet::default();
+        for direct in [false, true] {
+            for length in [0, 1, PAGE - 1, PAGE, PAGE + 1] {
+                let text: Vec<u8> = (1..=255).cycle().take(length).collect();
+                sheet.begin(length);
+                assert_eq!(sheet.text().as_ptr().align_offset(PAGE), 0);
+                let bytes = written(&mut sheet, &text, direct);
+                assert_eq!(sheet.text().as_ptr().align_offset(PAGE), 0, "it did not move");
+                let end = length.next_multiple_of(PAGE);
+                assert_eq!(bytes[..length], text);
+                assert!(bytes[length..end].iter().all(|&byte| byte == 0));
+                assert_eq!(bytes[end..], vec![7; 4 * PAGE - end], "the rest is left");
+            }
+        }
+    }
+
+    /// Whatever the disk says of a buffer that is not at the edge of a page.
+    #[test]
+    fn a_sheet_that_is_nowhere_near_an_edge_is_written_all_the_same() {
+        let mut sheet = Sheet::default();
+        sheet.begin(100);
+        sheet.bytes.push(0);
+        sheet.start += 1;
+        let bytes = written(&mut sheet, &[3; 100], true);
+        assert_eq!(
+            (&bytes[..100], &bytes[100..PAGE]),
+            (&[3; 100][..], &[0; PAGE - 100][..])
+        );
+    }
+}
