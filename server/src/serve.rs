@@ -65,7 +65,7 @@ const READ_BUFFER: usize = 24 << 10;
 
 /// The same for some connections, the first that come: a relay that has few takes their updates with fewer readings.
 const LARGE_READ_BUFFER: usize = 248 << 10;
-const LARGE_READ_BUFFERS: usize = 32;
+const LARGE_READ_BUFFERS: usize = 64;
 
 /// Serves `relay` on `listener` until `told`; then takes no more connections, ends event streams, and returns once the requests
 /// that are being answered have been. The caller decides how long it waits for that.
