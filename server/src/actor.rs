@@ -273,13 +273,14 @@ impl Actor {
     }
 
     /// Takes what waits. A commit costs about as much for one update as for many: where updates come, it waits until three of four that are
-    /// under way are here. The others are received while the disk writes.
+    /// under way are here, or [enough](Self::enough). The others are received while the disk writes.
     fn gather(&self, mailbox: &mpsc::Receiver<Command>, batch: &mut Vec<Command>) {
         let is_update = |command: &Command| matches!(command, Command::Update(..));
         batch.extend(mailbox.try_iter().take(MAX_BATCH - batch.len()));
         let mut updates = batch.iter().filter(|command| is_update(command)).count();
         let until = Instant::now() + GATHER;
         while updates > 0
+            && updates < self.enough()
             && 4 * updates < 3 * self.under_way.load(Ordering::Relaxed)
             && batch.len() < MAX_BATCH
         {
@@ -289,6 +290,16 @@ impl Actor {
             };
             updates += usize::from(is_update(&command));
             batch.push(command);
+        }
+    }
+
+    /// Updates beyond which none are waited for. Where a commit is one record of a journal it costs little more than to add that many up, and they are
+    /// still near the processor then; what comes meanwhile shares the next one.
+    fn enough(&self) -> usize {
+        let is_record = self.config.identity.is_none() && !self.config.strategy.aggregation.needs_updates();
+        match is_record && self.store.has_journal() {
+            true => 4,
+            false => MAX_BATCH,
         }
     }
 

@@ -107,28 +107,49 @@ pub fn add(sum: &mut [i64], coordinates: &[i32]) {
     );
 }
 
-/// Adds several vectors to as many entries of a sum: four at a time are read for one reading and writing of the sum.
+/// Adds several vectors to as many entries of a sum: up to four at a time are read for one reading and writing of the sum.
 pub fn add_all(sum: &mut [i64], vectors: &[impl AsRef<[i32]>]) {
     for (at, sum) in sum.chunks_mut(BLOCK).enumerate() {
         let (start, length) = (at * BLOCK, sum.len());
         for vectors in vectors.chunks(4) {
-            if let [a, b, c, d] = vectors {
-                add_four(
-                    sum,
-                    [a, b, c, d].map(|vector| part(vector.as_ref(), start, length)),
-                );
-                continue;
-            }
-            for vector in vectors {
-                add(sum, part(vector.as_ref(), start, length));
+            match vectors {
+                [a, b, c, d] => add_four(sum, [a, b, c, d].map(|vector| part(vector, start, length))),
+                [a, b, c] => add_three(sum, [a, b, c].map(|vector| part(vector, start, length))),
+                [a, b] => add_two(sum, [a, b].map(|vector| part(vector, start, length))),
+                _ => vectors
+                    .iter()
+                    .for_each(|vector| add(sum, part(vector, start, length))),
             }
         }
     }
 }
 
 /// What a vector has of so many entries from `start` on.
-fn part(vector: &[i32], start: usize, length: usize) -> &[i32] {
+fn part(vector: &impl AsRef<[i32]>, start: usize, length: usize) -> &[i32] {
+    let vector = vector.as_ref();
     &vector[start.min(vector.len())..vector.len().min(start + length)]
+}
+
+fn add_two(sum: &mut [i64], [a, b]: [&[i32]; 2]) {
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for ((sum, &a), &b) in sum.iter_mut().zip(a).zip(b) {
+                *sum += i64::from(a) + i64::from(b);
+            }
+        },
+    );
+}
+
+fn add_three(sum: &mut [i64], [a, b, c]: [&[i32]; 3]) {
+    ARCH.dispatch(
+        #[inline(always)]
+        || {
+            for (((sum, &a), &b), &c) in sum.iter_mut().zip(a).zip(b).zip(c) {
+                *sum += i64::from(a) + i64::from(b) + i64::from(c);
+            }
+        },
+    );
 }
 
 fn add_four(sum: &mut [i64], [a, b, c, d]: [&[i32]; 4]) {

@@ -189,6 +189,11 @@ pub trait Store: Send + Sync + 'static {
         self.turn(task)
     }
 
+    /// Whether a commit that takes updates to a sum, and nothing else, is one record of a journal.
+    fn has_journal(&self) -> bool {
+        false
+    }
+
     /// Where identities are kept; none where this store keeps none.
     fn registry(&self) -> Option<&dyn Registry> {
         None

@@ -352,6 +352,10 @@ impl Store for RedbStore {
         })
     }
 
+    fn has_journal(&self) -> bool {
+        true
+    }
+
     fn registry(&self) -> Option<&dyn Registry> {
         Some(self)
     }
