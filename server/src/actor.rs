@@ -278,9 +278,9 @@ impl Actor {
         let is_update = |command: &Command| matches!(command, Command::Update(..));
         batch.extend(mailbox.try_iter().take(MAX_BATCH - batch.len()));
         let mut updates = batch.iter().filter(|command| is_update(command)).count();
-        let until = Instant::now() + GATHER;
+        let (until, enough) = (Instant::now() + GATHER, self.enough());
         while updates > 0
-            && updates < self.enough()
+            && updates < enough
             && 4 * updates < 3 * self.under_way.load(Ordering::Relaxed)
             && batch.len() < MAX_BATCH
         {
@@ -297,7 +297,7 @@ impl Actor {
     /// still near the processor then; what comes meanwhile shares the next one.
     fn enough(&self) -> usize {
         let is_record = self.config.identity.is_none() && !self.config.strategy.aggregation.needs_updates();
-        match is_record && self.store.has_journal() {
+        match is_record && self.store.has_journal(&self.config.manifest.task) {
             true => 4,
             false => MAX_BATCH,
         }

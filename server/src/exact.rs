@@ -10,7 +10,7 @@ use unsaid_protocol::CoordinateWidth;
 static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
 /// Coordinates that are looked at together: few enough to stay in the first-level cache, and for the squares of those within 24
-/// bits and a sign, each at most 2⁴⁸, to fit one `u64`.
+/// bits and a sign, each at most 2⁴⁸, to fit one `u64`, and their moment an `i64`.
 pub const BLOCK: usize = 1 << 12;
 
 /// The largest `v ^ (v >> 31)` of coordinates −2²⁴ ≤ v < 2²⁴.
@@ -32,39 +32,67 @@ impl AddAssign for Measure {
     }
 }
 
-/// Appends the coordinates that `payload` holds, and measures them on their way: they are written once, and not read again.
-pub fn read(width: CoordinateWidth, payload: &[u8], coordinates: &mut Vec<i32>) -> Measure {
-    let mut all = Measure::default();
-    for block in payload.chunks(BLOCK * width.bytes()) {
-        let before = coordinates.len();
-        let (reach, square) = read_narrow(width, block, coordinates);
-        let square = if reach <= NARROW {
-            square.into()
-        } else {
-            square_wide(&coordinates[before..])
-        };
-        all += Measure { reach, square };
-    }
-    all
+/// What tells a block of [`BLOCK`] coordinates from another: three whole numbers, exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Coordinates so far.
+    pub length: usize,
+    /// Their sum.
+    pub sum: i64,
+    /// The sum of each times its place in the block, from 0.
+    pub moment: i64,
+    /// The sum of squares.
+    pub square: u128,
 }
 
-/// At most [`BLOCK`] coordinates, their reach, and the sum of their squares if they are within [`NARROW`]; if not, that is any number.
-fn read_narrow(width: CoordinateWidth, block: &[u8], coordinates: &mut Vec<i32>) -> (i32, u64) {
-    match width {
-        CoordinateWidth::One => read_as::<1>(block, coordinates),
-        CoordinateWidth::Two => read_as::<2>(block, coordinates),
-        CoordinateWidth::Three => read_as::<3>(block, coordinates),
-        CoordinateWidth::Four => read_as::<4>(block, coordinates),
+/// Appends the coordinates that `payload` holds, no more than are left of `block`, and measures them on their way: they are written
+/// once, and not read again.
+pub fn read(
+    width: CoordinateWidth,
+    payload: &[u8],
+    coordinates: &mut Vec<i32>,
+    block: &mut Block,
+) -> Measure {
+    let before = coordinates.len();
+    let narrow = match width {
+        CoordinateWidth::One => read_as::<1>(payload, coordinates, block.length),
+        CoordinateWidth::Two => read_as::<2>(payload, coordinates, block.length),
+        CoordinateWidth::Three => read_as::<3>(payload, coordinates, block.length),
+        CoordinateWidth::Four => read_as::<4>(payload, coordinates, block.length),
+    };
+    let square = if narrow.reach <= NARROW {
+        narrow.square.into()
+    } else {
+        square_wide(&coordinates[before..])
+    };
+    block.length += coordinates.len() - before;
+    block.sum += narrow.sum;
+    block.moment += narrow.moment;
+    block.square += square;
+    Measure {
+        reach: narrow.reach,
+        square,
     }
 }
 
-/// Of one width. Were the widths told apart within the dispatch, the compiler would put the loops elsewhere, without its registers.
-fn read_as<const WIDTH: usize>(block: &[u8], coordinates: &mut Vec<i32>) -> (i32, u64) {
-    let (chunks, _) = block.as_chunks();
+/// Of at most [`BLOCK`] coordinates.
+struct Narrow {
+    reach: i32,
+    /// If they are within [`NARROW`]; if not, any number.
+    square: u64,
+    sum: i64,
+    moment: i64,
+}
+
+/// Of one width, the first of them at this place. Were the widths told apart within the dispatch, the compiler would put the loops elsewhere,
+/// without its registers.
+fn read_as<const WIDTH: usize>(payload: &[u8], coordinates: &mut Vec<i32>, place: usize) -> Narrow {
+    let (chunks, _) = payload.as_chunks();
     ARCH.dispatch(
         #[inline(always)]
         || {
-            let (mut reach, mut square) = (0, 0_u64);
+            let (mut reach, mut square, mut sum, mut moment) = (0, 0_u64, 0_i64, 0_i64);
+            let mut place = place as i32; // below `BLOCK`
             let read = chunks.iter().map(
                 #[inline(always)]
                 |chunk| {
@@ -72,11 +100,19 @@ fn read_as<const WIDTH: usize>(block: &[u8], coordinates: &mut Vec<i32>) -> (i32
                     let wide = i64::from(value);
                     reach |= value ^ (value >> 31);
                     square = square.wrapping_add((wide * wide).cast_unsigned());
+                    sum = sum.wrapping_add(wide);
+                    moment = moment.wrapping_add(wide * i64::from(place));
+                    place = place.wrapping_add(1);
                     value
                 },
             );
             coordinates.extend(read);
-            (reach, square)
+            Narrow {
+                reach,
+                square,
+                sum,
+                moment,
+            }
         },
     )
 }
@@ -197,14 +233,33 @@ mod tests {
         coordinates.iter().map(square).sum()
     }
 
+    fn block_by_definition(coordinates: &[i32]) -> Block {
+        let wide = || coordinates.iter().copied().map(i64::from);
+        Block {
+            length: coordinates.len(),
+            sum: wide().sum(),
+            moment: (0..).zip(wide()).map(|(place, value)| place * value).sum(),
+            square: square_by_definition(coordinates),
+        }
+    }
+
     /// Coordinates that are written in so many bytes and read again, and their measure.
     fn written_and_read(width: CoordinateWidth, coordinates: &[i32]) -> (Vec<i32>, Measure) {
         let bytes = coordinates.iter().map(|value| value.to_le_bytes());
         let payload: Vec<u8> = bytes
             .flat_map(|bytes| bytes.into_iter().take(width.bytes()))
             .collect();
-        let mut read = vec![7];
-        let measure = super::read(width, &payload, &mut read);
+        let (mut read, mut measure) = (vec![7], Measure::default());
+        for (payload, coordinates) in payload
+            .chunks(width.bytes() * BLOCK)
+            .zip(coordinates.chunks(BLOCK))
+        {
+            let (first, last) = payload.split_at(width.bytes() * (coordinates.len() / 3));
+            let mut block = Block::default();
+            measure += super::read(width, first, &mut read, &mut block);
+            measure += super::read(width, last, &mut read, &mut block);
+            assert_eq!(block, block_by_definition(coordinates));
+        }
         assert_eq!(read[0], 7, "they are appended");
         (read.split_off(1), measure)
     }

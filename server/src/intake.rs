@@ -1,10 +1,10 @@
-//! Reading an update while it arrives: every byte is hashed, widened and measured once, while it is near the processor.
+//! Reading an update while it arrives: every byte is widened and measured once, while it is near the processor.
 
 use unsaid_protocol::{CoordinateWidth, DecodeError, Reader, UpdateFrame, UpdateHeader};
 
 use crate::{
     actor::Submission,
-    exact::{self, Measure},
+    exact::{self, Block, Measure},
     live::TaskConfig,
     round::{Claim, FrameHasher, Refusal},
 };
@@ -26,6 +26,10 @@ pub struct Intake<'a> {
     /// Bytes of a coordinate that has come in part.
     torn: Vec<u8>,
     coordinates: Vec<i32>,
+    /// How many have come.
+    came: usize,
+    /// The block of them that is not whole yet.
+    block: Block,
     /// Whether they are as many as the task's: others are looked at, and not kept.
     kept: bool,
     /// Of the coordinates that are the change of the model.
@@ -51,6 +55,8 @@ impl<'a> Intake<'a> {
             left: 0,
             torn: Vec::new(),
             coordinates: Vec::new(),
+            came: 0,
+            block: Block::default(),
             kept: false,
             change: Measure::default(),
             after: Measure::default(),
@@ -63,7 +69,7 @@ impl<'a> Intake<'a> {
         let mut rest = part;
         if let Head::Begun(begun) = &mut self.head {
             let (of_head, after) = rest.split_at(rest.len().min(UpdateFrame::HEADER_LEN - begun.len()));
-            self.hasher.update(of_head);
+            self.hasher.head(of_head);
             begun.extend_from_slice(of_head);
             if begun.len() < UpdateFrame::HEADER_LEN {
                 return;
@@ -99,7 +105,7 @@ impl<'a> Intake<'a> {
         if !self.torn.is_empty() {
             let (of_torn, after) = payload.split_at(payload.len().min(width.bytes() - self.torn.len()));
             self.torn.extend_from_slice(of_torn);
-            self.hasher.update(of_torn);
+            self.hasher.coordinates(of_torn);
             if self.torn.len() < width.bytes() {
                 return;
             }
@@ -109,20 +115,35 @@ impl<'a> Intake<'a> {
         }
         let (whole, torn) = payload.split_at(payload.len() - payload.len() % width.bytes());
         for block in whole.chunks(exact::BLOCK * width.bytes()) {
-            self.hasher.update(block);
+            self.hasher.coordinates(block);
             self.widen(width, block);
         }
-        self.hasher.update(torn);
+        self.hasher.coordinates(torn);
         self.torn.extend_from_slice(torn);
     }
 
     /// The next whole coordinates.
     fn widen(&mut self, width: CoordinateWidth, whole: &[u8]) {
-        let left = (self.config.manifest.parameters as usize).saturating_sub(self.coordinates.len());
-        let of_change = left.saturating_mul(width.bytes()).min(whole.len());
-        let (change, after) = whole.split_at(of_change);
-        self.change += exact::read(width, change, &mut self.coordinates);
-        self.after += exact::read(width, after, &mut self.coordinates);
+        let parameters = self.config.manifest.parameters as usize;
+        let mut rest = whole;
+        while !rest.is_empty() {
+            let mut next = (exact::BLOCK - self.block.length).min(rest.len() / width.bytes());
+            let is_change = self.came < parameters;
+            if is_change {
+                next = next.min(parameters - self.came);
+            }
+            let (read, after) = rest.split_at(next * width.bytes());
+            let measure = exact::read(width, read, &mut self.coordinates, &mut self.block);
+            match is_change {
+                true => self.change += measure,
+                false => self.after += measure,
+            }
+            self.came += next;
+            if self.block.length == exact::BLOCK {
+                self.hasher.block(&std::mem::take(&mut self.block));
+            }
+            rest = after;
+        }
         if !self.kept {
             self.coordinates.clear();
         }
@@ -133,7 +154,7 @@ impl<'a> Intake<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] where the bytes are no frame, as [`UpdateFrame::decode_in`] has it.
-    pub fn finish(self) -> Result<Submission, DecodeError> {
+    pub fn finish(mut self) -> Result<Submission, DecodeError> {
         let header = match &self.head {
             Head::Begun(begun) => UpdateHeader::read(&mut Reader::new(begun))?,
             Head::Whole(header) => header.clone()?,
@@ -151,6 +172,7 @@ impl<'a> Intake<'a> {
         }
         let least = CoordinateWidth::for_reach(self.change.reach | self.after.reach);
         header.width.check(least, self.config.fixed_width())?;
+        self.hasher.block(&self.block);
         let claim = Claim::of(&header, self.hasher.digest(), self.bytes as u64);
         Ok(Submission {
             claim,

@@ -189,8 +189,8 @@ pub trait Store: Send + Sync + 'static {
         self.turn(task)
     }
 
-    /// Whether a commit that takes updates to a sum, and nothing else, is one record of a journal.
-    fn has_journal(&self) -> bool {
+    /// Whether a commit that takes a task's updates to a sum, and nothing else, is one record of a journal.
+    fn has_journal(&self, _task: &TaskId) -> bool {
         false
     }
 

@@ -347,7 +347,7 @@ mod tests {
         let frame: Vec<u8> = frame.chunks(2).map(byte).collect();
         let header = unsaid_protocol::UpdateHeader::read(&mut unsaid_protocol::Reader::new(&frame)).unwrap();
         let mut hasher = crate::round::FrameHasher::new(true);
-        frame.chunks(7).for_each(|part| hasher.update(part));
+        frame.chunks(7).for_each(|part| hasher.head(part));
         let signer = |header: &str| Signer {
             relay,
             credential: header.parse().unwrap(),

@@ -4,6 +4,8 @@ use unsaid_protocol::{ClientId, ContentHash, UpdateId};
 use super::*;
 use crate::{round::FrameDigest, task_file::Task};
 
+const HEAD: usize = UpdateFrame::HEADER_LEN;
+
 /// A task of 20 coordinates (3 × 5 and 5 biases), with a weight where asked for.
 fn config(weighted: bool) -> TaskConfig {
     let strategy = if weighted {
@@ -35,12 +37,32 @@ fn by_definition(config: &TaskConfig, bytes: &[u8]) -> Result<Submission, Decode
         manifest: frame.manifest,
         model: frame.model,
         round: frame.round,
-        digest: FrameDigest::of(bytes),
+        digest: digest_by_definition(&bytes[..HEAD], &frame.coordinates),
         bytes: bytes.len() as u64,
         identity: None,
     };
     let coordinates = fit_by_definition(config, frame.coordinates);
     Ok(Submission { claim, coordinates })
+}
+
+fn digest_by_definition(head: &[u8], coordinates: &[i32]) -> FrameDigest {
+    let mut hasher = FrameHasher::new(false);
+    hasher.head(head);
+    let mut blocks: Vec<Block> = Vec::new();
+    for block in coordinates.chunks(exact::BLOCK) {
+        let mut of = Block::default();
+        for (place, &value) in (0..).zip(block) {
+            of.sum += i64::from(value);
+            of.moment += place * i64::from(value);
+            of.square += u128::from(value.unsigned_abs()).pow(2);
+        }
+        blocks.push(of);
+    }
+    if coordinates.len() % exact::BLOCK == 0 {
+        blocks.push(Block::default()); // the last one is never whole
+    }
+    blocks.iter().for_each(|block| hasher.block(block));
+    hasher.digest()
 }
 
 fn fit_by_definition(config: &TaskConfig, coordinates: Vec<i32>) -> Result<Vec<i32>, Refusal> {
@@ -150,7 +172,64 @@ fn what_an_earlier_update_left_in_a_buffer_is_in_no_other() {
     assert_eq!(found.as_ptr(), place);
 }
 
+/// The digests of frames of these coordinates, which need not fit the task.
+fn digests(all: impl IntoIterator<Item = Vec<i32>>) -> Vec<FrameDigest> {
+    let config = config(false);
+    let digest = |coordinates| config.examine(&frame(coordinates)).unwrap().claim.digest;
+    all.into_iter().map(digest).collect()
+}
+
+#[test]
+fn whatever_is_changed_in_a_frame_changes_its_digest() {
+    let one: Vec<i32> = (0..10_000)
+        .map(|at: i32| at.wrapping_mul(2_654_435) >> 9)
+        .collect();
+    let changed = |change: &dyn Fn(&mut [i32])| {
+        let mut other = one.clone();
+        change(&mut other);
+        other
+    };
+    let all = digests([
+        one.clone(),
+        changed(&|other| other[0] += 1),
+        changed(&|other| other[9_999] -= 1),
+        changed(&|other| other[5] = -other[5]),
+        changed(&|other| other.iter_mut().for_each(|value| *value = -*value)),
+        changed(&|other| other.swap(0, 1)),
+        changed(&|other| other.swap(4_095, 4_096)),
+        changed(&|other| other.swap(10, 9_000)),
+        changed(&|other| other.reverse()),
+        changed(&|other| other.rotate_left(1)),
+        changed(&|other| other.rotate_left(4_096)),
+        one[..9_999].to_vec(),
+        one[..8_192].to_vec(),
+        one[..4_096].to_vec(),
+        [&one[..], &[0]].concat(),
+        vec![0; 10_000],
+        vec![0; 9_999],
+    ]);
+    for (at, digest) in all.iter().enumerate() {
+        assert_eq!(all.iter().position(|other| other == digest), Some(at));
+    }
+    assert_eq!(digests([one.clone()])[0], all[0], "the control");
+}
+
 proptest! {
+    /// Over the edges of blocks: the digest is that of the definition, however the frame is cut.
+    #[test]
+    fn a_digest_is_of_blocks_wherever_a_frame_is_cut(
+        length in (0..3_usize).prop_flat_map(|blocks| blocks * exact::BLOCK..blocks * exact::BLOCK + 9),
+        seed: i32,
+        shift in 0u32..31,
+        cuts in prop::collection::vec(0usize..20_000, 0..9),
+    ) {
+        let config = config(false);
+        let coordinates: Vec<i32> = (0..length as i32).map(|at| at.wrapping_mul(seed | 1) >> shift).collect();
+        let bytes = frame(coordinates.clone());
+        let submission = in_parts(&config, &bytes, &cuts).unwrap();
+        prop_assert_eq!(submission.claim.digest, digest_by_definition(&bytes[..HEAD], &coordinates));
+    }
+
     /// Any bytes that look like a frame, however they are cut, are what they are as a whole: the same claim and coordinates, or
     /// the same error.
     #[test]

@@ -352,8 +352,13 @@ impl Store for RedbStore {
         })
     }
 
-    fn has_journal(&self) -> bool {
-        true
+    fn has_journal(&self, task: &TaskId) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        open.is_some_and(|open| {
+            let journal = open.journal(&self.path, task);
+            let journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            journal.is_there()
+        })
     }
 
     fn registry(&self) -> Option<&dyn Registry> {

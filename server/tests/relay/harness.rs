@@ -446,6 +446,10 @@ impl Store for FaultyStore {
         self.reading(|| self.inner.model(task, model))
     }
 
+    fn has_journal(&self, task: &TaskId) -> bool {
+        self.inner.has_journal(task)
+    }
+
     fn registry(&self) -> Option<&dyn Registry> {
         self.inner.registry()
     }

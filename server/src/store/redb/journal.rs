@@ -18,7 +18,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{ErrorKind, Read, Seek, SeekFrom},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -77,7 +77,7 @@ pub(super) struct Journal {
     number: u64,
     /// All that it says but the sum.
     says: Changes,
-    /// Where its records are made.
+    /// Where its records are made: the last one is there until it is folded.
     sheet: Sheet,
 }
 
@@ -207,19 +207,9 @@ impl Journal {
         fold(write, task, &says, record.as_ref())
     }
 
-    /// The record that it wrote last. It is read from the files that are open, wherever their names are now.
+    /// The record that it wrote last.
     fn last(&self) -> Result<Record, StoreError> {
-        let mut file = &self.files.as_ref().ok_or_else(none)?[(self.number % 2) as usize];
-        let mut bytes = Vec::new();
-        // Whatever is read directly has to be at the edge of a page, too.
-        let was_direct = set_direct(file, false).is_ok();
-        file.seek(SeekFrom::Start(0))
-            .and_then(|_| file.read_to_end(&mut bytes))
-            .map_err(StoreError::new)?;
-        if was_direct {
-            let _ = set_direct(file, true); // else it is written through the cache
-        }
-        parse(bytes, self.entry.0)?
+        parse(self.sheet.text().to_vec(), self.entry.0)?
             .filter(|record| record.number == self.number)
             .ok_or_else(|| StoreError("the journal's last record is gone".into()))
     }
@@ -248,10 +238,11 @@ impl Journal {
     }
 
     /// Told when a transaction of the database that had `entry` for it, and `head`, is on the disk. After a fold nothing in its files counts,
-    /// and what they held of the sum goes.
+    /// and what they and the memory held of the sum goes.
     pub fn committed(&mut self, entry: (u64, u64), head: Option<&Head>) {
         if entry.0 != self.entry.0 {
-            (self.number, self.says, self.sheet) = (0, Changes::default(), Sheet::default());
+            (self.number, self.says) = (0, Changes::default());
+            self.sheet.clear();
             for file in self.files.iter().flatten() {
                 if let Err(error) = file.set_len(0) {
                     tracing::debug!(%error, "a journal keeps what it said until it is written over");
@@ -401,8 +392,10 @@ fn write(
     sum: &[i64],
 ) -> std::io::Result<()> {
     let head = to_json(&says.head).map_err(std::io::Error::other)?;
-    let blocks = sum.len().div_ceil(SUM_BLOCK) + size_of_val(sum);
-    sheet.begin(HEADER + head.len() + 24 * says.check_ins.len() + 72 * says.counted.len() + blocks);
+    // As much as a later record takes, but for a head that grows.
+    sheet.begin(
+        HEADER + 2 * head.len() + 72 * MOST_ENTRIES + sum.len().div_ceil(SUM_BLOCK) + size_of_val(sum),
+    );
     let record = sheet.end();
     record.extend_from_slice(MAGIC);
     record.extend_from_slice(&VERSION.to_le_bytes());
@@ -428,7 +421,7 @@ fn write(
     for block in sum.chunks(SUM_BLOCK) {
         write_block(block, record);
     }
-    let (prologue, rest) = sheet.text().split_at_mut(PROLOGUE);
+    let (prologue, rest) = sheet.text_mut().split_at_mut(PROLOGUE);
     let (digest, body) = rest.split_at_mut(HEADER - PROLOGUE);
     let mut hash = XxHash3_128::new();
     hash.write(body);

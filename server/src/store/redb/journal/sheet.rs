@@ -1,9 +1,9 @@
-//! Bytes that are written to a file at once, past the operating system's cache where the file system lets them: a record is read
-//! again only after a crash, and a copy of it in the cache costs the processor as much as making it.
+//! Bytes that are written to a file at once, past the operating system's cache where the file system lets them: they are read again only
+//! after a crash, and a copy of them in the cache costs the processor as much as making them.
 
 use std::{
     fs::File,
-    io::{ErrorKind, Seek, SeekFrom, Write},
+    io::{ErrorKind, Result},
 };
 
 /// What direct writes ask of the place and the length of their bytes: a page, which is enough for every common disk.
@@ -20,9 +20,16 @@ impl Sheet {
     /// Empty, with place for so many bytes.
     pub fn begin(&mut self, most: usize) {
         self.bytes.clear();
-        self.bytes.reserve(most + 2 * PAGE);
+        if self.bytes.capacity() < most + 2 * PAGE {
+            self.bytes = Vec::with_capacity(most + 2 * PAGE);
+        }
         self.start = self.bytes.as_ptr().align_offset(PAGE).min(PAGE);
         self.bytes.resize(self.start, 0);
+    }
+
+    /// Forgets what is on it.
+    pub fn clear(&mut self) {
+        self.bytes.fill(0);
     }
 
     /// What is appended to.
@@ -30,21 +37,27 @@ impl Sheet {
         &mut self.bytes
     }
 
-    /// What is on it.
-    pub fn text(&mut self) -> &mut [u8] {
+    /// What is on it. Once it is written there are zeros behind.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// As [`Self::text`].
+    pub fn text_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..]
     }
 
-    /// Writes it to the start of `file`, with zeros behind it, and waits for the disk.
-    pub fn write(&mut self, file: &mut File) -> std::io::Result<()> {
+    /// Writes it to the start of `file`, with zeros behind it to the edge of a page, and waits for the disk.
+    pub fn write(&mut self, file: &mut File) -> Result<()> {
         let length = self.bytes.len() - self.start;
         self.bytes.resize(self.start + length.next_multiple_of(PAGE), 0);
-        let bytes = &self.bytes[self.start..];
-        match write_at_start(file, bytes) {
-            // The disk asks for more than a page, or this is no longer at the edge of one.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                set_direct(file, false)?;
-                write_at_start(file, bytes)?;
+        match write_at_start(file, self.text()) {
+            // A disk that asks for more than a page, or a file system that finds out only now.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                if set_direct(file, false).is_err() {
+                    return Err(error);
+                }
+                write_at_start(file, self.text())?;
             }
             written => written?,
         }
@@ -52,7 +65,15 @@ impl Sheet {
     }
 }
 
-fn write_at_start(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+#[cfg(unix)]
+fn write_at_start(file: &mut File, bytes: &[u8]) -> Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, 0)
+}
+
+#[cfg(not(unix))]
+fn write_at_start(file: &mut File, bytes: &[u8]) -> Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+
     file.seek(SeekFrom::Start(0))?;
     file.write_all(bytes)
 }
@@ -61,7 +82,7 @@ fn write_at_start(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Where the file system, or the operating system, knows no such writes; then nothing has changed.
-pub(super) fn set_direct(file: &File, direct: bool) -> std::io::Result<()> {
+pub(super) fn set_direct(file: &File, direct: bool) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -74,13 +95,13 @@ pub(super) fn set_direct(file: &File, direct: bool) -> std::io::Result<()> {
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (file, direct);
-        Err(std::io::Error::from(ErrorKind::Unsupported))
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Seek, SeekFrom, Write};
 
     use super::*;
 
