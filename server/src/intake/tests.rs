@@ -58,7 +58,7 @@ fn digest_by_definition(head: &[u8], coordinates: &[i32]) -> FrameDigest {
         }
         blocks.push(of);
     }
-    if coordinates.len() % exact::BLOCK == 0 {
+    if coordinates.len().is_multiple_of(exact::BLOCK) {
         blocks.push(Block::default()); // the last one is never whole
     }
     blocks.iter().for_each(|block| hasher.block(block));
