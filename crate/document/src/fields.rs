@@ -185,7 +185,7 @@ impl Field for f32 {
     const EXPECTED: &'static str = "a finite number";
     const NONE: Self = 0.0;
     fn read(value: &Value) -> Option<Self> {
-        Some(value.as_f64()? as f32).filter(|number| number.is_finite())
+        Some(value.as_f64()? as f32)
     }
 }
 

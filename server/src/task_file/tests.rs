@@ -209,7 +209,7 @@ fn numbers_of_the_optimiser_that_are_out_of_range_are_reported_with_their_line_a
         ("learning_rate", "nan", "`learning_rate` must be a finite number"),
         ("learning_rate", "inf", "`learning_rate` must be a finite number"),
         // Out of range as a 32-bit float, which it is read as.
-        ("learning_rate", "1e39", "`learning_rate` must be a finite number"),
+        ("learning_rate", "1e39", "learning_rate is inf"),
         ("learning_rate", "1e-60", "learning_rate is 0,"),
         ("momentum", "1.0", "momentum is 1,"),
         ("momentum", "-0.5", "momentum is -0.5"),
