@@ -12,8 +12,8 @@ use crate::exact::Block;
 /// It decides what a client is told that sends an id again, never whether anything is counted: an id counts once, whatever the
 /// bytes. Who makes two frames of one digest deceives nobody else, since another client's frame is never compared
 /// ([`crate::round::Rounds::judge`]), so where nobody signs, sums will do, which the relay has at hand: two frames that were not
-/// made to agree in all three of every block do not. A hash of all bytes takes 16 µs for 800 kB at its fastest, where these take 3, and SHA-256
-/// 390 with the processor's own instructions.
+/// made to agree in all three of every block do not. A hash of all bytes takes 16 µs for 800 kB at its fastest, SHA-256 390 with the processor's own
+/// instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameDigest([u8; 32]);
 
