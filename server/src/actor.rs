@@ -41,6 +41,9 @@ const ANNOUNCE_EVERY_MS: u64 = 100;
 /// How long to wait before trying a store again that failed.
 const RETRY_MS: u64 = 1_000;
 
+/// The longest that a task is not looked at: its deadline may have been moved by a clock that was set back.
+const IDLE_MS: u64 = 60_000;
+
 /// Events that a slow reader may fall behind before it is sent the current state instead.
 const EVENT_BACKLOG: usize = 256;
 
@@ -307,21 +310,19 @@ impl Actor {
     fn patience(&self) -> Duration {
         let now_ms = self.now_ms();
         let Some(live) = &self.live else {
-            let again_ms = self.looked_ms.saturating_add(RETRY_MS);
-            return Duration::from_millis(again_ms.saturating_sub(now_ms));
+            return Duration::from_millis(left_ms(self.looked_ms, RETRY_MS, now_ms));
         };
-        let deadline = live.rounds.span().map(|span| span.deadline_ms);
+        let span = live.rounds.span();
+        let deadline = span.map(|span| span.deadline_ms.saturating_sub(now_ms));
         let announcement = self
             .unannounced
-            .then(|| self.announced_ms.saturating_add(ANNOUNCE_EVERY_MS));
+            .then(|| left_ms(self.announced_ms, ANNOUNCE_EVERY_MS, now_ms));
         let look = self
             .behind
-            .then(|| self.looked_ms.saturating_add(ANNOUNCE_EVERY_MS));
-        let untold = self.untold.then(|| self.looked_ms.saturating_add(RETRY_MS));
-        let times = [deadline, announcement, look, untold];
-        let next = times.into_iter().flatten().min();
-        let wait_ms = next.map_or(60_000, |at| at.saturating_sub(now_ms));
-        Duration::from_millis(wait_ms)
+            .then(|| left_ms(self.looked_ms, ANNOUNCE_EVERY_MS, now_ms));
+        let untold = self.untold.then(|| left_ms(self.looked_ms, RETRY_MS, now_ms));
+        let times = [deadline, announcement, look, untold, Some(IDLE_MS)];
+        Duration::from_millis(times.into_iter().flatten().min().unwrap_or(IDLE_MS))
     }
 
     /// The time by the clock that all relays of the store go by.
@@ -356,7 +357,7 @@ impl Actor {
         let stop = batch.iter().position(|command| matches!(command, Command::Stop));
         batch.truncate(stop.unwrap_or(batch.len()));
         // Of all that are in the turn, those that came while it was waited for too.
-        if let Err(error) = live.meet(&mut *turn, &batch) {
+        if let Err(error) = live.meet(&mut *turn, &mut batch) {
             return self.unread(&error.into(), batch) || stop.is_some();
         }
         self.ahead_ms = ahead_ms(turn.now_ms(), self.clock.now_ms());
@@ -486,7 +487,7 @@ impl Actor {
         let mut next = self.snapshot.borrow().after(live, &news);
         next.ahead_ms = self.ahead_ms;
         self.unannounced |= next.differs(&self.snapshot.borrow());
-        if self.unannounced && (opened || now_ms.saturating_sub(self.announced_ms) >= ANNOUNCE_EVERY_MS) {
+        if self.unannounced && (opened || left_ms(self.announced_ms, ANNOUNCE_EVERY_MS, now_ms) == 0) {
             news.push(Event::Round(next.state(self.clock.now_ms())));
             (self.unannounced, self.announced_ms) = (false, now_ms);
         }
@@ -539,6 +540,14 @@ fn ahead_ms(theirs: Option<u64>, ours: u64) -> i64 {
     theirs.map_or(0, |theirs| {
         theirs.cast_signed().saturating_sub(ours.cast_signed())
     })
+}
+
+/// What is left at `now_ms` of `wait_ms` since `then_ms`; nothing where that is in the future, for then the clock was set back.
+const fn left_ms(then_ms: u64, wait_ms: u64, now_ms: u64) -> u64 {
+    match now_ms.checked_sub(then_ms) {
+        Some(gone_ms) => wait_ms.saturating_sub(gone_ms),
+        None => 0,
+    }
 }
 
 /// A task in its turn, and rounds that other relays published.

@@ -89,12 +89,29 @@ impl Live {
         match due {
             Due::Nothing => {}
             Due::Publish => self.publish(config, now_ms, changes),
-            Due::Extended | Due::Lapsed => changes.head = Some(self.head()),
+            Due::Extended | Due::Lapsed | Due::Moved => changes.head = Some(self.head()),
         }
     }
 
-    /// Reads in its turn how those stand who ask for something in it.
-    pub(crate) fn meet(&mut self, turn: &mut dyn Turn, batch: &[Command]) -> Result<(), StoreError> {
+    /// Reads in its turn how those stand who ask for something in it, and drops figures of rounds that the store does not have, or has with
+    /// another model: it was put back to an older state.
+    pub(crate) fn meet(&mut self, turn: &mut dyn Turn, batch: &mut Vec<Command>) -> Result<(), StoreError> {
+        let mut kept = Vec::with_capacity(batch.len());
+        for command in batch.drain(..) {
+            if let Command::Evaluated(figures) = &command
+                && turn
+                    .round(figures.round)?
+                    .is_none_or(|round| round.model != figures.model)
+            {
+                tracing::warn!(
+                    round = figures.round,
+                    "figures of a round that is no more are dropped"
+                );
+                continue;
+            }
+            kept.push(command);
+        }
+        *batch = kept;
         let ids = batch.iter().filter_map(Command::identity);
         let ids: std::collections::BTreeSet<_> = ids.collect();
         self.standings = Standings::read(turn, ids.into_iter().collect())?;
@@ -207,12 +224,16 @@ impl Live {
     ) -> Result<UpdateReply, Refusal> {
         let update = claim.update;
         let judged = self.rounds.judge(&claim);
-        if let Ok(Judgement::Duplicate { round }) = judged {
-            return Ok(UpdateReply {
-                update,
-                round,
-                duplicate: true,
-            });
+        match judged {
+            Ok(Judgement::Duplicate { round }) => {
+                return Ok(UpdateReply {
+                    update,
+                    round,
+                    duplicate: true,
+                });
+            }
+            Err(conflict @ Refusal::Conflict { .. }) => return Err(conflict),
+            _ => {}
         }
         match (&config.identity, &claim.identity) {
             (None, _) => judged.map(drop)?,

@@ -142,6 +142,9 @@ pub enum StartError {
         "task {0} asks for identities, and for that the relay needs a key: make one (unsaid-relay key new FILE), and give it with --key FILE"
     )]
     NoKey(TaskId),
+    /// The relay ends.
+    #[error("the relay is stopping: add the task once it has started again")]
+    Stopping,
     /// The operating system starts no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -239,7 +242,10 @@ impl Relay {
     pub fn add(&self, task: Task) -> Result<(), StartError> {
         let id = task.manifest.task.clone();
         let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.handle(&id).is_some() || *self.stopping.borrow() {
+        if *self.stopping.borrow() {
+            return Err(StartError::Stopping);
+        }
+        if self.handle(&id).is_some() {
             return Err(StartError::TwiceTheSame(id));
         }
         let mut threads = Vec::new();

@@ -87,6 +87,8 @@ pub enum Due {
     Extended,
     /// No update at the deadline: the round is idle again.
     Lapsed,
+    /// The clock was set back: the deadline is a whole span from now, and no further off.
+    Moved,
 }
 
 /// Whether an update is new.
@@ -117,6 +119,11 @@ pub struct Rounds {
     /// Clients of earlier spans of the open round that had not reported when their span ended: others are invited in their place.
     excused: u32,
     checked_in: BTreeSet<ClientId>,
+    /// Of those that checked in, the ones whose span ended before they reported, as far as this relay knows: it forgets them with a restart, and
+    /// then finds them where it has seen the next span end.
+    overdue: BTreeSet<ClientId>,
+    /// Whether a publication that had its target could not be made: it is tried again at the deadline.
+    unmade: bool,
     /// Clients that asked and were not invited to the open round. Not kept on disk: it only says how many wait.
     turned_away: BTreeSet<ClientId>,
     reported: BTreeSet<ClientId>,
@@ -178,11 +185,12 @@ impl Rounds {
         self.reported.range(ids).count() as u32 // at most MAX_CHECK_INS
     }
 
-    /// How many of the clients with ids from `least` to `greatest` have checked in and may still report, to the open round or to one
-    /// before it, without the client `but`.
+    /// How many of the clients with ids from `least` to `greatest` have checked in and are likely to report, to the open round or to one
+    /// before it, without the client `but`. Whose span has ended may report all the same, but is not waited for.
     pub fn under_way_of(&self, [least, greatest]: [[u8; 16]; 2], but: &ClientId) -> u32 {
         let (least, greatest) = (ClientId::from_bytes(least), ClientId::from_bytes(greatest));
         let now = self.checked_in.range(least..=greatest);
+        let now = now.filter(|client| !self.overdue.contains(client));
         let before = self.earlier.iter().zip(1..).flat_map(|(_, behind)| {
             let round = self.round.saturating_sub(behind);
             let may_report =
@@ -227,13 +235,24 @@ impl Rounds {
             return Due::Nothing;
         }
         let policy = self.rules.policy;
-        if self.received() >= policy.target_clients {
+        if self.received() >= policy.target_clients && !self.unmade {
             return Due::Publish;
         }
-        match self.span {
-            Some(span) if span.deadline_ms <= now_ms => {}
-            _ => return Due::Nothing,
+        let Some(span) = &mut self.span else {
+            return Due::Nothing;
+        };
+        let furthest_ms = now_ms.saturating_add(policy.deadline_ms);
+        if span.deadline_ms > furthest_ms {
+            *span = Span {
+                started_ms: span.started_ms.min(now_ms),
+                deadline_ms: furthest_ms,
+            };
+            return Due::Moved;
         }
+        if span.deadline_ms > now_ms {
+            return Due::Nothing;
+        }
+        self.unmade = false;
         if self.received() >= policy.min_clients {
             return Due::Publish;
         }
@@ -241,6 +260,7 @@ impl Rounds {
             self.make_room();
         }
         self.excused = self.checked_in().saturating_sub(self.received());
+        self.miss();
         self.turned_away.clear();
         self.draw_key = None;
         if self.reported.is_empty() {
@@ -251,8 +271,19 @@ impl Rounds {
         Due::Extended
     }
 
-    /// Starts the span again from `now_ms`, as when a publication could not be made.
-    pub fn extend(&mut self, now_ms: u64) {
+    /// A publication could not be made: it is tried again when another span has passed.
+    pub fn put_off(&mut self, now_ms: u64) {
+        self.unmade = true;
+        self.extend(now_ms);
+    }
+
+    /// The span of those that are in has ended.
+    fn miss(&mut self) {
+        self.overdue = self.checked_in.difference(&self.reported).copied().collect();
+    }
+
+    /// Starts the span again from `now_ms`.
+    fn extend(&mut self, now_ms: u64) {
         if let Some(span) = &mut self.span {
             span.deadline_ms = now_ms.saturating_add(self.rules.policy.deadline_ms);
         }
@@ -292,6 +323,8 @@ impl Rounds {
         self.draw_key = None;
         self.forgot = 0;
         self.excused = 0;
+        self.overdue.clear();
+        self.unmade = false;
         self.turned_away.clear();
         self.bytes_up = 0;
         self.reported.clear();

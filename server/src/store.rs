@@ -253,6 +253,12 @@ pub trait Turn {
     /// [`StoreError`]
     fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError>;
 
+    /// A published round of the turn's task; none where there is no such round.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn round(&mut self, round: u64) -> Result<Option<RoundRecord>, StoreError>;
+
     /// As [`Registry::standings`], of the turn's task: what is read here changes in no other turn before this one ends, but that the
     /// operator may revoke an identity meanwhile: a commit that would count for it then fails.
     ///
@@ -341,6 +347,11 @@ impl<S: Store + ?Sized> Turn for Alone<'_, S> {
 
     fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError> {
         self.store.rounds(self.task)
+    }
+
+    fn round(&mut self, round: u64) -> Result<Option<RoundRecord>, StoreError> {
+        let newest = self.store.rounds_before(self.task, round.saturating_add(1), 1)?;
+        Ok(newest.into_iter().find(|record| record.round == round))
     }
 
     fn standings(&mut self, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError> {

@@ -232,11 +232,13 @@ impl Aggregation {
     }
 
     fn check(&self) -> Result<(), StrategyError> {
+        let require = |ok: bool, field, value: f64, expected: &str| {
+            let wrong = || StrategyError::new(field, format!("{value} is not {expected}"));
+            ok.then_some(()).ok_or_else(wrong)
+        };
         let positive = |field, value: f64| {
             let ok = value > 0.0 && value <= 1e9;
-            let wrong =
-                || StrategyError::new(field, format!("{value} is not a number above 0 and at most 1e9"));
-            ok.then_some(()).ok_or_else(wrong)
+            require(ok, field, value, "a number above 0 and at most 1e9")
         };
         let count = |field, value: u32, most: u32| {
             let wrong =
@@ -260,7 +262,9 @@ impl Aggregation {
                 iterations,
                 smoothing,
             } => {
-                positive("aggregation.smoothing", smoothing)?;
+                let ok = (LEAST_DIVISOR..=1e9).contains(&smoothing);
+                let expected = "a number from 1e-12 to 1e9";
+                require(ok, "aggregation.smoothing", smoothing, expected)?;
                 count("aggregation.iterations", iterations, MAX_ITERATIONS)
             }
             Self::CentredClipping {
@@ -273,6 +277,9 @@ impl Aggregation {
         }
     }
 }
+
+/// The least number that a rule or an optimiser divides by so that it never divides by nothing: quotients by it, and sums of them, are finite.
+const LEAST_DIVISOR: f64 = 1e-12;
 
 /// A weighted coordinate of a noiseless update is below 2²⁵ · 2²⁰, and a round has at most 2¹⁶ of them: the sum fits an `i64`.
 const MAX_WEIGHT: u32 = 1 << 20;

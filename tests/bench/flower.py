@@ -1,7 +1,9 @@
-"""Updates that Flower's FedAvg aggregates per second, to be read beside `--example throughput` and `--example aggregation`.
+"""Updates that Flower's FedAvg aggregates per second, and beside it, in the same run, those that our relay takes.
 
     python3 -m venv target/flower && target/flower/bin/pip install flwr==1.42.0
-    target/flower/bin/python tests/bench/flower.py [--coordinates 199998] [--clients 8] [--rounds 30]
+    cargo build --release -p unsaid-relay --example throughput
+    target/flower/bin/python tests/bench/flower.py [--coordinates 199998] [--clients 8] [--rounds 30] \\
+        [--relay target/release/examples/throughput [--updates 1000]]
 
 Three figures, for vectors of float32 and the same cohort:
 - the aggregation function alone, over results that are there, serialised, as Flower hands them to it;
@@ -9,6 +11,8 @@ Three figures, for vectors of float32 and the same cohort:
   on its pool of threads, and aggregates;
 - the same loop over Flower's gRPC transport on loopback, with each client a process. The server is on core 0, the clients on the others.
   (`start_server` is deprecated in favour of SuperLink, which was not measured.)
+With `--relay`, that program runs last: its relay, too, is on core 0 and its senders, over as many connections as there are clients, on the
+others; every update is committed to the disk before it is acknowledged, which Flower's are not.
 A round is counted from the median of the later half of them: connections and imports are not what is measured.
 """
 
@@ -16,8 +20,10 @@ import argparse
 import logging
 import multiprocessing
 import os
+import re
 import socket
 import statistics
+import subprocess
 import time
 
 import numpy as np
@@ -103,8 +109,12 @@ def loop(vector, clients, rounds):
     return strategy.per_second(clients)
 
 
-def client(address, coordinates):
+def leave_core_0():
     os.sched_setaffinity(0, set(range(os.cpu_count())) - {0} or {0})
+
+
+def client(address, coordinates):
+    leave_core_0()
     start_client(server_address=address, client=OverTheNetwork(vector_of(coordinates)).to_client(), insecure=True)
 
 
@@ -124,6 +134,13 @@ def network(vector, clients, rounds):
     return strategy.per_second(clients)
 
 
+def relay(program, updates, clients):
+    arguments = [program, str(updates), str(clients)]
+    said = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=leave_core_0).stdout
+    print(said, end="")
+    return float(re.search(r"relay, durable +([\d.]+)", said)[1])
+
+
 def vector_of(coordinates):
     return np.random.default_rng(1).standard_normal(coordinates).astype(np.float32)
 
@@ -133,12 +150,17 @@ def main():
     parser.add_argument("--coordinates", type=int, default=199_998)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--relay", help="the program `throughput`, built for release")
+    parser.add_argument("--updates", type=int, default=1_000, help="that the relay is sent in a turn")
     given = parser.parse_args()
     vector = vector_of(given.coordinates)
     print(f"{given.clients} clients with {given.coordinates} coordinates, median of the later of {given.rounds} rounds")
     for name, measure in [("aggregation function", function), ("server loop, in process", loop), ("over gRPC", network)]:
         rate = measure(vector, given.clients, given.rounds)
         print(f"{name:24} {rate:9.1f} updates/s", flush=True)
+    if given.relay:
+        ours = relay(given.relay, given.updates, given.clients)
+        print(f"the relay takes {ours / rate:.1f} times as many as Flower over gRPC")
 
 
 if __name__ == "__main__":

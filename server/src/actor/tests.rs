@@ -112,6 +112,80 @@ fn a_commit_waits_for_three_of_four_updates_under_way_or_four_and_not_for_long()
 }
 
 #[test]
+fn figures_of_a_round_that_the_store_has_not_are_dropped() {
+    let (mut actor, outlook, _folder) = actor();
+    let (task, store) = (actor.config.manifest.task.clone(), actor.store.clone());
+    let first = store.rounds(&task).unwrap().remove(0);
+    let figures = |round: u64, model: ContentHash| {
+        let mut figures = first.clone();
+        (figures.metrics.round, figures.metrics.model) = (round, model);
+        figures.metrics.accuracy = Some(0.5);
+        figures
+    };
+    let mut events = outlook.events.subscribe();
+    for lost in [
+        figures(0, ContentHash::of(b"lost")),
+        figures(1, first.model),
+        figures(7, first.model),
+    ] {
+        actor.turn(vec![Command::Evaluated(lost)], &mpsc::channel().1);
+        assert_eq!(store.rounds(&task).unwrap(), std::slice::from_ref(&first));
+        assert!(events.try_recv().is_err(), "nobody is told");
+    }
+    let kept = figures(0, first.model);
+    actor.turn(vec![Command::Evaluated(kept.clone())], &mpsc::channel().1);
+    assert_eq!(store.rounds(&task).unwrap(), [kept]);
+    assert!(matches!(events.try_recv().unwrap().event, Event::Evaluated(_)));
+}
+
+/// A clock that can be set.
+#[derive(Default)]
+struct SetClock(std::sync::atomic::AtomicU64);
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_nobody_waiting_for_longer_than_a_span() {
+    const DAY_MS: u64 = 86_400_000;
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(RedbStore::open(&folder.path().join("relay.redb")).unwrap());
+    let config = Arc::new(TaskConfig::new(Task::parse("tiny.toml", TASK, &[]).unwrap()));
+    let clock = Arc::new(SetClock(DAY_MS.into()));
+    let (mut actor, outlook) = Actor::open(config.clone(), store.clone(), clock.clone(), None).unwrap();
+    actor.behind = false;
+    let mut turn = |at_ms: u64, batch| {
+        clock.0.store(at_ms, Ordering::Relaxed);
+        actor.turn(batch, &mpsc::channel().1);
+        actor.patience()
+    };
+    let ask = CheckIn {
+        client: ClientId::from_bytes([1; 16]),
+        manifest: config.manifest_hash,
+    };
+    turn(DAY_MS, vec![Command::CheckIn(ask, None, oneshot::channel().0)]);
+    let deadline_ms = config.manifest.rounds.deadline_ms;
+    let within = Duration::from_millis(deadline_ms.min(IDLE_MS));
+    let mut events = outlook.events.subscribe();
+    assert!(turn(DAY_MS / 2, vec![]) <= within);
+    let head = store.load(&config.manifest.task).unwrap().unwrap().head;
+    assert_eq!(
+        head.span.unwrap().deadline_ms,
+        DAY_MS / 2 + deadline_ms,
+        "it is on the disk"
+    );
+    assert!(turn(DAY_MS / 2 + deadline_ms, vec![]) <= within);
+    assert_eq!(
+        outlook.snapshot.borrow().state(0).phase,
+        unsaid_protocol::RoundPhase::Idle
+    );
+    assert!(events.try_recv().is_ok(), "and readers are told");
+}
+
+#[test]
 fn what_comes_while_a_turn_is_waited_for_shares_its_commit() {
     let (mut actor, outlook, _folder) = actor();
     let ask = |number| CheckIn {

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     actor::{Command, OlderModel, RolledBack},
+    live::OpenError,
     relay::{Relay, StartError, TaskHandle},
     task_file::Task,
 };
@@ -310,13 +311,25 @@ async fn add(
             }
             _ => {
                 tracing::error!(task = %id, %error, "the file of a task cannot be written");
-                Refused::internal()
+                Refused::unstored()
             }
         })?;
         relay.add(task).map_err(|error| match error {
             StartError::TwiceTheSame(id) => {
                 Refused::new(ProblemKind::TaskExists, format!("there is a task {id}"))
             }
+            StartError::Open {
+                source: OpenError::Store(error),
+                ..
+            } => {
+                tracing::error!(task = %id, %error, "a task cannot be added");
+                Refused::unstored()
+            }
+            StartError::Thread(error) => {
+                tracing::error!(task = %id, %error, "a task cannot be added: no thread starts");
+                Refused::busy()
+            }
+            StartError::Stopping => Refused::busy(),
             error => malformed(error.to_string()),
         })?;
         file.keep().map_err(|error| {

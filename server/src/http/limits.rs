@@ -105,6 +105,21 @@ pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The network of an address: an IPv6 /48, of which one customer may have all 65,536 subscribers' worth, or an IPv4 /16.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4((address.to_bits() >> 16 << 16).into()),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 80 << 80).into()),
+    }
+}
+
+/// What one customer's network may have of something that there is so much of: three quarters. IPv4 addresses are counted one by one, for a /16 is
+/// many people's.
+pub(crate) const fn of_a_network(all: usize) -> usize {
+    let most = all - all / 4;
+    if most == 0 { 1 } else { most }
+}
+
 /// Refuses requests of addresses that make too many.
 pub async fn limit(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied();

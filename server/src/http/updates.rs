@@ -80,8 +80,8 @@ async fn receive(
     let signer = Signer::of(relay, task, headers);
     let mut intake = Intake::new(&task.config, !matches!(signer, Ok(None)));
     body::stream(body, max_bytes, timeout, silence, |part| intake.push(part)).await?;
-    let signer = signer?;
     let mut submission = intake.finish().map_err(no_frame)?;
+    let signer = signer?;
     let update = submission.claim.update; // as its sender knows it, whoever signed it
     if let Some(signer) = signer {
         submission.claim = signer.claim(submission.claim)?;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::limits::subscriber;
+use super::limits::{network, of_a_network, subscriber};
 
 /// Half a tebibyte: what a semaphore counts to on every machine.
 const MOST_KIB: u32 = (1 << 29) - 1;
@@ -18,20 +18,22 @@ const MEMORY_SHARES: u32 = 4;
 
 /// The places of updates that are being received: so many in all, and so many for one address, so that whoever sends slowly, or
 /// much, cannot take all of them. And so much memory for the coordinates of all of them together, from an update's first byte to its answer,
-/// of which one address has a share, too.
+/// of which one address has a share, too. An IPv6 /48 has three quarters at most.
 #[derive(Debug)]
 pub struct Uploads {
+    most: usize,
     places: Arc<Semaphore>,
     /// One permit for a kibibyte.
     memory: Arc<Semaphore>,
     memory_kib: u32,
     per_address: Option<usize>,
     addresses: Addresses,
+    networks: Addresses,
 }
 
 type Addresses = Arc<Mutex<HashMap<IpAddr, Arc<Share>>>>;
 
-/// What one address may have.
+/// What one address, or one network, may have.
 #[derive(Debug)]
 struct Share {
     places: Arc<Semaphore>,
@@ -44,10 +46,10 @@ struct Share {
 pub struct Turn {
     _memory: Option<OwnedSemaphorePermit>,
     _place: Option<OwnedSemaphorePermit>,
-    _own: Option<Own>,
+    _own: Vec<Own>,
 }
 
-/// Something of the share of one address. The address is forgotten with its last one, waiting ones included.
+/// Something of the share of one address, or one network. It is forgotten with its last one, waiting ones included.
 #[derive(Debug)]
 struct Own {
     addresses: Addresses,
@@ -62,11 +64,13 @@ impl Uploads {
     pub fn new(places: usize, per_address: Option<usize>, bytes: u64) -> Self {
         let memory_kib = kib(bytes).clamp(1, MOST_KIB);
         Self {
+            most: places,
             places: Arc::new(Semaphore::new(places)),
             memory: Arc::new(Semaphore::new(memory_kib as usize)),
             memory_kib,
             per_address,
             addresses: Arc::default(),
+            networks: Arc::default(),
         }
     }
 
@@ -79,15 +83,15 @@ impl Uploads {
     /// An address that has all of its own share waits without taking anything of the others', and whoever waits for memory without a place.
     pub async fn turn(&self, address: Option<IpAddr>, bytes: u64) -> Turn {
         let needed = kib(bytes).min(self.memory_kib);
-        let mut own = None;
+        let mut own = Vec::new();
         if let (Some(address), Some(most)) = (address, self.per_address) {
-            let share_kib = (self.memory_kib / MEMORY_SHARES).max(1);
-            let mut mine = Own::of(&self.addresses, subscriber(address), || Share {
-                places: Arc::new(Semaphore::new(most)),
-                memory: Arc::new(Semaphore::new(share_kib as usize)),
-            });
-            mine.wait(needed.min(share_kib)).await;
-            own = Some(mine);
+            let address = subscriber(address);
+            let share_kib = (self.memory_kib / MEMORY_SHARES).max(1) as usize;
+            own.push(Own::wait(&self.addresses, address, most, share_kib, needed).await);
+            if address.is_ipv6() {
+                let (places, kib) = (of_a_network(self.most), of_a_network(self.memory_kib as usize));
+                own.push(Own::wait(&self.networks, network(address), places, kib, needed).await);
+            }
         }
         // An error says that a semaphore is closed, which none ever is.
         let memory = self.memory.clone().acquire_many_owned(needed).await.ok();
@@ -106,24 +110,28 @@ fn kib(bytes: u64) -> u32 {
 }
 
 impl Own {
-    fn of(addresses: &Addresses, address: IpAddr, new: impl FnOnce() -> Share) -> Self {
-        let mut known = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = known.entry(address).or_insert_with(|| Arc::new(new()));
-        Self {
+    /// Waits for one of the `places` of `address`, and for so much of its `most_kib` of memory; for all of that where it is less.
+    async fn wait(addresses: &Addresses, address: IpAddr, places: usize, most_kib: usize, kib: u32) -> Self {
+        let share = {
+            let mut known = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Share {
+                places: Arc::new(Semaphore::new(places)),
+                memory: Arc::new(Semaphore::new(most_kib)),
+            };
+            known.entry(address).or_insert_with(|| Arc::new(new())).clone()
+        };
+        let (free_places, free_memory) = (share.places.clone(), share.memory.clone());
+        let mut own = Self {
             addresses: addresses.clone(),
             address,
-            share: Some(share.clone()),
+            share: Some(share),
             place: None,
             memory: None,
-        }
-    }
-
-    /// Waits for one of the address's places, and for so much of its memory.
-    async fn wait(&mut self, kib: u32) {
-        if let Some(share) = self.share.clone() {
-            self.place = share.places.clone().acquire_owned().await.ok();
-            self.memory = share.memory.clone().acquire_many_owned(kib).await.ok();
-        }
+        };
+        own.place = free_places.acquire_owned().await.ok();
+        let kib = kib.min(u32::try_from(most_kib).unwrap_or(u32::MAX));
+        own.memory = free_memory.acquire_many_owned(kib).await.ok();
+        own
     }
 }
 
@@ -171,6 +179,24 @@ mod tests {
             .map(|_| unlimited.turn(ONE, 4_000).now_or_never().unwrap())
             .collect();
         assert_eq!((all.len(), unlimited.free()), (3, 0));
+    }
+
+    #[test]
+    fn a_customer_with_many_ipv6_networks_leaves_a_quarter_to_others() {
+        let uploads = Uploads::new(8, Some(2), 16 << 10);
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let now = |text: &str, bytes| uploads.turn(address(text), bytes).now_or_never();
+        let subnets = (0..9).map(|subnet| now(&format!("2001:db8:1:{subnet}::1"), 1 << 10));
+        let six: Vec<_> = subnets.flatten().collect();
+        assert_eq!((six.len(), uploads.free()), (6, 2));
+        drop((now("2001:db8:2::1", 1).unwrap(), now("192.0.2.1", 1).unwrap()));
+        drop(six);
+        let twelve: Vec<_> = (0..4)
+            .flat_map(|subnet| now(&format!("2001:db8:1:{subnet}::1"), 4 << 10))
+            .collect();
+        assert_eq!(twelve.len(), 3, "of the memory, too");
+        drop((now("2001:db8:2::1", 4 << 10).unwrap(), twelve));
+        assert!(uploads.addresses.lock().unwrap().is_empty() && uploads.networks.lock().unwrap().is_empty());
     }
 
     #[test]

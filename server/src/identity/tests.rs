@@ -82,6 +82,38 @@ fn what_is_under_way_counts_before_it_is_counted() {
     assert_eq!(may(&others, 1), Ok(()));
 }
 
+#[test]
+fn a_tab_that_was_closed_after_its_check_in_locks_nobody_out() {
+    let (rules, mut rounds) = (rules(), rounds());
+    let standings = standings(Account::default());
+    let rules = Rules {
+        per_round: 1,
+        ..rules
+    };
+    let may = |rounds: &Rounds, number| standings.check_in(&rules, rounds, &who(), &client(number), NOW_MS);
+    check_in(&mut rounds, client(1));
+    assert_eq!(
+        may(&rounds, 2),
+        Err(Refusal::RoundQuota { round: 1, most: 1 }),
+        "as long as it may be there"
+    );
+    assert_eq!(rounds.tick(NOW_MS + 60_000), round::Due::Lapsed);
+    assert_eq!(may(&rounds, 2), Ok(()));
+    check_in(&mut rounds, client(2));
+    assert_eq!(
+        may(&rounds, 3),
+        Err(Refusal::RoundQuota { round: 1, most: 1 }),
+        "another one is there now"
+    );
+    // Should the first one come back, one of them is counted.
+    let base = (rounds.round(), rounds.model());
+    report(&mut rounds, client(1), base);
+    assert_eq!(
+        standings.update(&rules, &rounds, &who(), NOW_MS),
+        Err(Refusal::RoundQuota { round: 1, most: 1 })
+    );
+}
+
 /// The client reports to the open round from the model of `base`.
 fn report(rounds: &mut Rounds, client: ClientId, base: (u64, ContentHash)) {
     let claim = round::Claim {

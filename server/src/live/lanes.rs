@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeSet, HashMap},
 };
 
-use unsaid_protocol::UpdateId;
+use unsaid_protocol::{ClientId, UpdateId};
 
 use super::{
     Live, TaskConfig,
@@ -20,7 +20,7 @@ use crate::{
     actor::{Command, Submission},
     aggregate::PartialSum,
     gather::{self, Gathered},
-    round::{Claim, Judgement},
+    round::{Claim, Judgement, Refusal},
     store::{Ahead, Changes, Lane, LaneId, Turn},
 };
 
@@ -202,13 +202,20 @@ impl Live {
         };
         let received = self.rounds.received();
         let theirs = received.saturating_sub(count);
-        let is_new = |command: &&Command| match command {
-            Command::Update(Submission { claim, .. }, ..) => {
-                matches!(self.rounds.judge(claim), Ok(Judgement::New))
-            }
+        let asks = |command: &Command| match command {
+            Command::CheckIn(ask, ..) => Some(ask.client),
+            _ => None,
+        };
+        let asking: BTreeSet<ClientId> = batch.iter().filter_map(asks).collect();
+        let may_count = |command: &&Command| match command {
+            Command::Update(Submission { claim, .. }, ..) => match self.rounds.judge(claim) {
+                Ok(judgement) => judgement == Judgement::New,
+                Err(Refusal::NotCheckedIn { .. }) => asking.contains(&claim.client),
+                Err(_) => false,
+            },
             _ => false,
         };
-        let most = received as usize + batch.iter().filter(is_new).count();
+        let most = received as usize + batch.iter().filter(may_count).count();
         let policy = &config.manifest.rounds;
         let is_full = most >= policy.target_clients as usize;
         let is_due = self.rounds.span().is_some_and(|span| span.deadline_ms <= now_ms)

@@ -32,7 +32,7 @@ impl Live {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(%error, "the next model cannot be published; the round stays open");
-                self.rounds.extend(now_ms);
+                self.rounds.put_off(now_ms);
                 return;
             }
         };

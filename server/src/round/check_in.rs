@@ -76,6 +76,7 @@ impl Rounds {
         }
         self.turned_away.remove(&ask.client);
         self.checked_in.insert(ask.client);
+        self.overdue.remove(&ask.client);
         let span = self.collect_from(now_ms);
         Ok(CheckInReply::Train {
             round,

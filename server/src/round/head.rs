@@ -112,6 +112,8 @@ impl Rounds {
             forgot: head.forgot,
             excused: head.excused,
             checked_in: BTreeSet::new(),
+            overdue: BTreeSet::new(),
+            unmade: false,
             turned_away: BTreeSet::new(),
             reported: BTreeSet::new(),
             counted: HashMap::new(),
@@ -120,9 +122,12 @@ impl Rounds {
             last_report: HashMap::new(),
         };
         rounds.catch_up(head, checked_in, counted);
-        if rounds.span.is_none() && rounds.checked_in.len() >= MAX_CHECK_INS {
-            let reported = &rounds.reported;
-            rounds.checked_in.retain(|client| reported.contains(client)); // earlier relays left check-ins in the store that they had forgotten
+        if rounds.span.is_none() {
+            if rounds.checked_in.len() >= MAX_CHECK_INS {
+                let reported = &rounds.reported;
+                rounds.checked_in.retain(|client| reported.contains(client)); // earlier relays left check-ins in the store that they had forgotten
+            }
+            rounds.miss();
         }
         rounds
     }
@@ -140,7 +145,12 @@ impl Rounds {
             self.leave_check_ins();
             self.reported.clear();
             self.turned_away.clear();
-        } else if head.forgot != self.forgot {
+            self.overdue.clear();
+            self.unmade = false;
+        } else if head.span != self.span {
+            self.miss(); // those that come with the head may have come after the other's span ended
+        }
+        if head.round == self.round && head.forgot != self.forgot {
             doubtful = std::mem::take(&mut self.checked_in);
         }
         self.round = head.round;
@@ -156,6 +166,7 @@ impl Rounds {
         for (round, client) in checked_in {
             if round == self.round {
                 self.checked_in.insert(client);
+                self.overdue.remove(&client);
             } else {
                 self.earlier_check_ins.insert((round, client));
             }

@@ -3,8 +3,10 @@ use unsaid_protocol::{CheckIn, CheckInReply, IdentityId};
 
 use super::*;
 
+mod asynchronous;
 mod chance;
 mod faults;
+mod separation;
 
 const MINUTE: u64 = 60_000;
 
@@ -409,10 +411,41 @@ fn a_store_full_of_check_ins_that_were_forgotten_is_no_full_round() {
 }
 
 #[test]
-fn a_clock_that_runs_backwards_breaks_nothing() {
-    let mut rounds = rounds();
-    report(&mut rounds, 1, 10 * MINUTE);
-    assert_eq!(rounds.tick(0), Due::Nothing);
+fn a_clock_that_is_set_back_leaves_a_round_a_whole_span_and_no_more() {
+    const DAY: u64 = 24 * 60 * MINUTE;
+    let collecting = |reports: u8| {
+        let mut rounds = rounds();
+        rounds.check_in(&ask(9), DAY).unwrap();
+        for id in 1..=reports {
+            report(&mut rounds, id, DAY);
+        }
+        rounds
+    };
+    for (reports, due) in [(0, Due::Lapsed), (1, Due::Extended), (2, Due::Publish)] {
+        let mut rounds = collecting(reports);
+        assert_eq!(rounds.tick(MINUTE), Due::Moved);
+        let span = Span {
+            started_ms: MINUTE,
+            deadline_ms: 2 * MINUTE,
+        };
+        assert_eq!(rounds.span(), Some(span));
+        assert_eq!(rounds.tick(2 * MINUTE - 1), Due::Nothing, "once is enough");
+        assert_eq!(rounds.tick(2 * MINUTE), due, "{reports}");
+    }
+    // A span that was extended began long before its deadline: by as much the clock may be set back, and its beginning is past.
+    let mut rounds = collecting(1);
+    for later in 1..=5 {
+        assert_eq!(rounds.tick(DAY + later * MINUTE), Due::Extended);
+    }
+    assert_eq!(rounds.tick(DAY + 2 * MINUTE), Due::Moved);
+    let span = Span {
+        started_ms: DAY,
+        deadline_ms: DAY + 3 * MINUTE,
+    };
+    assert_eq!(rounds.span(), Some(span));
+    let mut restarted = Rounds::resume(rules(), &collecting(0).head(), [(1, client(9))], []);
+    assert_eq!(restarted.tick(MINUTE), Due::Moved, "what a store kept, too");
+    let mut rounds = collecting(2);
     assert!(matches!(
         rounds.check_in(&ask(1), 0),
         Ok(CheckInReply::Wait {
@@ -423,110 +456,50 @@ fn a_clock_that_runs_backwards_breaks_nothing() {
     assert_eq!(rounds.publish(model(1), 1, 0).duration_ms, 0);
 }
 
-fn asynchronous(max_staleness: u32) -> Rules {
-    Rules {
-        max_staleness,
-        min_separation: 0,
-        ..rules()
+#[test]
+fn a_publication_that_cannot_be_made_is_tried_again_at_the_deadline() {
+    let mut rounds = rounds();
+    for id in 1..=3 {
+        report(&mut rounds, id, 0);
     }
-}
-
-/// An update that starts from the model of `base`.
-fn stale_claim(id: u8, base: u64, number: u8) -> Claim {
-    let mut update = [id; 16];
-    update[8] = number;
-    update[..8].copy_from_slice(&base.to_le_bytes());
-    Claim {
-        update: UpdateId::from_bytes(update),
-        client: client(id),
-        manifest: rules().manifest,
-        model: model(base - 1),
-        round: base,
-        digest: FrameDigest::of(&update),
-        bytes: 100,
-        identity: None,
+    for tried in 0..3 {
+        let now = tried * MINUTE;
+        assert_eq!(rounds.tick(now), Due::Publish);
+        rounds.put_off(now);
+        assert_eq!(rounds.tick(now), Due::Nothing);
+        assert_eq!(rounds.tick(now + MINUTE - 1), Due::Nothing);
     }
+    assert_eq!(rounds.tick(3 * MINUTE), Due::Publish);
+    rounds.publish(model(1), 1, 3 * MINUTE);
+    for id in 1..=3 {
+        report(&mut rounds, id, 3 * MINUTE);
+    }
+    assert_eq!(rounds.tick(3 * MINUTE), Due::Publish, "the next one has its own");
 }
 
 #[test]
-fn an_update_from_an_older_model_counts_in_the_open_round_until_it_is_too_old() {
-    let mut rounds = Rounds::first(asynchronous(2), model(0));
+fn whoever_let_a_span_end_is_not_waited_for_and_may_report_all_the_same() {
+    let everyone = [[0; 16], [0xff; 16]];
+    let under_way = |rounds: &Rounds| rounds.under_way_of(everyone, &client(8));
+    let mut rounds = rounds();
     rounds.check_in(&ask(1), 0).unwrap();
-    rounds.check_in(&ask(2), 0).unwrap();
-    rounds.publish(model(1), 1, 0);
-    rounds.publish(model(2), 1, 0);
-    let late = stale_claim(1, 1, 0);
-    assert_eq!(rounds.judge(&late), Ok(Judgement::New));
-    assert_eq!(rounds.staleness(&late), 2);
-    let other_model = Claim {
-        model: model(1),
-        ..late
-    };
-    let (round, expected) = (1, model(0));
-    assert_eq!(
-        rounds.judge(&other_model),
-        Err(Refusal::Model { round, expected })
-    );
-    let closed = |asked| {
-        Err(Refusal::Closed {
-            asked,
-            open: rounds.round(),
-        })
-    };
-    assert_eq!(rounds.judge(&stale_claim(3, 1, 0)), closed(1), "it never came");
-    // After a restart, too.
-    let check_ins = [(1, client(1)), (1, client(2))];
-    let mut again = Rounds::resume(asynchronous(2), &rounds.head(), check_ins, []);
-    assert_eq!(again.count(&late, 5).round, 3, "the open round counts it");
-    assert_eq!((again.received(), again.checked_in()), (1, 0));
-    assert_eq!(again.judge(&late), Ok(Judgement::Duplicate { round: 3 }));
-    assert_eq!(again.span().unwrap().started_ms, 5);
-    again.publish(model(3), 1, 0);
-    let (asked, open) = (1, 4);
-    assert_eq!(
-        again.judge(&stale_claim(2, 1, 0)),
-        Err(Refusal::Closed { asked, open }),
-        "too old"
-    );
-    let mut synchronous = Rounds::first(rules(), model(0));
-    synchronous.check_in(&ask(1), 0).unwrap();
-    synchronous.publish(model(1), 1, 0);
-    let (asked, open) = (1, 2);
-    assert_eq!(synchronous.judge(&late), Err(Refusal::Closed { asked, open }));
-}
-
-#[test]
-fn a_client_counts_once_in_a_round_and_once_for_a_check_in() {
-    let mut rounds = Rounds::first(asynchronous(2), model(0));
-    rounds.check_in(&ask(1), 0).unwrap();
-    rounds.publish(model(1), 1, 0);
-    rounds.count(&stale_claim(1, 1, 0), 0);
-    assert!(matches!(
-        rounds.check_in(&ask(1), 0),
-        Ok(CheckInReply::Wait { round: 2, .. })
-    ));
-    let twice = stale_claim(1, 1, 1);
-    assert_eq!(rounds.judge(&twice), Err(Refusal::AlreadyReported { round: 2 }));
-    rounds.publish(model(2), 1, 0);
-    assert_eq!(rounds.judge(&twice), Err(Refusal::AlreadyReported { round: 3 }));
-    assert!(matches!(
-        rounds.check_in(&ask(1), 0),
-        Ok(CheckInReply::Train { round: 3, .. })
-    ));
-    assert_eq!(rounds.judge(&stale_claim(1, 3, 0)), Ok(Judgement::New));
-}
-
-#[test]
-fn after_a_rollback_nothing_counts_that_started_before_it() {
-    let mut rounds = Rounds::first(asynchronous(2), model(0));
-    rounds.check_in(&ask(1), 0).unwrap();
-    rounds.publish(model(1), 1, 0);
-    rounds.check_in(&ask(2), 0).unwrap();
-    rounds.pause(true);
-    rounds.roll_back(0, model(0), 1, 0).unwrap();
-    for (id, asked) in [(1, 1), (2, 2)] {
-        let refused = Err(Refusal::Closed { asked, open: 3 });
-        assert_eq!(rounds.judge(&stale_claim(id, asked, 0)), refused);
+    assert_eq!(under_way(&rounds), 1);
+    assert_eq!(rounds.tick(MINUTE), Due::Lapsed);
+    let restarted = Rounds::resume(rules(), &rounds.head(), [(1, client(1))], []);
+    assert_eq!((under_way(&rounds), under_way(&restarted)), (0, 0));
+    rounds.check_in(&ask(2), MINUTE).unwrap();
+    assert_eq!(under_way(&rounds), 1, "of the new span");
+    rounds.check_in(&ask(1), MINUTE).unwrap();
+    assert_eq!(under_way(&rounds), 2, "it is back");
+    report(&mut rounds, 2, MINUTE);
+    let mut other = Rounds::resume(rules(), &rounds.head(), [(1, client(1)), (1, client(2))], []);
+    assert_eq!(rounds.tick(2 * MINUTE), Due::Extended);
+    rounds.check_in(&ask(3), 2 * MINUTE).unwrap();
+    other.catch_up(&rounds.head(), [(1, client(3))], []);
+    assert!(rounds.judge(&claim(&rounds, 1)).is_ok(), "late");
+    for follower in [&mut rounds, &mut other] {
+        assert_eq!(follower.under_way_of([[1; 16]; 2], &client(8)), 0);
+        assert_eq!(follower.under_way_of([[3; 16]; 2], &client(8)), 1);
     }
 }
 
@@ -593,153 +566,5 @@ proptest! {
         prop_assert_eq!(published + u64::from(rounds.received()), counted.len() as u64);
         let distinct: std::collections::BTreeSet<_> = counted.iter().map(|entry| (entry.round, entry.client)).collect();
         prop_assert_eq!(distinct.len(), counted.len());
-    }
-
-    /// Where updates may be stale: each is within its bound, a client is in a round once and once for a check-in, and a relay that
-    /// reads its store, or catches up with another, judges as one that was there all the time.
-    #[test]
-    fn stale_updates_count_once_and_whoever_reads_the_store_agrees(
-        steps in prop::collection::vec((0u8..5, 0u8..6, 0u64..4), 0..120),
-    ) {
-        let rules = asynchronous(2);
-        let mut rounds = Rounds::first(rules, model(0));
-        let mut follower = rounds.clone();
-        let (mut counted, mut bases, mut check_ins) = (Vec::<Counted>::new(), Vec::new(), Vec::new());
-        let mut told = (0, 0);
-        for (what, id, behind) in steps {
-            match what {
-                0 | 1 => {
-                    if matches!(rounds.check_in(&ask(id), 0), Ok(CheckInReply::Train { .. })) {
-                        check_ins.push((rounds.round(), client(id)));
-                    }
-                }
-                2 | 3 => {
-                    let base = rounds.round().saturating_sub(behind).max(1);
-                    let claim = stale_claim(id, base, counted.len() as u8);
-                    let head = rounds.head();
-                    let again = Rounds::resume(rules, &head, check_ins.iter().copied(), counted.iter().copied());
-                    follower.catch_up(&head, check_ins[told.0..].iter().copied(), counted[told.1..].iter().copied());
-                    told = (check_ins.len(), counted.len());
-                    let judgement = rounds.judge(&claim);
-                    prop_assert_eq!(&again.judge(&claim), &judgement);
-                    prop_assert_eq!(&follower.judge(&claim), &judgement);
-                    if judgement == Ok(Judgement::New) {
-                        prop_assert!(rounds.staleness(&claim) <= 2);
-                        prop_assert!(check_ins.contains(&(base, client(id))));
-                        counted.push(rounds.count(&claim, 0));
-                        bases.push((base, client(id)));
-                    }
-                }
-                _ => {
-                    let round = rounds.round();
-                    rounds.publish(model(round), 1, 0);
-                }
-            }
-        }
-        let in_rounds: std::collections::BTreeSet<_> = counted.iter().map(|entry| (entry.round, entry.client)).collect();
-        let for_check_ins: std::collections::BTreeSet<_> = bases.iter().collect();
-        prop_assert_eq!((in_rounds.len(), for_check_ins.len()), (counted.len(), counted.len()));
-    }
-}
-
-#[test]
-fn a_counted_client_is_let_in_again_only_after_the_separation_whatever_the_restarts() {
-    for separation in [2, 3, 100] {
-        let rules = Rules {
-            policy: RoundPolicy {
-                min_clients: 1,
-                target_clients: 1,
-                deadline_ms: MINUTE,
-            },
-            min_separation: separation,
-            ..rules()
-        };
-        let mut rounds = Rounds::first(rules, model(0));
-        let mut kept: Vec<Counted> = Vec::new();
-        let mut counted = Vec::new();
-        for round in 1..=2 * u64::from(separation) + 2 {
-            // The first one asks in every round, and another one makes the round where it is not let in.
-            let asked = rounds.check_in(&ask(1), 0).unwrap();
-            let id = match asked {
-                CheckInReply::Train { .. } => 1,
-                _ => 2 + (round % 250) as u8,
-            };
-            if id == 1 {
-                counted.push(round);
-            } else {
-                assert!(matches!(asked, CheckInReply::Wait { .. }), "{asked:?}");
-                let refused = rounds.judge(&claim(&rounds, 1)).unwrap_err();
-                assert_eq!(refused, Refusal::NotCheckedIn { round });
-                rounds.check_in(&ask(id), 0).unwrap();
-            }
-            kept.push(rounds.count(&claim(&rounds, id), 0));
-            rounds.publish(model(round), 1, 0);
-            // As a store would: what is older than the head says is gone.
-            let head = rounds.head();
-            kept.retain(|entry| entry.round >= head.oldest_remembered());
-            rounds = Rounds::resume(rules, &head, [], kept.iter().copied());
-        }
-        let expected: Vec<u64> = (0..3)
-            .map(|time| 1 + time * u64::from(separation))
-            .filter(|round| *round <= 2 * u64::from(separation) + 2)
-            .collect();
-        assert_eq!(counted, expected, "{separation}");
-    }
-}
-
-#[test]
-fn the_separation_is_between_all_clients_of_an_identity_whatever_the_restarts() {
-    for by_identity in [true, false] {
-        let rules = Rules {
-            policy: RoundPolicy {
-                min_clients: 1,
-                target_clients: 1,
-                deadline_ms: MINUTE,
-            },
-            min_separation: 3,
-            by_identity,
-            ..rules()
-        };
-        let identity = |number: u8| IdentityId::from_bytes([number; 32]);
-        let mut rounds = Rounds::first(rules, model(0));
-        let mut kept: Vec<Counted> = Vec::new();
-        let mut counted = Vec::new();
-        for round in 1..=7_u8 {
-            // The first identity comes as another client each time; where it is not let in, somebody else makes the round.
-            let ask_as = |who: u8, name: u8| CheckIn {
-                client: ClientId::from_bytes(identity(who).own(&[name; 16])),
-                manifest: rules.manifest,
-            };
-            let first = ask_as(1, round);
-            let mut counts = first.client;
-            if let CheckInReply::Train { .. } = rounds.check_in(&first, 0).unwrap() {
-                counted.push(round);
-            } else {
-                let other = ask_as(2 + round, round);
-                counts = other.client;
-                rounds.check_in(&other, 0).unwrap();
-                let refused = Claim {
-                    client: first.client,
-                    ..claim(&rounds, 1)
-                };
-                let not_in = Refusal::NotCheckedIn { round: round.into() };
-                assert_eq!(rounds.judge(&refused), Err(not_in));
-            }
-            let claim = Claim {
-                client: counts,
-                ..claim(&rounds, round)
-            };
-            assert_eq!(rounds.judge(&claim), Ok(Judgement::New));
-            kept.push(rounds.count(&claim, 0));
-            rounds.publish(model(round.into()), 1, 0);
-            rounds = Rounds::resume(rules, &rounds.head(), [], kept.iter().copied());
-        }
-        // The control: by client id alone the same person is in every round.
-        let expected = if by_identity {
-            vec![1, 4, 7]
-        } else {
-            (1..=7).collect()
-        };
-        assert_eq!(counted, expected);
     }
 }

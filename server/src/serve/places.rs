@@ -8,17 +8,28 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::{forwarded::Network, limits::subscriber};
+use crate::http::{
+    forwarded::Network,
+    limits::{network, of_a_network, subscriber},
+};
 
-/// The places for connections.
+/// The places for connections. Where an address has no more than so many, an IPv6 /48 has no more than three quarters of all.
 #[derive(Debug)]
 pub struct Places {
     all: Arc<Semaphore>,
     per_address: Option<usize>,
+    per_network: usize,
     /// Whose connections are other people's: each may have any number.
     proxies: Vec<Network>,
-    /// How many connections each address has that has any: no more entries than there are places.
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Mutex<Taken>,
+}
+
+/// How many connections each has that has any: no more entries than there are places.
+#[derive(Debug, Default)]
+struct Taken {
+    of_addresses: HashMap<IpAddr, usize>,
+    /// Of IPv6 networks.
+    of_networks: HashMap<IpAddr, usize>,
 }
 
 /// The place of one connection, until it is dropped.
@@ -35,6 +46,7 @@ impl Places {
         Arc::new(Self {
             all: Arc::new(Semaphore::new(most)),
             per_address,
+            per_network: of_a_network(most),
             proxies: proxies.to_vec(),
             taken: Mutex::default(),
         })
@@ -45,17 +57,22 @@ impl Places {
         self.all.clone().acquire_owned().await.ok() // none only where places are closed, which they never are
     }
 
-    /// Gives the place `one` to a connection from `address`; none where that address has as many as it may.
+    /// Gives the place `one` to a connection from `address`; none where that address, or its network, has as many as it may.
     pub fn take(self: &Arc<Self>, one: Option<OwnedSemaphorePermit>, address: IpAddr) -> Option<Place> {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
         let address = subscriber(address);
         let mut taken = self.taken();
-        let of_address = taken.entry(address).or_insert(0);
-        // Where there are none yet, the entry is new, and one is allowed.
-        if !is_proxy && self.per_address.is_some_and(|most| *of_address >= most.max(1)) {
-            return None;
+        let has = |counts: &HashMap<IpAddr, usize>, of| counts.get(&of).copied().unwrap_or_default();
+        if let (false, Some(most)) = (is_proxy, self.per_address) {
+            let of_network = has(&taken.of_networks, network(address));
+            if has(&taken.of_addresses, address) >= most.max(1) || of_network >= self.per_network {
+                return None;
+            }
         }
-        *of_address += 1;
+        *taken.of_addresses.entry(address).or_default() += 1;
+        if address.is_ipv6() {
+            *taken.of_networks.entry(network(address)).or_default() += 1;
+        }
         Some(Place {
             _one: one,
             places: self.clone(),
@@ -63,7 +80,7 @@ impl Places {
         })
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,11 +88,16 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
-        if let Some(of_address) = taken.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                taken.remove(&self.address);
-            }
+        give_back(&mut taken.of_addresses, self.address);
+        give_back(&mut taken.of_networks, network(self.address));
+    }
+}
+
+fn give_back(counts: &mut HashMap<IpAddr, usize>, of: IpAddr) {
+    if let Some(count) = counts.get_mut(&of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&of);
         }
     }
 }
@@ -107,7 +129,7 @@ mod tests {
         let again = places.take(None, one).unwrap();
         assert!(places.take(None, one).is_none());
         drop(again);
-        assert_eq!(places.taken()[&one], 1);
+        assert_eq!(places.taken().of_addresses[&one], 1);
     }
 
     #[test]
@@ -116,9 +138,29 @@ mod tests {
         let many: Vec<Place> = (0..100)
             .map(|_| places.take(None, address("2001:db8::1")).unwrap())
             .collect();
-        assert_eq!(places.taken().len(), 1);
+        assert_eq!(places.taken().of_addresses.len(), 1);
         drop(many);
-        assert!(places.taken().is_empty());
+        assert!(places.taken().of_addresses.is_empty() && places.taken().of_networks.is_empty());
+    }
+
+    #[test]
+    fn a_customer_with_many_ipv6_networks_leaves_a_quarter_to_others() {
+        let places = Places::new(8, Some(4), &[]);
+        let take = |text: &str| places.take(None, address(text));
+        let subnets = (0..9).map(|subnet| take(&format!("2001:db8:1:{subnet}::1")));
+        let taken: Vec<Place> = subnets.flatten().collect();
+        assert_eq!(taken.len(), 6);
+        let _others = (
+            take("2001:db8:2::1").unwrap(),
+            take("192.0.2.1").unwrap(),
+            take("192.0.3.1").unwrap(),
+        );
+        drop(taken);
+        assert!(take("2001:db8:1:9::1").is_some());
+        let v4: Vec<Place> = (0..8)
+            .flat_map(|host| take(&format!("198.51.100.{host}")))
+            .collect();
+        assert_eq!(v4.len(), 8, "a network of IPv4 is many people's");
     }
 
     #[test]

@@ -113,19 +113,25 @@ impl Account {
     /// Bytes of the stored form.
     const LEN: usize = 8 + 8 + 4 + 8 + 8 * Cost::ORDERS.len();
 
-    /// Updates that were counted on the day of `now_ms`. A clock that was set back to an earlier day finds those of the later one.
+    /// Updates that were counted on the day of `now_ms`. A clock that was set back to the day before finds those of the later one; if it was
+    /// further ahead it was wrong, and an identity does not wait for the day that it told.
     pub const fn today(&self, now_ms: u64) -> u32 {
-        if now_ms / DAY_MS > self.day {
-            0
-        } else {
+        if self.is_of(now_ms / DAY_MS) {
             self.on_day
+        } else {
+            0
         }
+    }
+
+    const fn is_of(&self, day: u64) -> bool {
+        self.day == day || self.day == day.saturating_add(1)
     }
 
     /// Counts one more update.
     pub fn count(&mut self, cost: Cost, now_ms: u64) {
+        let today = now_ms / DAY_MS;
         self.on_day = self.today(now_ms).saturating_add(1);
-        self.day = self.day.max(now_ms / DAY_MS);
+        self.day = if self.is_of(today) { self.day } else { today };
         self.updates = self.updates.saturating_add(1);
         self.cost = self.cost + cost;
     }
@@ -292,5 +298,15 @@ mod tests {
         account.count(cost(), 0);
         assert_eq!((account.today(DAY_MS), account.updates), (2, 4));
         assert_eq!(account.cost, (0..4).fold(Cost::NOTHING, |sum, _| sum + cost()));
+    }
+
+    #[test]
+    fn a_clock_that_told_a_day_far_ahead_locks_nobody_out_until_then() {
+        let mut account = Account::default();
+        account.count(cost(), 1_000 * DAY_MS);
+        assert_eq!(account.today(999 * DAY_MS), 1, "the day before opens nothing");
+        assert_eq!(account.today(3 * DAY_MS), 0);
+        account.count(cost(), 3 * DAY_MS);
+        assert_eq!((account.today(3 * DAY_MS), account.today(4 * DAY_MS)), (1, 0));
     }
 }

@@ -17,7 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StrategyError;
+use super::{LEAST_DIVISOR, StrategyError};
 
 /// How a direction moves the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,10 @@ impl ServerOptimizer {
             let ok = value > 0.0 && value <= 1e6;
             require(ok, field, value, "a number above 0 and at most 1e6")
         };
+        let divisor = |field, value: f64| {
+            let ok = (LEAST_DIVISOR..=1e6).contains(&value);
+            require(ok, field, value, "a number from 1e-12 to 1e6")
+        };
         let decay = |field, value: f64| {
             let ok = (0.0..1.0).contains(&value);
             require(ok, field, value, "a number of at least 0 and below 1")
@@ -142,7 +146,7 @@ impl ServerOptimizer {
             } => {
                 positive("server.learning_rate", learning_rate)?;
                 decay("server.beta1", beta1)?;
-                positive("server.tau", tau)
+                divisor("server.tau", tau)
             }
             Self::FedAdam {
                 learning_rate,
@@ -159,7 +163,7 @@ impl ServerOptimizer {
                 positive("server.learning_rate", learning_rate)?;
                 decay("server.beta1", beta1)?;
                 decay("server.beta2", beta2)?;
-                positive("server.tau", tau)
+                divisor("server.tau", tau)
             }
         }
     }

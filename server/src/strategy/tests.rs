@@ -1,12 +1,14 @@
 //! Every rule and optimiser against a computation of its own, written from the paper's definition in another way.
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume, proptest};
-use unsaid_engine::control_variate_after;
 use unsaid_privacy::Encoding;
 use unsaid_protocol::{CentralAdjacency, CentralPrivacy, Privacy, UpdateId};
 
 use super::*;
 use crate::gather::Gathered;
+
+mod control_variates;
+mod optimizers;
 
 fn rows(updates: &[Vec<i32>]) -> Vec<&[i32]> {
     updates.iter().map(Vec::as_slice).collect()
@@ -23,85 +25,6 @@ fn honest(count: usize, d: usize) -> Vec<Vec<i32>> {
     (0..count)
         .map(|i| (0..d).map(|j| centre(j) + off(i, j)).collect())
         .collect()
-}
-
-const ADAM: ServerOptimizer = ServerOptimizer::FedAdam {
-    learning_rate: 0.1,
-    beta1: 0.9,
-    beta2: 0.99,
-    tau: 1e-3,
-};
-
-const YOGI: ServerOptimizer = ServerOptimizer::FedYogi {
-    learning_rate: 0.1,
-    beta1: 0.9,
-    beta2: 0.99,
-    tau: 1e-3,
-};
-
-/// What `tests/strategies/optimizers.py` computed from the papers in another way: sums over all rounds, in 60 decimal digits.
-#[derive(Debug, Deserialize)]
-struct Computed {
-    directions: Vec<f64>,
-    optimizers: Vec<ComputedPath>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ComputedPath {
-    server: ServerOptimizer,
-    /// x after each round, from x = 0.
-    path: Vec<f64>,
-}
-
-#[test]
-fn each_server_optimiser_goes_the_way_that_was_computed_elsewhere() {
-    let computed: Computed =
-        serde_json::from_str(include_str!("../../../tests/strategies/optimizers.json")).unwrap();
-    assert_eq!(computed.optimizers.len(), 5);
-    for ComputedPath { server, path } in computed.optimizers {
-        let strategy = Strategy {
-            server,
-            ..Strategy::default()
-        };
-        let mut memory = strategy.fresh(2);
-        let mut x = vec![0.0, 1.0];
-        assert_eq!(path.len(), computed.directions.len());
-        for (round, (&direction, expected)) in computed.directions.iter().zip(path).enumerate() {
-            x = server.step(&x, &[direction, -direction], &mut memory.values);
-            assert!(
-                (x[0] + x[1] - 1.0).abs() < 1e-6,
-                "each coordinate by itself: {x:?}"
-            );
-            // Eight rounds, each rounding x, m and v to f32 (relative error 2⁻²⁴) once.
-            let tolerance = 64.0 * 2f64.powi(-24) * expected.abs().max(1.0);
-            assert!(
-                (f64::from(x[0]) - expected).abs() < tolerance,
-                "{server:?} round {round}: {} {expected}",
-                x[0]
-            );
-        }
-    }
-}
-
-#[test]
-fn the_first_step_of_fed_adam_is_what_paper_and_pencil_give() {
-    let x = ADAM.step(&[0.0], &[0.1], &mut ADAM.fresh(1));
-    // m = 0.1·0.1, v = 0.99·10⁻⁶ + 0.01·0.01, x = 0.1·m/(√v + 0.001)
-    let expected = 0.1 * 0.01 / (1.0099e-4_f64.sqrt() + 1e-3);
-    assert!((f64::from(x[0]) - expected).abs() < 1e-8, "{x:?} {expected}");
-    assert!((expected - 0.0905).abs() < 1e-4);
-}
-
-#[test]
-fn fed_avg_of_step_size_one_adds_the_mean() {
-    let rule = Aggregation::Mean {};
-    let mut updates = Gathered::none(&rule, 2);
-    for (id, update) in [(1, vec![4, -8]), (2, vec![2, 0])] {
-        updates.add(&rule, UpdateId::from_bytes([id; 16]), update, 0, 0.5);
-    }
-    let strategy = Strategy::default();
-    let next = strategy.next_model(&[1.0, 1.0], &updates, 0.5, &mut strategy.fresh(2));
-    assert_eq!(next, [2.5, -1.0]);
 }
 
 #[test]
@@ -494,116 +417,6 @@ fn robust_rules_stay_with_the_honest_and_the_mean_does_not() {
             let off = error(rule, &honest, &malicious);
             assert!(off <= most, "{rule:?}: {off}");
         }
-    }
-}
-
-#[test]
-fn a_memory_is_taken_over_by_its_own_kind_only() {
-    let adam = Strategy {
-        server: ADAM,
-        ..Strategy::default()
-    };
-    let mut kept = adam.fresh(3);
-    kept.values[1] = 7.0;
-    assert_eq!(adam.recall(Some(&kept), 3), kept);
-    assert_eq!(adam.recall(Some(&kept), 4), adam.fresh(4), "another model");
-    let yogi = Strategy {
-        server: YOGI,
-        ..Strategy::default()
-    };
-    assert_eq!(yogi.recall(Some(&kept), 3), yogi.fresh(3));
-    let clipping = Strategy {
-        aggregation: EVERY_RULE[10],
-        ..adam
-    };
-    assert_eq!(clipping.fresh(3).values.len(), 9, "the last direction, m and v");
-    assert_eq!(clipping.recall(Some(&kept), 3), clipping.fresh(3));
-}
-
-/// What `tests/strategies/scaffold.py` computed: the paper's algorithm, whose clients send two vectors.
-#[derive(Debug, Deserialize)]
-struct TwoVectors {
-    population: NonZeroU32,
-    steps: f64,
-    learning_rate: f64,
-    grid_step: f64,
-    rounds: Vec<TwoVectorRound>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TwoVectorRound {
-    model: Vec<f32>,
-    control: Vec<f32>,
-    updates: Vec<TwoVectorUpdate>,
-    model_after: Vec<f32>,
-    control_after: Vec<f32>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TwoVectorUpdate {
-    own_before: Vec<f32>,
-    coordinates: Vec<i32>,
-    own_after: Vec<f32>,
-}
-
-fn two_vectors() -> (Strategy, scaffold::Control, TwoVectors) {
-    let vectors = include_str!("../../../tests/vectors/v1/control-variates.json");
-    let vectors: TwoVectors = serde_json::from_str(vectors).unwrap();
-    let population = vectors.population;
-    let strategy = Strategy {
-        aggregation: Aggregation::Scaffold { population },
-        ..Strategy::default()
-    };
-    let reach = vectors.steps * vectors.learning_rate;
-    (strategy, scaffold::Control { population, reach }, vectors)
-}
-
-/// All numbers of the vectors are exact as 32-bit floats, and so is each step between them.
-#[test]
-fn one_vector_and_the_sum_give_what_the_papers_two_vectors_give() {
-    let (strategy, control, vectors) = two_vectors();
-    assert_eq!(vectors.rounds.len(), 5);
-    for round in &vectors.rounds {
-        let mut updates = Gathered::none(&strategy.aggregation, 2);
-        for (id, update) in (0..).zip(&round.updates) {
-            let id = UpdateId::from_bytes([id; 16]);
-            updates.add(
-                &strategy.aggregation,
-                id,
-                update.coordinates.clone(),
-                0,
-                vectors.grid_step,
-            );
-            let change: Vec<f32> = update
-                .coordinates
-                .iter()
-                .map(|&k| k as f32 * vectors.grid_step as f32)
-                .collect();
-            let own = control_variate_after(&update.own_before, &round.control, change, control.reach);
-            assert_eq!(own, update.own_after);
-        }
-        let Gathered::Sum { sum, count } = &updates else {
-            panic!("a sum is enough")
-        };
-        let next = control.next(&round.control, &sum.mean(*count, vectors.grid_step), *count);
-        assert_eq!(next, round.control_after);
-        let mut memory = strategy.fresh(2);
-        let model = strategy.next_model(&round.model, &updates, vectors.grid_step, &mut memory);
-        assert_eq!(model, round.model_after);
-    }
-    // The control: with another K or another N it is another variate.
-    let (round, direction) = (&vectors.rounds[1], [0.5, -0.25]);
-    let found = control.next(&round.control, &direction, 2);
-    let other_steps = scaffold::Control {
-        reach: 2.0 * control.reach,
-        ..control
-    };
-    let other_population = scaffold::Control {
-        population: NonZeroU32::MAX,
-        ..control
-    };
-    for other in [other_steps, other_population] {
-        assert_ne!(other.next(&round.control, &direction, 2), found);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use unsaid_relay::RelayOptions;
+use unsaid_protocol::ProblemKind;
+use unsaid_relay::{RelayOptions, http::admin::AdminToken};
 
 use crate::{harness::*, operating::TOKEN};
 
@@ -120,4 +121,39 @@ async fn a_task_that_takes_long_to_start_keeps_nobody_waiting() {
     let again = relay.relay.clone();
     let twice = tokio::task::spawn_blocking(move || again.add(task(&["task=\"slow\""])));
     assert!(twice.await.unwrap().is_err(), "one of a name");
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_stored_is_asked_for_again_and_starts_then() {
+    let store = FaultyStore::new();
+    let folder = TempDir::new().unwrap();
+    let options = RelayOptions {
+        tasks: Some(folder.path().to_owned()),
+        admin_token: AdminToken::new(TOKEN),
+        ..RelayOptions::default()
+    };
+    let relay = TestRelay::over(store.clone(), &[], options).await;
+    let text = TASK.replacen("\"tiny\"", "\"second\"", 1);
+    let add = async || {
+        let request = relay.api.http.post(relay.api.url("/v1/admin/tasks"));
+        let request = request.header("content-type", "application/toml");
+        let response = request
+            .bearer_auth(TOKEN)
+            .body(text.clone())
+            .send()
+            .await
+            .unwrap();
+        answer::<serde_json::Value>(response).await.unwrap()
+    };
+    for fault in [Fault::Everything, Fault::BeforeCommit] {
+        store.set(fault);
+        assert_eq!(add().await, Err(ProblemKind::Unavailable), "{fault:?}");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing is left"
+        );
+    }
+    store.set(Fault::None);
+    assert_eq!(add().await.unwrap()["task"], "second");
 }

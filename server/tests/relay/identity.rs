@@ -186,6 +186,14 @@ async fn a_task_that_asks_for_an_identity_takes_nothing_without_one() {
     assert_eq!(api.send(&frame).await, Err(ProblemKind::IdentityRequired));
     assert_eq!(person.check_in(api, 1).await, Err(ProblemKind::IdentityUnknown));
     assert_eq!(person.send(api, &frame).await, Err(ProblemKind::IdentityUnknown));
+    for (bytes, expected) in [
+        (frame.encode(), ProblemKind::BadSignature),
+        (vec![1; 200], ProblemKind::Malformed),
+    ] {
+        let unreadable = api.update_request(bytes).header(IDENTITY_HEADER, "none");
+        let said: Answer<UpdateReply> = answer(unreadable.send().await.unwrap()).await.unwrap();
+        assert_eq!(said, Err(expected), "what is no frame is not looked at further");
+    }
     let enrolled = Enrolled {
         identity: person.id(),
         enrolment: Enrolment::Open,
@@ -492,9 +500,16 @@ async fn an_identity_has_its_share_of_a_round_and_of_a_day() {
         person.check_in(api, 1).await.unwrap();
         let unasked = api.frame(3).await;
         assert_eq!(person.send(api, &unasked).await, Err(ProblemKind::NotCheckedIn));
-        person.take_part(api, 1).await;
+        let counted = person.take_part(api, 1).await;
         person.take_part(api, 2).await;
         assert_eq!(person.send(api, &unasked).await, Err(spent));
+        let mut other_bytes = counted.clone();
+        other_bytes.coordinates[0] += 1;
+        assert_eq!(
+            person.send(api, &other_bytes).await,
+            Err(ProblemKind::UpdateConflict),
+            "an id that is known is looked at before the share"
+        );
         others.take_part(api, 1).await;
         assert_eq!(api.state().await.round, round + 1);
     }

@@ -180,6 +180,11 @@ impl Turn for Held {
         Ok(kept.rounds.values().map(|(_, metrics)| metrics.clone()).collect())
     }
 
+    fn round(&mut self, round: u64) -> Result<Option<RoundRecord>, StoreError> {
+        let kept = self.kept.lock().unwrap();
+        Ok(kept.rounds.get(&round).map(|(_, metrics)| metrics.clone()))
+    }
+
     fn standings(&mut self, _: &[IdentityId]) -> Result<Vec<Standing>, StoreError> {
         Err(StoreError("it keeps no identities".into()))
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::limits::subscriber;
+use super::super::limits::{network, subscriber};
 
 pub(super) const DAY_MS: u64 = 86_400_000;
 
@@ -66,7 +66,8 @@ impl Enrolments {
     pub(super) fn take(&self, address: IpAddr, most: u32, now_ms: u64) -> Option<Place> {
         let taken = &mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let today = now_ms / DAY_MS;
-        if today > taken.day {
+        // A clock that was more than a day ahead was wrong.
+        if today > taken.day || taken.day > today + 1 {
             *taken = Taken {
                 day: today,
                 ..Taken::default()
@@ -123,13 +124,6 @@ impl Taken {
 
 fn has_room(counts: &HashMap<IpAddr, u32>, key: IpAddr) -> bool {
     counts.len() < MAX_ADDRESSES || counts.contains_key(&key)
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4((address.to_bits() >> 16 << 16).into()),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 80 << 80).into()),
-    }
 }
 
 #[cfg(test)]

@@ -306,6 +306,7 @@ fn simulate(seed: u64, probability: f64, clients: u64, published: u64) -> (Round
                 continue;
             }
             Due::Nothing => {}
+            Due::Moved => unreachable!("this clock runs forward"),
         }
         let Some(((_, number), claim)) = plans.pop_first() else {
             unreachable!()

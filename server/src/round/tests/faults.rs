@@ -177,7 +177,14 @@ proptest! {
                     prop_assert_eq!((received, rounds.span()), (0, None));
                     let_in = 0;
                 }
+                Due::Moved => {
+                    prop_assert!(received < 3 && has_span.unwrap().deadline_ms > now_ms + MINUTE);
+                    prop_assert_eq!(rounds.span().unwrap().deadline_ms, now_ms + MINUTE);
+                }
                 Due::Nothing => prop_assert!(received < 3),
+            }
+            if let Some(span) = rounds.span() {
+                prop_assert!(span.started_ms <= now_ms && span.deadline_ms <= now_ms + MINUTE, "{:?} {}", span, now_ms);
             }
             let again = kept.read(&rounds);
             prop_assert_eq!(again.head(), rounds.head());

@@ -36,10 +36,11 @@ const MOST_BYTES: u64 = (1 << 30) - (1 << 24);
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Ends the turns of relays that froze while a message was on its way: the database waits for the rest of it without any limit of its
-/// own (from version 17 on there is one). A relay that is there gives up by itself before.
+/// own (from version 17 on there is one). A relay that is there gives up by itself before. Whoever only reads, as a backup does, holds a
+/// lock of another mode.
 const END_FROZEN: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() \
-    AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'unsaid.tasks'::regclass AND granted) \
+    AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'unsaid.tasks'::regclass AND mode = 'RowShareLock' AND granted) \
     AND state <> 'idle' AND wait_event_type = 'Client' AND query_start < clock_timestamp() - interval '45 s'";
 
 /// A task as its turn finds it.
@@ -276,6 +277,14 @@ impl Turn for Held<'_> {
 
     fn rounds(&mut self) -> Result<Vec<RoundRecord>, StoreError> {
         self.store.link.wait(self.rounds_since(-1))
+    }
+
+    fn round(&mut self, round: u64) -> Result<Option<RoundRecord>, StoreError> {
+        let sql = "SELECT metrics FROM unsaid.rounds WHERE task = $1 AND round = $2";
+        let round = to_i64(round)?;
+        let named: [Parameter<'_>; 2] = [(&self.task, Type::TEXT), (&round, Type::INT8)];
+        let rows = self.store.link.wait(query(self.client()?, sql, &named))?;
+        rows.first().map(metrics).transpose()
     }
 
     fn standings(&mut self, ids: &[IdentityId]) -> Result<Vec<Standing>, StoreError> {
