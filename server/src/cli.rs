@@ -14,6 +14,7 @@ use std::{
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
+use unsaid_protocol::Privacy;
 use unsaid_relay::{
     Relay, RelayOptions,
     clock::{Clock, SystemClock},
@@ -32,6 +33,7 @@ use unsaid_relay::{
 
 mod admin;
 mod call;
+mod out;
 mod simulate;
 mod status;
 #[cfg(test)]
@@ -73,9 +75,10 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what to serve").args(["tasks", "folder"]).required(true).multiple(true)))]
 struct Serve {
     /// A task file; once for each task.
-    #[arg(long = "task", value_name = "FILE", required_unless_present = "folder")]
+    #[arg(long = "task", value_name = "FILE")]
     tasks: Vec<PathBuf>,
     /// A folder of task files (`*.toml`), all of which are run. The operator's added tasks are kept here, too.
     #[arg(long = "tasks", value_name = "DIR")]
@@ -210,7 +213,7 @@ pub fn run() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Task(TaskCommand::Check { file, overrides }) => check(&file, &overrides),
         Command::Task(TaskCommand::Schema) => {
-            print!("{}", unsaid_relay::task_file::SCHEMA);
+            out::print(format_args!("{}", unsaid_relay::task_file::SCHEMA));
             Ok(())
         }
         Command::Key(command) => key(&command),
@@ -230,7 +233,12 @@ type CommandResult = Result<(), Box<dyn std::error::Error>>;
 
 fn check(file: &Path, overrides: &[String]) -> CommandResult {
     let task = Task::read(file, overrides)?;
-    println!("{}", serde_json::to_string_pretty(&task.manifest)?);
+    if task.manifest.privacy == Privacy::None {
+        eprintln!(
+            "note: privacy.mode = \"none\": updates are sent without noise, and the relay sees each of them"
+        );
+    }
+    out::say!("{}", serde_json::to_string_pretty(&task.manifest)?);
     Ok(())
 }
 
@@ -239,13 +247,13 @@ fn key(command: &KeyCommand) -> CommandResult {
         KeyCommand::New { file } => RelayKey::create(file)?,
         KeyCommand::Show { file } => RelayKey::read(file)?,
     };
-    println!("{}", key.public());
+    out::say!("{}", key.public());
     Ok(())
 }
 
 fn make_mnist(from: &Path, out: &Path) -> CommandResult {
     let made = unsaid_relay::data::make_mnist(from, out)?;
-    println!("{} files in {}", made.len(), out.display());
+    out::say!("{} files in {}", made.len(), out.display());
     Ok(())
 }
 
@@ -292,6 +300,12 @@ fn serve(options: Serve) -> CommandResult {
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
+    if tls.is_none() && options.admin_token_file.is_some() && !options.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %options.listen,
+            "the operator's token comes over plain HTTP: serve with --tls-cert and --tls-key, or let a proxy in front speak HTTPS"
+        );
+    }
     let relay_options = RelayOptions {
         proxies: options.proxies.clone(),
         rate_limit: (options.rate_limit > 0).then(|| RateLimit {
@@ -389,8 +403,9 @@ async fn serve_until_told(relay: Arc<Relay>, listener: std::net::TcpListener, sc
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let told = signals()?;
-    println!("listening on {scheme}://{address}");
-    std::io::stdout().flush()?;
+    let mut output = std::io::stdout();
+    // A relay serves on where nobody reads that.
+    let _ = writeln!(output, "listening on {scheme}://{address}").and_then(|()| output.flush());
     serve_until(relay, listener, told).await
 }
 

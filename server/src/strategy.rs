@@ -57,7 +57,12 @@ pub struct Strategy {
 
 /// How many updates become one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { type = \"mean\" }, or another rule with what it needs"
+)]
 #[non_exhaustive]
 pub enum Aggregation {
     /// Σ uᵢ / n.

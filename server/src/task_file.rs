@@ -53,6 +53,20 @@ fn check_sums(rule: &Aggregation, parameters: usize) -> Result<(), StrategyError
     Ok(())
 }
 
+/// The part of a model that a mistake is in.
+fn path_of(error: &SpecError) -> String {
+    match error {
+        SpecError::Input(_) => "model.input".into(),
+        SpecError::Zero { layer, .. }
+        | SpecError::Shape { layer, .. }
+        | SpecError::Number { layer, .. }
+        | SpecError::Refused { layer, .. }
+        | SpecError::Mark { layer, .. }
+        | SpecError::Rule { layer, .. } => format!("model.layers.{layer}"),
+        _ => "model".into(),
+    }
+}
+
 /// The most multiplications and additions that may close one round: a minute or so of the task's thread, which answers nobody
 /// meanwhile.
 const MAX_OPERATIONS: u128 = 1 << 36;
@@ -300,7 +314,12 @@ impl TaskFile {
     fn check(self) -> Result<Task, Fault> {
         let model_span = self.model.span();
         let model_spec = self.model.into_inner();
-        let model = Model::new(&model_spec).map_err(|error| Fault::at(model_span.clone(), error))?;
+        let model =
+            Model::new(&model_spec).map_err(|error| Fault::of(path_of(&error), model_span.clone(), error))?;
+        if model.parameter_count() == 0 {
+            let message = "the model has no parameters: it needs a layer that learns, such as { type = \"dense\", units = 10 }";
+            return Err(Fault::of("model.layers".into(), model_span, message));
+        }
         let training = self.training.get_ref();
         model.check_training(training).map_err(|error| {
             let span = self.training.span();

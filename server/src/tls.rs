@@ -28,8 +28,18 @@ pub enum TlsError {
     #[error("no certificates of the operating system can be read: name those to trust with --ca-cert")]
     NoRoots,
     /// Certificate and key are not for each other, or of a kind that is not known.
-    #[error("the certificate and the key cannot be used: {0}")]
-    Pair(#[from] rustls::Error),
+    #[error("{certificates} and {key} cannot be used: {error}")]
+    Pair {
+        /// The file of the certificate chain.
+        certificates: String,
+        /// The file of the key.
+        key: String,
+        /// Why.
+        error: rustls::Error,
+    },
+    /// Something that is not about a file.
+    #[error("TLS cannot be used: {0}")]
+    Other(#[from] rustls::Error),
 }
 
 /// Reads a certificate chain and its private key, both PEM.
@@ -44,12 +54,17 @@ pub fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsErr
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| failed(certificates, error))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain, private)
+        .map_err(|error| TlsError::Pair {
+            certificates: certificates.display().to_string(),
+            key: key.display().to_string(),
+            error,
+        })?;
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
     Ok(Arc::new(config))
 }

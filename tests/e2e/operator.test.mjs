@@ -103,7 +103,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
 
     const funnel = await page.locator(".funnel li").allInnerTexts();
     const counts = funnel.map((line) => line.split(/\s+/).filter(Boolean).join(" "));
-    assert.deepEqual(counts, ["Checked in 4", "Selected 4", "Reported 4", "Late 1"]);
+    assert.deepEqual(counts, ["Asked 4", "Selected 4", "Reported 4", "Late 1"]);
     assert.equal(await page.locator(".refused").innerText(), "round-closed: 1");
     const { accuracy } = await relay.published(2);
     const accuracies = await page.locator(".accuracy svg").getAttribute("aria-label");
@@ -113,7 +113,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     const epsilon = Number(/, ([\d.e+]+) after round 2$/.exec(spent)[1]);
     assert.ok(epsilon > 400 && epsilon < 400 + 2 * Math.sqrt(400 * Math.log(1e5)), spent);
     assert.equal(await page.locator("tbody tr").count(), 3);
-    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "2", exact: true }).click()]);
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "2: take the model" }).click()]);
     assert.equal(file.suggestedFilename(), "mnist-2.safetensors");
     const bytes = await readFile(await file.path());
     const { __metadata__: lineage } = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE(0))).toString());
@@ -123,6 +123,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByRole("button", { name: "Resume" }).waitFor();
     assert.equal((await relay.round()).paused, true);
+    await page.getByRole("status").getByText("mnist is paused.").waitFor();
     const back = page.getByRole("button", { name: "Back to 1" });
     await back.click();
     await page.getByRole("button", { name: "Leave it" }).click();
@@ -130,6 +131,7 @@ test("an operator sees what happened, pauses, goes back, and leaves nothing behi
     await back.click();
     await page.getByRole("button", { name: "Roll back" }).click();
     await page.getByRole("cell", { name: "back to 1", exact: true }).waitFor(); // not the button “Back to 1”
+    await page.getByRole("status").getByText("mnist went back to the model of round 1.").waitFor();
     const rounds = await relay.rounds();
     assert.deepEqual([rounds[3].rolled_back_to, rounds[3].model], [1, rounds[1].model]);
     await page.getByRole("button", { name: "Resume" }).click();

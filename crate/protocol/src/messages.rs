@@ -44,8 +44,8 @@ pub enum CheckInReply {
         /// Milliseconds left until the round's deadline.
         deadline_ms: u64,
     },
-    /// Nothing to do now (the client has reported to this round already, or the task has ended its last round): wait for the
-    /// next `round` event, or ask again after `retry_after_ms`.
+    /// Nothing to do now (the client has reported to this round already, the round takes no more clients or has not drawn this one, or
+    /// the task is paused): wait for the next `round` event, or ask again after `retry_after_ms`.
     Wait {
         /// The round that is open.
         round: u64,

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{
     CommandResult,
-    call::{Operator, Remote},
+    call::{Operator, Remote, refusal},
+    out::say,
 };
 
 const JSON: &str = "application/json";
@@ -74,14 +75,14 @@ pub(super) fn run(options: &Admin) -> CommandResult {
             let answer = runtime.block_on(ask(&remote, Method::POST, "/v1/admin/invitations", JSON, body))?;
             let answer: Value = serde_json::from_str(&answer)?;
             for invitation in answer["invitations"].as_array().into_iter().flatten() {
-                println!("{}", invitation.as_str().unwrap_or_default());
+                say!("{}", invitation.as_str().unwrap_or_default());
             }
             return Ok(());
         }
         Call::Revoke { identity } => {
             let path = format!("/v1/admin/identities/{identity}/revoke");
             let answer = runtime.block_on(ask(&remote, Method::POST, &path, JSON, String::new()))?;
-            println!("{answer}");
+            say!("{answer}");
             return Ok(());
         }
         Call::Add { file } => {
@@ -97,10 +98,8 @@ pub(super) fn run(options: &Admin) -> CommandResult {
         }
     };
     let path = format!("/v1/admin/tasks{path}");
-    println!(
-        "{}",
-        runtime.block_on(ask(&remote, Method::POST, &path, kind, body))?
-    );
+    let answer = runtime.block_on(ask(&remote, Method::POST, &path, kind, body))?;
+    say!("{answer}");
     Ok(())
 }
 
@@ -110,7 +109,7 @@ async fn list(remote: &Remote) -> CommandResult {
     loop {
         let page: Value = serde_json::from_str(&ask(remote, Method::GET, &path, JSON, String::new()).await?)?;
         for identity in page["identities"].as_array().into_iter().flatten() {
-            println!("{identity}");
+            say!("{identity}");
         }
         match page["after"].as_str() {
             Some(after) => path = format!("/v1/admin/identities?after={after}"),
@@ -132,6 +131,6 @@ async fn ask(
     if status == 200 {
         Ok(answer)
     } else {
-        Err(format!("the relay answered {status}: {answer}").into())
+        Err(refusal(status, &answer).into())
     }
 }

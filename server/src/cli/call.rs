@@ -1,6 +1,6 @@
 //! Calls to a running relay, over HTTP or HTTPS.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::body::Body;
 use clap::Args;
@@ -12,8 +12,9 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, pki_types::ServerName},
+    rustls::{self, ClientConfig, pki_types::ServerName},
 };
+use unsaid_protocol::Problem;
 use unsaid_relay::{secret, tls};
 
 /// The most bytes of an answer.
@@ -63,11 +64,18 @@ impl Remote {
             _ => return Err(wrong().into()),
         };
         let authority = address.authority().ok_or_else(wrong)?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        if tls.is_none() && !is_here {
+            eprintln!(
+                "warning: the token goes to {host} over plain HTTP, where others may read it: use https://, or a tunnel"
+            );
+        }
         if !matches!(address.path(), "" | "/") {
             return Err(wrong().into());
         }
         Ok(Self {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            host: host.to_owned(),
             port: authority.port_u16().unwrap_or(default_port),
             authority: authority.to_string(),
             token: token.trim().to_owned(),
@@ -95,15 +103,37 @@ impl Remote {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| format!("{}: {error}", self.authority))?;
+        let authority = &self.authority;
         let Some(tls) = &self.tls else {
-            return exchange(stream, request).await;
+            let answer = exchange(stream, request).await;
+            return answer.map_err(|error| {
+                format!("http://{authority}: {error}; if the relay speaks HTTPS, ask https://{authority}")
+                    .into()
+            });
         };
         let name = ServerName::try_from(self.host.clone())?;
-        let stream = TlsConnector::from(tls.clone())
-            .connect(name, stream)
-            .await
-            .map_err(|error| format!("{}: {error}", self.authority))?;
+        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
+        let stream = stream.map_err(|error| {
+            let hint = match error.get_ref().and_then(|it| it.downcast_ref()) {
+                Some(rustls::Error::InvalidMessage(_)) => {
+                    format!("; if the relay speaks plain HTTP, ask http://{authority}")
+                }
+                _ => String::new(),
+            };
+            format!("https://{authority}: {error}{hint}")
+        })?;
         exchange(stream, request).await
+    }
+}
+
+/// What an answer that is no success says, as text for people.
+pub(super) fn refusal(status: u16, answer: &str) -> String {
+    match serde_json::from_str::<Problem>(answer) {
+        Ok(problem) => {
+            let kind = problem.urn.rsplit(':').next().unwrap_or_default();
+            format!("the relay answered {status} ({kind}): {}", problem.detail)
+        }
+        Err(_) => format!("the relay answered {status}: {answer}"),
     }
 }
 

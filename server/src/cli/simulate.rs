@@ -2,8 +2,8 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, IsTerminal, Write},
-    path::PathBuf,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use unsaid_relay::{
     task_file::Task,
 };
 
-use super::CommandResult;
+use super::{CommandResult, out::say};
 
 /// Clients where nobody says how many.
 const CLIENTS: usize = 100;
@@ -36,13 +36,13 @@ pub(super) struct Simulate {
     #[arg(long)]
     clients: Option<usize>,
     /// Rounds.
-    #[arg(long, default_value = "100")]
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// How examples are split: iid, shards (two labels each, mostly), dirichlet:CONCENTRATION, natural (a client for each file).
     #[arg(long, default_value = "iid")]
     partition: Partition,
     /// The share of the clients that each round chooses, at least one.
-    #[arg(long, value_name = "SHARE", conflicts_with = "cohort")]
+    #[arg(long, value_name = "SHARE", conflicts_with = "cohort", value_parser = share)]
     fraction: Option<f64>,
     /// Clients that each round chooses. Otherwise a tenth.
     #[arg(long)]
@@ -58,16 +58,16 @@ pub(super) struct Simulate {
     #[arg(long, default_value = "1")]
     seed: u64,
     /// Threads that train clients. Otherwise as many as there are cores.
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
     /// Evaluate on the held-out examples after every so many rounds.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
     evaluate_every: u64,
-    /// Stop at this held-out accuracy, 0 to 1.
-    #[arg(long, value_name = "ACCURACY")]
+    /// Stop at this held-out accuracy, at most 1.
+    #[arg(long, value_name = "ACCURACY", value_parser = share)]
     stop_at: Option<f64>,
     /// δ at which ε is told.
-    #[arg(long, default_value = "1e-5")]
+    #[arg(long, default_value = "1e-5", value_parser = part)]
     delta: f64,
     /// What malicious clients send: sign-flip, scale:FACTOR, little-is-enough.
     #[arg(long, requires = "malicious")]
@@ -79,7 +79,7 @@ pub(super) struct Simulate {
     #[arg(long, value_delimiter = ',', value_name = "BASELINES")]
     baselines: Vec<Baseline>,
     /// The share of the examples that is set aside as public, for the baseline `proxy`.
-    #[arg(long, default_value = "0.02", value_name = "SHARE")]
+    #[arg(long, default_value = "0.02", value_name = "SHARE", value_parser = part)]
     proxy: f64,
     /// Write everything to this file, a JSON object per line.
     #[arg(long, value_name = "FILE")]
@@ -87,6 +87,29 @@ pub(super) struct Simulate {
     /// Write a report with plots to this file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+/// A share of something.
+fn share(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|&share| share > 0.0 && share <= 1.0);
+    number.ok_or("it must be a number above 0 and at most 1")
+}
+
+/// A share that leaves something.
+fn part(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|&part| part > 0.0 && part < 1.0);
+    number.ok_or("it must be a number above 0 and below 1")
+}
+
+/// A new file to write to, before anything takes long.
+fn create(path: &PathBuf) -> Result<(File, &PathBuf), String> {
+    let file = File::create(path);
+    file.map(|file| (file, path))
+        .map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be written: {error}", path.display())
 }
 
 pub(super) fn run(options: Simulate) -> CommandResult {
@@ -129,7 +152,7 @@ pub(super) fn run(options: Simulate) -> CommandResult {
         concurrency: options.concurrency.map_or(2 * cohort, |clients| clients as usize),
         turns: options.turns,
         seed: options.seed,
-        threads: options.threads.unwrap_or(cores),
+        threads: options.threads.map_or(cores, usize::from),
         delta: options.delta,
         evaluate_every: options.evaluate_every,
         stop_at: options.stop_at,
@@ -137,7 +160,8 @@ pub(super) fn run(options: Simulate) -> CommandResult {
         baselines: options.baselines,
     };
     let simulation = Simulation::new(task, data, &held_out, settings)?;
-    let mut json = options.json.map(File::create).transpose()?.map(BufWriter::new);
+    let mut json = options.json.as_ref().map(create).transpose()?;
+    let html = options.html.as_ref().map(create).transpose()?;
     let mut failed = None;
     let mut progress = Progress {
         rounds: options.rounds,
@@ -148,47 +172,53 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     };
     let lines = simulation.run(&mut |line| {
         progress.show(line);
-        if let Some(file) = &mut json {
-            let written = serde_json::to_writer(&mut *file, line).map_err(std::io::Error::from);
-            if let Err(error) = written
-                .and_then(|()| file.write_all(b"\n"))
-                .and_then(|()| file.flush())
-            {
-                failed.get_or_insert(error);
+        if let Some((file, path)) = &mut json {
+            let written = serde_json::to_vec(line).map_err(std::io::Error::from);
+            let written = written.and_then(|line| file.write_all(&[&line[..], b"\n"].concat()));
+            if let Err(error) = written {
+                failed.get_or_insert_with(|| cannot_write(path, &error));
             }
         }
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    if let Some(path) = options.html {
-        std::fs::write(path, report::html(&lines))?;
-    }
     summary(&lines);
-    Ok(())
+    if let Some((mut file, path)) = html {
+        let written = file.write_all(report::html(&lines).as_bytes());
+        written.map_err(|error| cannot_write(path, &error))?;
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 fn summary(lines: &[Line]) {
     for line in lines {
         match line {
             Line::Baseline(it) => {
-                println!("{:<16} {:.4}", it.baseline.name(), it.accuracy);
+                say!("{:<16} {:.4}", it.baseline.name(), it.accuracy);
                 if let Some(loss) = it.loss_of_accuracy {
-                    println!("accuracy loss |V_FED - V_SUM| {loss:.4}");
+                    say!("accuracy loss |V_FED - V_SUM| {loss:.4}");
                 }
             }
             Line::End(it) => {
-                println!(
-                    "{:<16} {:.4} after {} rounds",
-                    "federated", it.accuracy, it.rounds
+                let rounds = if it.rounds == 1 { "round" } else { "rounds" };
+                say!(
+                    "{:<16} {:.4} after {} {rounds}",
+                    "federated",
+                    it.accuracy,
+                    it.rounds
                 );
-                println!("ε {}", report::spent(it));
+                say!("ε {}", report::spent(it));
                 let spread = it.fairness;
-                println!(
+                say!(
                     "on clients' own examples: least {:.4}, tenth {:.4}, median {:.4}, mean {:.4}, variance {:.6}",
-                    spread.least, spread.tenth, spread.median, spread.mean, spread.variance
+                    spread.least,
+                    spread.tenth,
+                    spread.median,
+                    spread.mean,
+                    spread.variance
                 );
-                println!("model {}", it.model);
+                say!("model {}", it.model);
             }
             _ => {}
         }

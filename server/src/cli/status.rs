@@ -1,9 +1,6 @@
 //! `unsaid-relay status`: a table of a running relay's tasks, drawn again and again.
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use hyper::Method;
@@ -11,7 +8,8 @@ use serde_json::Value;
 
 use super::{
     CommandResult,
-    call::{Operator, Remote},
+    call::{Operator, Remote, refusal},
+    out,
 };
 
 /// Clears the terminal and goes to its first line (ECMA-48: ED, CUP).
@@ -41,23 +39,21 @@ pub(super) fn run(options: &Status) -> CommandResult {
         let asked = remote.ask(Method::GET, "/v1/admin/status", &[], String::new());
         let (status, answer) = runtime.block_on(asked)?;
         if status != 200 {
-            return Err(format!("the relay answered {status}: {answer}").into());
+            return Err(refusal(status, &answer).into());
         }
         if options.json {
             return Ok(answer + "\n");
         }
         Ok(table(&serde_json::from_str(&answer)?))
     };
-    let mut out = std::io::stdout().lock();
-    if options.once || !out.is_terminal() {
-        out.write_all(look()?.as_bytes())?;
+    if options.once || !std::io::stdout().is_terminal() {
+        out::print(format_args!("{}", look()?));
         return Ok(());
     }
     loop {
         // A relay that is being restarted is no reason to stop looking.
         let shown = look().unwrap_or_else(|error| format!("{error}\n"));
-        write!(out, "{CLEAR}{shown}")?;
-        out.flush()?;
+        out::print(format_args!("{CLEAR}{shown}"));
         std::thread::sleep(Duration::from_secs(options.every));
     }
 }

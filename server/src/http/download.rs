@@ -53,7 +53,8 @@ impl ToSchema for Which {}
 
 /// Sends the model of a published round as a file for people, with its lineage in it.
 #[utoipa::path(get, path = "/tasks/{task}/rounds/{round}/model", tag = "task",
-    params(("task" = TaskId, Path, description = "The task's id"), ("round" = inline(Which), Path, description = "A published round, or `latest`")),
+    params(("task" = TaskId, Path, description = "The task's id"), ("round" = inline(Which), Path, description = "A published round, or `latest`"),
+        ("if-none-match" = Option<String>, Header, description = "The `etag` of what the client has")),
     responses(
         (status = 200, description = "Safetensors, with `__metadata__`", body = Binary, content_type = "application/octet-stream",
             headers(("etag" = String), ("content-disposition" = String), ("unsaid-content-hash" = ContentHash))),

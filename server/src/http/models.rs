@@ -133,7 +133,8 @@ async fn read(store: Arc<dyn Store>, task: TaskId, hash: ContentHash) -> Result<
 
 /// Sends a model, compressed where the client takes that.
 #[utoipa::path(get, path = "/tasks/{task}/models/{hash}", tag = "task",
-    params(("task" = TaskId, Path, description = "The task's id"), ("hash" = ContentHash, Path, description = "The model's name")),
+    params(("task" = TaskId, Path, description = "The task's id"), ("hash" = ContentHash, Path, description = "The model's name"),
+        ("if-none-match" = Option<String>, Header, description = "The `etag` of what the client has")),
     responses(
         (status = 200, description = "Safetensors, compressed where `accept-encoding` names gzip", body = Binary,
             content_type = "application/octet-stream", headers(("etag" = String))),

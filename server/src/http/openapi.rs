@@ -179,12 +179,16 @@ fn problem(kinds: &[ProblemKind]) -> Response {
     let mut response = ResponseBuilder::new()
         .description(titles.join("; "))
         .content("application/problem+json", content);
-    if kinds.iter().all(|kind| kind.is_temporary()) {
+    if kinds.iter().any(|kind| kind.is_temporary()) {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
         let wait = HeaderBuilder::new()
             .schema(Some(seconds))
-            .description(Some("Seconds to wait"));
+            .description(Some("Seconds to wait, where waiting helps"));
         response = response.header("retry-after", wait.build());
+    }
+    if kinds.iter().any(|kind| kind.status() == 401) {
+        let scheme = HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+        response = response.header("www-authenticate", scheme.build());
     }
     response.build()
 }

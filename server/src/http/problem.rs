@@ -40,8 +40,19 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> axum::response::Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let temporary = self.0.kind().is_some_and(ProblemKind::is_temporary);
+        let kind = self.0.kind();
+        let temporary = kind.is_some_and(ProblemKind::is_temporary);
         let mut response = (status, Json(self.0)).into_response();
+        // RFC 9110, section 11.6.1: what 401 asks for. No browser asks its user for either.
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = match kind {
+                Some(ProblemKind::IdentityRequired) => "Unsaid-Identity",
+                _ => "Bearer",
+            };
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
         response
             .headers_mut()
@@ -184,6 +195,21 @@ mod tests {
         assert_eq!(told.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5]);
         // Of a hundred a quarter each, give or take what other tests ask for meanwhile.
         assert!(told.values().all(|many| (15..=35).contains(many)), "{told:?}");
+    }
+
+    #[test]
+    fn what_401_asks_for_is_said() {
+        let asked = |kind| {
+            let response = Refused::new(kind, "who are you?").into_response();
+            let scheme = response.headers().get(header::WWW_AUTHENTICATE).cloned();
+            scheme.map(|scheme| scheme.to_str().unwrap().to_owned())
+        };
+        assert_eq!(asked(ProblemKind::Unauthorized).as_deref(), Some("Bearer"));
+        assert_eq!(
+            asked(ProblemKind::IdentityRequired).as_deref(),
+            Some("Unsaid-Identity")
+        );
+        assert_eq!(asked(ProblemKind::QuotaSpent), None);
     }
 
     #[test]

@@ -81,9 +81,12 @@ pub async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<TaskSummary>> {
 }
 
 /// `GET /v1/tasks/{task}/manifest`: the very bytes that the hash names.
-#[utoipa::path(get, path = "/tasks/{task}/manifest", tag = "task", params(("task" = TaskId, Path, description = "The task's id")), responses(
-    (status = 200, description = "The terms of the task, under the name in `unsaid-content-hash`", body = Manifest,
-        headers(("unsaid-content-hash" = ContentHash), ("etag" = String))),
+#[utoipa::path(get, path = "/tasks/{task}/manifest", tag = "task",
+    params(("task" = TaskId, Path, description = "The task's id"),
+    ("if-none-match" = Option<String>, Header, description = "The `etag` of what the client has")), responses(
+    (status = 200, description = "The terms of the task, under the name in `unsaid-content-hash`, signed where the relay has a key",
+        body = Manifest,
+        headers(("unsaid-content-hash" = ContentHash), ("unsaid-signature" = Option<String>), ("etag" = String))),
     (status = 304, description = "As in `if-none-match`"),
     Refusals<OfTask>,
 ))]

@@ -34,8 +34,8 @@ impl FromStr for Partition {
             None if text == "natural" => Ok(Self::Natural),
             Some(("dirichlet", alpha)) => {
                 let alpha = alpha.parse::<f64>().ok();
-                let alpha = alpha.filter(|&alpha| alpha.is_finite() && alpha >= 0.001);
-                let wrong = || "the concentration must be a number of at least 0.001".to_owned();
+                let alpha = alpha.filter(|alpha| (0.001..=1e6).contains(alpha));
+                let wrong = || "the concentration must be a number from 0.001 to 1e6".to_owned();
                 alpha.map(Self::Dirichlet).ok_or_else(wrong)
             }
             _ => Err(format!(
@@ -259,7 +259,14 @@ mod tests {
         for name in ["iid", "shards", "dirichlet:0.5", "natural"] {
             assert_eq!(name.parse::<Partition>().unwrap().to_string(), name);
         }
-        for bad in ["", "dirichlet", "dirichlet:0", "dirichlet:nan", "shards:2"] {
+        for bad in [
+            "",
+            "dirichlet",
+            "dirichlet:0",
+            "dirichlet:nan",
+            "dirichlet:1e308",
+            "shards:2",
+        ] {
             assert!(bad.parse::<Partition>().is_err(), "{bad}");
         }
     }

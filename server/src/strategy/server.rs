@@ -21,7 +21,12 @@ use super::{LEAST_DIVISOR, StrategyError};
 
 /// How a direction moves the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { type = \"fed-avg\" }, or another optimiser with what it needs"
+)]
 #[non_exhaustive]
 pub enum ServerOptimizer {
     /// Along the direction.

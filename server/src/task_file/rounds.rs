@@ -24,7 +24,12 @@ pub(super) struct RoundsSection {
 
 /// Who of those that ask is let in.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { type = \"first-come\" }, or another selection with what it needs"
+)]
 enum Selection {
     /// Whoever comes first.
     FirstCome {},

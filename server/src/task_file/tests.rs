@@ -252,8 +252,36 @@ fn mistakes_in_the_model_are_found() {
         (Some(9), "model.layers.0.type"),
         "{error}"
     );
-    let error = parse(&GOOD.replace("units = 2", "units = 0"), &[]).unwrap_err();
-    assert_eq!(error.field, "model", "{error}");
+    let no_layers = "    { type = \"relu\" },\n    { type = \"dense\", units = 2 },\n";
+    assert!(GOOD.contains(no_layers));
+    for (good, bad, line, field, message) in [
+        (
+            "units = 2",
+            "units = 0",
+            10,
+            "model.layers.1",
+            "units must be at least 1",
+        ),
+        (
+            "\"relu\" }",
+            "\"conv2d\", filters = 2, kernel = 3 }",
+            9,
+            "model.layers.0",
+            "the shape that reaches it",
+        ),
+        ("input = [3]", "input = [0]", 7, "model.input", "each at least 1"),
+        (no_layers, "", 8, "model.layers", "it needs a layer that learns"),
+    ] {
+        let error = parse(&GOOD.replace(good, bad), &[]).unwrap_err();
+        assert_eq!((error.line, error.field.as_str()), (Some(line), field), "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    let named = with_strategy("aggregation = \"mean\"");
+    let error = parse(&named, &[]).unwrap_err();
+    assert!(
+        error.message.contains("expected a table: { type = \"mean\" }"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod accounts;
 mod added;
 mod central;
+mod commands;
 mod connections;
 #[cfg(target_os = "linux")]
 mod database;

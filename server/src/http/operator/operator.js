@@ -52,7 +52,15 @@ async function ask(path, options = {}) {
 
 function notice(text) {
   $("#notice").textContent = text;
+  $("#done").textContent = "";
 }
+
+/** What a call did, in words. */
+const DONE = {
+  pause: () => "is paused",
+  resume: () => "goes on",
+  rollback: ({ round }) => `went back to the model of round ${round}`,
+};
 
 async function refresh() {
   clearTimeout(timer);
@@ -81,6 +89,7 @@ function lose(why) {
     before = document.activeElement;
     document.body.classList.add("lost");
     $("#relay").textContent = "";
+    $("#done").textContent = "";
     for (const button of document.querySelectorAll("#tasks button")) button.disabled = true;
   }
   const since = heard > 0 ? ` What is below is as of ${new Date(heard).toLocaleTimeString()}.` : "";
@@ -112,6 +121,7 @@ async function operate(task, call, body) {
   notice("");
   try {
     await ask(`/v1/admin/tasks/${encodeURIComponent(task)}/${call}`, options);
+    $("#done").textContent = `${task} ${DONE[call](body)}.`;
   } catch (error) {
     notice(`${task}, ${call}: ${error.status ? error.message : "the relay did not answer; whether it was done, its figures will say"}`);
   }
@@ -181,6 +191,7 @@ function update(view, task, delta) {
   $(".badges", root).replaceChildren(...badges);
   const pause = $(".pause", root);
   pause.textContent = view.paused ? "Resume" : "Pause";
+  pause.setAttribute("aria-label", `${pause.textContent} ${state.task}`);
   pause.disabled = state.phase === "finished";
 
   const deadline = state.deadline_ms === null ? "" : `, ${Math.ceil(state.deadline_ms / 1000)} s left`;
@@ -191,8 +202,9 @@ function update(view, task, delta) {
     central: `on sums, by the relay, ${multiplier} × Δ`,
   };
   const noise = noises[mode] ?? mode;
+  const open = ["Open round", `${state.round}: ${state.received} of ${state.checked_in} reported${deadline}`];
   facts($(".facts", root), [
-    ["Open round", `${state.round}: ${state.received} of ${state.checked_in} reported${deadline}`],
+    state.phase === "finished" ? ["Last round", String(state.round - 1)] : open,
     ["Strategy", task.strategy.join(", ")],
     ["Noise", noise],
     ["Parameters", whole.format(task.parameters)],
@@ -201,7 +213,7 @@ function update(view, task, delta) {
   ]);
 
   const steps = [
-    ["Checked in", since.asked],
+    ["Asked", since.asked],
     ["Selected", since.selected],
     ["Reported", since.reported],
     ["Late", since.late],
@@ -219,13 +231,16 @@ function update(view, task, delta) {
   $(".refused", root).textContent = refused.length > 0 ? refused.join(" · ") : "Nothing.";
 
   const points = (of) => task.rounds.filter((round) => of(round) !== null).map((round) => [round.round, of(round)]);
-  chart($(".accuracy svg", root), points((round) => round.accuracy), 1, percent);
+  chart($(".accuracy svg", root), points((round) => round.accuracy), 1, percent, "nothing yet");
   const spent = points((round) => round.epsilon);
   const whose = mode === "example" ? "one example of a client" : "a client";
   // Where the relay adds the noise, ε is at the δ of the task.
   $(".epsilon figcaption", root).textContent = `ε of ${whose} in every round, at δ = ${task.privacy.delta ?? delta}`;
-  chart($(".epsilon svg", root), spent, roundAbove(Math.max(1e-9, ...spent.map(([, value]) => value))), epsilon);
+  const none = mode === "none" ? "no noise, and so no ε" : "nothing yet";
+  chart($(".epsilon svg", root), spent, roundAbove(Math.max(1e-9, ...spent.map(([, value]) => value))), epsilon, none);
   table(view, task.rounds.slice(-ROUNDS_SHOWN).reverse());
+  const goes = view.paused ? "While it is paused the task can go back to the model of an earlier round." : "Pause the task to go back to an earlier model.";
+  $(".going-back", root).textContent = goes;
 }
 
 function facts(list, pairs) {
@@ -238,7 +253,7 @@ function facts(list, pairs) {
   );
 }
 
-function chart(svg, points, most, say) {
+function chart(svg, points, most, say, nothing) {
   const [left, right, top, bottom] = [60, 312, 10, 126];
   const shapes = [];
   const add = (name, attributes, text) => {
@@ -248,8 +263,8 @@ function chart(svg, points, most, say) {
     shapes.push(shape);
   };
   if (points.length === 0) {
-    svg.setAttribute("aria-label", "nothing yet");
-    add("text", { x: left, y: 68 }, "nothing yet");
+    svg.setAttribute("aria-label", nothing);
+    add("text", { x: left, y: 68 }, nothing);
     svg.replaceChildren(...shapes);
     return;
   }
@@ -292,7 +307,6 @@ function table(view, rounds) {
     row.cells[4].textContent = percent(round.accuracy);
     const back = $("button", row);
     back.disabled = !view.paused || round === rounds[0];
-    back.title = view.paused ? "" : "pause the task first";
   }
 }
 
@@ -302,6 +316,7 @@ function begunRow(view, round) {
   file.href = `/v1/tasks/${encodeURIComponent(view.id)}/rounds/${round.round}/model`;
   file.download = "";
   file.title = "take this model away";
+  file.setAttribute("aria-label", `${round.round}: take the model of this round away`);
   const head = document.createElement("th");
   head.scope = "row";
   head.append(file);
@@ -313,6 +328,7 @@ function begunRow(view, round) {
     row.append(element("td", text));
   }
   const back = element("button", `Back to ${round.round}`);
+  back.setAttribute("aria-label", `Back to ${round.round} of ${view.id}`);
   back.type = "button";
   back.addEventListener("click", () => goBack(view.id, round.round));
   const cell = document.createElement("td");
