@@ -8,7 +8,11 @@ use std::{
 use tempfile::TempDir;
 use unsaid_relay::{RelayOptions, http::admin::AdminToken, store::RedbStore};
 
-use crate::{harness::*, operating::TOKEN, program::PROGRAM};
+use crate::{
+    harness::*,
+    operating::TOKEN,
+    program::{PROGRAM, folder_with_task},
+};
 
 fn run(arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(PROGRAM).args(arguments).output().unwrap();
