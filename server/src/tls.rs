@@ -54,6 +54,12 @@ pub fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsErr
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| failed(certificates, error))?;
+    #[cfg(unix)]
+    if let Ok(file) = std::fs::metadata(key)
+        && std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o007 != 0
+    {
+        tracing::warn!(key = %key.display(), "everybody on this machine may read the private key: chmod o= it");
+    }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -264,7 +264,7 @@ fn mistakes_in_the_model_are_found() {
         ),
         (
             "\"relu\" }",
-            "\"conv2d\", filters = 2, kernel = 3 }",
+            "\"conv2d\", filters = 2, kernel = [3, 3] }",
             9,
             "model.layers.0",
             "the shape that reaches it",

@@ -110,7 +110,7 @@ async fn what_a_relay_refuses_is_told_in_words_and_a_token_that_others_could_rea
     );
     let (done, _, said) = ask(&["admin", "pause", "none", "--relay", &base, "--token-file", right]).await;
     assert!(
-        !done && said.contains("404 (not-found): there is no task none"),
+        !done && said.contains("404 (not-found): this relay has no such task"),
         "{said}"
     );
     let secure = base.replace("http://", "https://");

@@ -188,7 +188,7 @@ async fn a_task_that_asks_for_an_identity_takes_nothing_without_one() {
     assert_eq!(person.send(api, &frame).await, Err(ProblemKind::IdentityUnknown));
     for (bytes, expected) in [
         (frame.encode(), ProblemKind::BadSignature),
-        (vec![1; 200], ProblemKind::Malformed),
+        (vec![1; 40], ProblemKind::Malformed),
     ] {
         let unreadable = api.update_request(bytes).header(IDENTITY_HEADER, "none");
         let said: Answer<UpdateReply> = answer(unreadable.send().await.unwrap()).await.unwrap();

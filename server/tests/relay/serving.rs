@@ -250,7 +250,7 @@ fn the_demo_task_is_valid() {
         "check",
         file,
         "--set",
-        "privacy.mode=none",
+        "privacy.noise_multiplier=0.5",
         "--set",
         "rounds.target_clients=8",
     ]);
