@@ -123,7 +123,8 @@ struct Serve {
     #[arg(long, value_name = "CONNECTIONS", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
     /// Of these, how many one address may have, event streams included; more are closed at once; 0 for any number. A school
-    /// or an office may have one address, too; a `--trusted-proxy` may have any number.
+    /// or an office may have one address, too; a `--trusted-proxy` may have any number. Unless it is 0, an IPv6 /48 has three quarters of
+    /// all at most.
     #[arg(long, value_name = "CONNECTIONS", default_value = "2048")]
     connections_per_address: usize,
     /// A proxy in front of the relay, by its address or network (`127.0.0.1`, `10.0.0.0/8`); once for each. Limits per address then
@@ -134,6 +135,7 @@ struct Serve {
     #[arg(long, value_name = "REQUESTS", default_value = "100")]
     rate_limit: u32,
     /// Updates that one address may be sending at the same time, of 128 in all, in a quarter of their memory; 0 for any number, in all of it.
+    /// Unless it is 0, an IPv6 /48 has three quarters of all at most.
     #[arg(long, value_name = "UPLOADS", default_value = "32")]
     uploads_per_address: usize,
     /// Memory for the updates that are being received, in MiB; more wait. One that is larger comes alone.

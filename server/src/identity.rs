@@ -134,7 +134,7 @@ impl Standings {
             return Ok(());
         }
         let own = who.owned();
-        let under_way = rounds.under_way_of(own, client).saturating_add(1);
+        let under_way = rounds.under_way_of(own, client, now_ms).saturating_add(1);
         if rounds.reported_of(own).saturating_add(under_way) > rules.per_round {
             let (round, most) = (rounds.round(), rules.per_round);
             return Err(Refusal::RoundQuota { round, most });

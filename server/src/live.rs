@@ -88,7 +88,13 @@ impl Live {
         }
         match due {
             Due::Nothing => {}
-            Due::Publish => self.publish(config, now_ms, changes),
+            Due::Publish => {
+                let open = self.rounds.round();
+                self.publish(config, now_ms, changes);
+                if self.rounds.round() == open {
+                    changes.head = Some(self.head()); // put off, for whoever reads the store too
+                }
+            }
             Due::Extended | Due::Lapsed | Due::Moved => changes.head = Some(self.head()),
         }
     }
@@ -96,22 +102,24 @@ impl Live {
     /// Reads in its turn how those stand who ask for something in it, and drops figures of rounds that the store does not have, or has with
     /// another model: it was put back to an older state.
     pub(crate) fn meet(&mut self, turn: &mut dyn Turn, batch: &mut Vec<Command>) -> Result<(), StoreError> {
-        let mut kept = Vec::with_capacity(batch.len());
-        for command in batch.drain(..) {
-            if let Command::Evaluated(figures) = &command
-                && turn
-                    .round(figures.round)?
-                    .is_none_or(|round| round.model != figures.model)
-            {
+        let mut lost = Vec::new();
+        for command in batch.iter() {
+            if let Command::Evaluated(figures) = command {
+                let round = turn.round(figures.round)?;
+                lost.push(round.is_none_or(|round| round.model != figures.model));
+            }
+        }
+        let mut lost = lost.into_iter();
+        batch.retain(|command| match command {
+            Command::Evaluated(figures) if lost.next() == Some(true) => {
                 tracing::warn!(
                     round = figures.round,
                     "figures of a round that is no more are dropped"
                 );
-                continue;
+                false
             }
-            kept.push(command);
-        }
-        *batch = kept;
+            _ => true,
+        });
         let ids = batch.iter().filter_map(Command::identity);
         let ids: std::collections::BTreeSet<_> = ids.collect();
         self.standings = Standings::read(turn, ids.into_iter().collect())?;

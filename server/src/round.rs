@@ -19,7 +19,7 @@
 //! too: its update names the round whose model it starts from, and the open round counts it. A client counts at most once in a
 //! round, and once for a check-in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use unsaid_protocol::{ClientId, ContentHash, RoundMetrics, RoundPhase, RoundPolicy, UpdateId};
@@ -132,6 +132,8 @@ pub struct Rounds {
     earlier: Vec<ContentHash>,
     /// Check-ins to those rounds.
     earlier_check_ins: BTreeSet<(u64, ClientId)>,
+    /// Until when each of those rounds' clients are likely to report: for a whole span after it closed, or after this relay first saw it closed.
+    awaited_until_ms: BTreeMap<u64, u64>,
     /// The last round that counts a client, or any client of its identity ([`Self::participant`]). Only where rounds are asynchronous, or
     /// clients have to stay away for some.
     last_report: HashMap<ClientId, u64>,
@@ -155,8 +157,13 @@ impl Rounds {
     }
 
     /// The span in which the round collects; none while idle or finished.
-    pub const fn span(&self) -> Option<Span> {
-        self.span
+    pub fn span(&self) -> Option<Span> {
+        self.span.filter(|_| self.phase() != RoundPhase::Finished)
+    }
+
+    /// Whether a publication could not be made and is tried again at the deadline.
+    pub const fn is_put_off(&self) -> bool {
+        self.unmade
     }
 
     /// Clients that checked in to the open round.
@@ -186,13 +193,19 @@ impl Rounds {
     }
 
     /// How many of the clients with ids from `least` to `greatest` have checked in and are likely to report, to the open round or to one
-    /// before it, without the client `but`. Whose span has ended may report all the same, but is not waited for.
-    pub fn under_way_of(&self, [least, greatest]: [[u8; 16]; 2], but: &ClientId) -> u32 {
+    /// before it, without the client `but`. Whose span has ended, or whose round closed a span ago, may report all the same, but is not
+    /// waited for.
+    pub fn under_way_of(&self, [least, greatest]: [[u8; 16]; 2], but: &ClientId, now_ms: u64) -> u32 {
         let (least, greatest) = (ClientId::from_bytes(least), ClientId::from_bytes(greatest));
         let now = self.checked_in.range(least..=greatest);
         let now = now.filter(|client| !self.overdue.contains(client));
-        let before = self.earlier.iter().zip(1..).flat_map(|(_, behind)| {
-            let round = self.round.saturating_sub(behind);
+        let earlier = self.earlier.iter().zip(1..);
+        let earlier = earlier.map(|(_, behind)| self.round.saturating_sub(behind));
+        let is_awaited = |round: &u64| {
+            let until_ms = self.awaited_until_ms.get(round);
+            until_ms.is_none_or(|until_ms| now_ms < *until_ms)
+        };
+        let before = earlier.filter(is_awaited).flat_map(|round| {
             let may_report =
                 move |client: &ClientId| self.last_report.get(client).is_none_or(|&last| last < round);
             let ids = (round, least)..=(round, greatest);
@@ -231,6 +244,7 @@ impl Rounds {
 
     /// Lets time pass until `now_ms`.
     pub fn tick(&mut self, now_ms: u64) -> Due {
+        self.await_earlier(now_ms);
         if self.phase() == RoundPhase::Finished {
             return Due::Nothing;
         }
@@ -277,6 +291,17 @@ impl Rounds {
         self.extend(now_ms);
     }
 
+    /// No round before the open one is awaited for longer than a span from now.
+    fn await_earlier(&mut self, now_ms: u64) {
+        let furthest_ms = now_ms.saturating_add(self.rules.policy.deadline_ms);
+        let first = self.round.saturating_sub(self.earlier.len() as u64);
+        self.awaited_until_ms.retain(|round, _| *round >= first);
+        for round in first..self.round {
+            let until_ms = self.awaited_until_ms.entry(round).or_insert(furthest_ms);
+            *until_ms = furthest_ms.min(*until_ms);
+        }
+    }
+
     /// The span of those that are in has ended.
     fn miss(&mut self) {
         self.overdue = self.checked_in.difference(&self.reported).copied().collect();
@@ -318,6 +343,7 @@ impl Rounds {
         self.earlier.insert(0, self.model);
         self.earlier.truncate(self.rules.max_staleness as usize);
         self.round += 1;
+        self.await_earlier(now_ms);
         self.model = model;
         self.span = None;
         self.draw_key = None;

@@ -242,6 +242,59 @@ fn without_randomness_nobody_is_drawn_and_with_it_somebody_is() {
     }
 }
 
+/// Where there is no randomness the relay adds no noise, and so publishes nothing: it tries again at the deadline, and whoever reads the store knows.
+#[test]
+fn a_publication_that_cannot_be_made_is_put_off_on_the_disk_too() {
+    let set = [
+        "privacy.mode=central",
+        "privacy.noise_multiplier=1",
+        "privacy.adjacency=add-remove",
+        "privacy.delta=1e-5",
+    ];
+    let task = Task::parse("tiny.toml", TASK, &set.map(str::to_owned)).unwrap();
+    let mut config = TaskConfig::new(task);
+    let deadline_ms = config.manifest.rounds.deadline_ms;
+    config.randomness = Randomness::simulated(|_| Err(getrandom::Error::UNSUPPORTED));
+    let (mut live, mut changes) = Live::first(&config, 0).unwrap();
+    for client in 1..=3 {
+        let ask = CheckIn {
+            client: ClientId::from_bytes([client; 16]),
+            manifest: config.manifest_hash,
+        };
+        live.check_in(&ask, 0, &mut changes).unwrap();
+        let mut coordinates = vec![0; config.coordinates()];
+        coordinates[0] = 1_000; // as wide as the bound
+        let frame = unsaid_protocol::UpdateFrame {
+            update: unsaid_protocol::UpdateId::from_bytes([client; 16]),
+            client: ask.client,
+            manifest: config.manifest_hash,
+            model: live.rounds.model(),
+            round: 1,
+            coordinates,
+        };
+        let submission = config.examine(&frame.encode()).unwrap();
+        live.update(&config, submission, 10, &mut changes).unwrap();
+    }
+    assert_eq!((live.rounds.round(), live.rounds.received()), (1, 3));
+    let deadline = |changes: &Changes| changes.head.as_ref()?.span.map(|span| span.deadline_ms);
+    assert_eq!(deadline(&changes), Some(10 + deadline_ms));
+    let mut changes = Changes::default();
+    live.tick(&config, 9 + deadline_ms, &mut changes);
+    assert!(changes.is_empty(), "until then nothing is tried");
+    live.tick(&config, 10 + deadline_ms, &mut changes);
+    assert_eq!(
+        deadline(&changes),
+        Some(10 + 2 * deadline_ms),
+        "and nobody came meanwhile"
+    );
+    config.randomness = Randomness::default();
+    live.tick(&config, 10 + 2 * deadline_ms, &mut changes);
+    assert_eq!(
+        (live.rounds.round(), changes.rounds.last().unwrap().clients),
+        (2, 3)
+    );
+}
+
 /// A store without identities: how they stand cannot be read.
 struct NoIdentities(RedbStore);
 

@@ -101,9 +101,13 @@ fn part(text: &str) -> Result<f64, &'static str> {
     number.ok_or("it must be a number above 0 and below 1")
 }
 
-/// A new file to write to, before anything takes long.
+/// A file to write to, made before anything takes long. What an earlier run wrote to it stays until there is something else.
 fn create(path: &PathBuf) -> Result<(File, &PathBuf), String> {
-    let file = File::create(path);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
     file.map(|file| (file, path))
         .map_err(|error| cannot_write(path, &error))
 }
@@ -161,6 +165,9 @@ pub(super) fn run(options: Simulate) -> CommandResult {
     };
     let simulation = Simulation::new(task, data, &held_out, settings)?;
     let mut json = options.json.as_ref().map(create).transpose()?;
+    if let Some((file, path)) = &json {
+        file.set_len(0).map_err(|error| cannot_write(path, &error))?;
+    }
     let html = options.html.as_ref().map(create).transpose()?;
     let mut failed = None;
     let mut progress = Progress {
@@ -180,11 +187,13 @@ pub(super) fn run(options: Simulate) -> CommandResult {
             }
         }
     })?;
-    summary(&lines);
     if let Some((mut file, path)) = html {
-        let written = file.write_all(report::html(&lines).as_bytes());
-        written.map_err(|error| cannot_write(path, &error))?;
+        let written = file.set_len(0);
+        if let Err(error) = written.and_then(|()| file.write_all(report::html(&lines).as_bytes())) {
+            failed.get_or_insert_with(|| cannot_write(path, &error));
+        }
     }
+    summary(&lines); // last: the program ends there where nobody reads it
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(()),

@@ -19,7 +19,11 @@ fn rounds() -> Rounds {
 }
 
 fn rounds_of(max_staleness: u32) -> Rounds {
-    let rules = round::Rules {
+    Rounds::first(round_rules(max_staleness), ContentHash::of(b"model"))
+}
+
+fn round_rules(max_staleness: u32) -> round::Rules {
+    round::Rules {
         invited: None,
         chance: None,
         policy: RoundPolicy {
@@ -33,8 +37,7 @@ fn rounds_of(max_staleness: u32) -> Rounds {
         min_separation: 0,
         by_identity: false,
         shares: None,
-    };
-    Rounds::first(rules, ContentHash::of(b"model"))
+    }
 }
 
 fn rules() -> Rules {
@@ -153,9 +156,21 @@ fn what_is_under_way_from_rounds_that_have_closed_counts_too() {
     assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
     assert_eq!(may(&rounds, 1), Ok(()), "one that has reported is told to wait");
 
-    // A check-in is worth nothing any more once its round is too old.
+    // A tab of the round before is not waited for, for longer than a span: also where nobody comes, so that no span begins.
     rounds.publish(ContentHash::of(b"third"), 1, NOW_MS);
     assert_eq!(may(&rounds, 3), Err(Refusal::DayQuota { most: 2 }));
+    let later = |rounds: &Rounds, ms| standings.check_in(&rules, rounds, &who(), &client(3), NOW_MS + ms);
+    assert_eq!(later(&rounds, 59_999), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(later(&rounds, 60_000), Ok(()));
+    // Nor by a relay that was started since: a span from when it first looked.
+    let head = rounds.head();
+    let mut restarted = Rounds::resume(round_rules(1), &head, [(2, client(2))], []);
+    assert_eq!(later(&restarted, 0), Err(Refusal::DayQuota { most: 2 }));
+    restarted.tick(NOW_MS + 1);
+    assert_eq!(later(&restarted, 60_000), Err(Refusal::DayQuota { most: 2 }));
+    assert_eq!(later(&restarted, 60_001), Ok(()));
+
+    // A check-in is worth nothing any more once its round is too old.
     rounds.publish(ContentHash::of(b"fourth"), 1, NOW_MS);
     assert_eq!(may(&rounds, 3), Ok(()));
 }

@@ -217,7 +217,7 @@ impl Live {
         };
         let most = received as usize + batch.iter().filter(may_count).count();
         let policy = &config.manifest.rounds;
-        let is_full = most >= policy.target_clients as usize;
+        let is_full = most >= policy.target_clients as usize && !self.rounds.is_put_off();
         let is_due = self.rounds.span().is_some_and(|span| span.deadline_ms <= now_ms)
             && most >= policy.min_clients as usize;
         if theirs == 0 || !(is_full || is_due) {

@@ -1,6 +1,6 @@
 //! What is kept of a task's rounds, and how a relay goes on from it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use unsaid_protocol::{ClientId, ContentHash};
@@ -112,6 +112,7 @@ impl Rounds {
             forgot: head.forgot,
             excused: head.excused,
             checked_in: BTreeSet::new(),
+            awaited_until_ms: BTreeMap::new(),
             overdue: BTreeSet::new(),
             unmade: false,
             turned_away: BTreeSet::new(),
@@ -147,7 +148,10 @@ impl Rounds {
             self.turned_away.clear();
             self.overdue.clear();
             self.unmade = false;
-        } else if head.span != self.span {
+        } else if self
+            .span
+            .is_some_and(|span| head.span.is_none_or(|new| new.deadline_ms > span.deadline_ms))
+        {
             self.miss(); // those that come with the head may have come after the other's span ended
         }
         if head.round == self.round && head.forgot != self.forgot {

@@ -478,9 +478,24 @@ fn a_publication_that_cannot_be_made_is_tried_again_at_the_deadline() {
 }
 
 #[test]
+fn a_round_beyond_the_last_has_no_deadline() {
+    let mut collecting = rounds();
+    report(&mut collecting, 1, 0);
+    let head = collecting.head();
+    assert!(head.span.is_some());
+    let finished = Rules {
+        limit: Some(0),
+        ..rules()
+    };
+    let mut rounds = Rounds::resume(finished, &head, [], []);
+    assert_eq!((rounds.span(), rounds.tick(MINUTE)), (None, Due::Nothing));
+    assert_eq!(rounds.head().span, head.span, "a higher limit goes on with it");
+}
+
+#[test]
 fn whoever_let_a_span_end_is_not_waited_for_and_may_report_all_the_same() {
     let everyone = [[0; 16], [0xff; 16]];
-    let under_way = |rounds: &Rounds| rounds.under_way_of(everyone, &client(8));
+    let under_way = |rounds: &Rounds| rounds.under_way_of(everyone, &client(8), 0);
     let mut rounds = rounds();
     rounds.check_in(&ask(1), 0).unwrap();
     assert_eq!(under_way(&rounds), 1);
@@ -498,8 +513,8 @@ fn whoever_let_a_span_end_is_not_waited_for_and_may_report_all_the_same() {
     other.catch_up(&rounds.head(), [(1, client(3))], []);
     assert!(rounds.judge(&claim(&rounds, 1)).is_ok(), "late");
     for follower in [&mut rounds, &mut other] {
-        assert_eq!(follower.under_way_of([[1; 16]; 2], &client(8)), 0);
-        assert_eq!(follower.under_way_of([[3; 16]; 2], &client(8)), 1);
+        assert_eq!(follower.under_way_of([[1; 16]; 2], &client(8), 0), 0);
+        assert_eq!(follower.under_way_of([[3; 16]; 2], &client(8), 0), 1);
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Place {
     _one: Option<OwnedSemaphorePermit>,
     places: Arc<Places>,
     address: IpAddr,
+    /// Where it counts with its network: with IPv6, unless a proxy's.
+    network: Option<IpAddr>,
 }
 
 impl Places {
@@ -62,21 +64,23 @@ impl Places {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
         let address = subscriber(address);
         let mut taken = self.taken();
+        let network = (address.is_ipv6() && !is_proxy).then(|| network(address));
         let has = |counts: &HashMap<IpAddr, usize>, of| counts.get(&of).copied().unwrap_or_default();
         if let (false, Some(most)) = (is_proxy, self.per_address) {
-            let of_network = has(&taken.of_networks, network(address));
+            let of_network = network.map_or(0, |network| has(&taken.of_networks, network));
             if has(&taken.of_addresses, address) >= most.max(1) || of_network >= self.per_network {
                 return None;
             }
         }
         *taken.of_addresses.entry(address).or_default() += 1;
-        if address.is_ipv6() {
-            *taken.of_networks.entry(network(address)).or_default() += 1;
+        if let Some(network) = network {
+            *taken.of_networks.entry(network).or_default() += 1;
         }
         Some(Place {
             _one: one,
             places: self.clone(),
             address,
+            network,
         })
     }
 
@@ -89,7 +93,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         give_back(&mut taken.of_addresses, self.address);
-        give_back(&mut taken.of_networks, network(self.address));
+        if let Some(network) = self.network {
+            give_back(&mut taken.of_networks, network);
+        }
     }
 }
 
@@ -170,6 +176,18 @@ mod tests {
         let _proxy = (take("10.0.0.1").unwrap(), take("10.0.0.1").unwrap());
         let _other = take("192.0.2.1").unwrap();
         assert!(take("192.0.2.1").is_none());
+    }
+
+    #[test]
+    fn a_proxy_takes_nothing_of_its_network() {
+        let places = Places::new(4, Some(4), &["2001:db8:1:1::/64".parse().unwrap()]);
+        let proxied: Vec<Place> = (0..4)
+            .flat_map(|_| places.take(None, address("2001:db8:1:1::1")))
+            .collect();
+        assert_eq!(proxied.len(), 4);
+        let beside = places.take(None, address("2001:db8:1:2::1"));
+        drop(proxied);
+        assert!(beside.is_some() && places.taken().of_networks.len() == 1);
     }
 
     #[tokio::test]

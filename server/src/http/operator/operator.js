@@ -5,12 +5,15 @@ const EVERY_MS = 2000;
 /** After so long without an answer the relay counts as gone, though a connection may still be open. */
 const ANSWER_MS = 5000;
 const ROUNDS_SHOWN = 20;
+/** How long it is said what a call did: somebody else may undo it. */
+const DONE_MS = 10_000;
 const SVG = "http://www.w3.org/2000/svg";
 
 const $ = (selector, from = document) => from.querySelector(selector);
 const views = new Map();
 let token = "";
 let timer;
+let said;
 /** When the relay last said how it is, by this page's clock, and whether it has not done so when it was asked since. */
 let heard = 0;
 let lost = false;
@@ -119,10 +122,15 @@ async function operate(task, call, body) {
   const options = { method: "POST" };
   if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
   notice("");
+  const asked = token;
   try {
     await ask(`/v1/admin/tasks/${encodeURIComponent(task)}/${call}`, options);
+    if (token !== asked) return;
     $("#done").textContent = `${task} ${DONE[call](body)}.`;
+    clearTimeout(said);
+    said = setTimeout(() => ($("#done").textContent = ""), DONE_MS);
   } catch (error) {
+    if (token !== asked) return;
     notice(`${task}, ${call}: ${error.status ? error.message : "the relay did not answer; whether it was done, its figures will say"}`);
   }
   await refresh();
