@@ -321,8 +321,8 @@ impl Actor {
             .behind
             .then(|| left_ms(self.looked_ms, ANNOUNCE_EVERY_MS, now_ms));
         let untold = self.untold.then(|| left_ms(self.looked_ms, RETRY_MS, now_ms));
-        let times = [deadline, announcement, look, untold, Some(IDLE_MS)];
-        Duration::from_millis(times.into_iter().flatten().min().unwrap_or(IDLE_MS))
+        let times = [deadline, announcement, look, untold];
+        Duration::from_millis(times.into_iter().flatten().fold(IDLE_MS, u64::min))
     }
 
     /// The time by the clock that all relays of the store go by.

@@ -314,6 +314,18 @@ async fn paths_and_methods_that_do_not_exist_are_problems_too() {
         answer::<serde_json::Value>(response).await.unwrap(),
         Err(ProblemKind::MethodNotAllowed)
     );
+    let round = relay.api.url("/v1/tasks/tiny/round");
+    let asked = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status();
+    assert_eq!(asked(relay.api.http.head(&round)).await, 200);
+    let options = reqwest::Method::OPTIONS;
+    for (path, expected) in [
+        ("/v1/tasks/tiny/round", 200),
+        ("/v1/nothing", 200),
+        ("/healthz", 405),
+    ] {
+        let request = relay.api.http.request(options.clone(), relay.api.url(path));
+        assert_eq!(asked(request).await, expected, "{path}");
+    }
     let problem: Problem = relay.api.get("/v1/nothing").await.json().await.unwrap();
     assert_eq!(problem.detail, "there is nothing at /v1/nothing");
 }
