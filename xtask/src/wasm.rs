@@ -36,6 +36,7 @@ const WASM_OPT_LEVEL: &str = "-Oz";
 /// A function with one caller stays a function: the module is larger then, but smaller once compressed (measured).
 const WASM_OPT_INLINING: &str = "--one-caller-inline-max-function-size=0";
 
+const INVERSION: &str = "unsaid-inversion";
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Compiles the standard library with the module.
@@ -152,7 +153,7 @@ const MODULES: [Module; 9] = [
         devices: Devices::All,
     },
     Module {
-        package: "unsaid-inversion",
+        package: INVERSION,
         name: "unsaid_inversion",
         folder: "inversion",
         instructions: Instructions::Plain,
@@ -184,11 +185,14 @@ impl Module {
         ]);
         toolchain.set(place, cargo.args(["--profile", "wasm-release"]));
         // The environment replaces what .cargo/config.toml says. A folder for each set of flags and features keeps all builds warm,
-        // and apart: a module's file has the same name with any features.
+        // and apart: a module's file has the same name with any features. So the attack, which has the client in it as a library without
+        // features, is not beside the client, or each would be built again after the other.
         let (name, mut flags) = self.instructions.flags();
         let mut name = name.to_owned();
         if self.devices == Devices::Cpu {
             cargo.arg("--no-default-features");
+        }
+        if self.devices == Devices::Cpu || self.package == INVERSION {
             name.push_str("-cpu");
         }
         if toolchain.has_library_source() {
